@@ -1,0 +1,1 @@
+//! The pure heart of dualgate: model, parsing, lowering, planning and routing.

@@ -1,0 +1,1 @@
+//! What a node does to its host: folder source, store, facts.

@@ -1,0 +1,1 @@
+//! Pure wire formats: bytes to typed meaning and back.

@@ -1,0 +1,2 @@
+//! dualgate: two gates, one home.
+fn main() {}

@@ -1,0 +1,2 @@
+//! Rules and generated pages of the dualgate workspace.
+fn main() {}
