@@ -1,1 +1,22 @@
-//! The pure heart of dualgate: model, parsing, lowering, planning and routing.
+//! The pure heart of dualgate.
+//!
+//! Values in, values out: no clock, no file system, no sockets, no globals. The river runs through it
+//! from top to bottom:
+//!
+//! ```text
+//! parse   text and JSON  -> Site, Object      the one parser for every source
+//! lower   Kubernetes words -> our few words   routes, backends, certificates
+//! plan    Snapshot -> what one node must do   one file per actuator
+//! route   (host, path) -> route               the table that the data plane asks
+//! ```
+//!
+//! What a user got wrong is a [`model::Finding`], never an error that stops something else.
+
+pub mod check;
+pub mod explain;
+pub mod lower;
+pub mod model;
+pub mod parse;
+pub mod plan;
+pub mod route;
+pub mod seam;

@@ -1,0 +1,1 @@
+//! Kubernetes' words end here: Ingresses, Services, EndpointSlices and Secrets become routes, backends and certificates.

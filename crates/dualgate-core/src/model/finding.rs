@@ -1,0 +1,260 @@
+//! Findings: what a user got wrong, in one catalogue.
+//!
+//! The same text appears on the command line, in Kubernetes Events, on the dashboard and, as its code, in
+//! metrics. A finding never stops anything: whoever reports it goes on with what is left.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Serialize, Serializer};
+
+use super::names::ObjectKey;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Severity {
+    /// Something asked for does not work.
+    Error,
+    /// It works, but probably not as meant.
+    Warning,
+    /// Worth knowing.
+    Note,
+}
+
+impl fmt::Display for Severity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Note => "note",
+        })
+    }
+}
+
+/// Where in which file, which object, which field. Any part may be unknown.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Place {
+    /// File path as the user gave it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<Arc<str>>,
+    /// Line, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<u32>,
+    /// Column in characters, from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub column: Option<u32>,
+    /// The Kubernetes object.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "display")]
+    pub object: Option<ObjectKey>,
+    /// The field, such as `spec.rules[0].http.paths[1].path`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub field: String,
+}
+
+fn display<S: Serializer>(key: &Option<ObjectKey>, serializer: S) -> Result<S::Ok, S::Error> {
+    match key {
+        Some(key) => serializer.collect_str(key),
+        None => serializer.serialize_none(),
+    }
+}
+
+impl Place {
+    /// An object as a whole.
+    pub fn object(key: &ObjectKey) -> Self {
+        Self { object: Some(key.clone()), ..Self::default() }
+    }
+
+    /// A field of an object.
+    pub fn field(key: &ObjectKey, field: impl Into<String>) -> Self {
+        Self { object: Some(key.clone()), field: field.into(), ..Self::default() }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        if let Some(file) = &self.file {
+            write!(f, "{file}")?;
+            if let Some(line) = self.line {
+                write!(f, ":{line}")?;
+                if let Some(column) = self.column {
+                    write!(f, ":{column}")?;
+                }
+            }
+            separator = ": ";
+        }
+        if let Some(object) = &self.object {
+            write!(f, "{separator}{object}")?;
+            separator = " ";
+        }
+        if !self.field.is_empty() {
+            write!(f, "{separator}{}", self.field)?;
+        }
+        Ok(())
+    }
+}
+
+/// One thing that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// Which kind of mistake.
+    pub code: Code,
+    /// How bad it is.
+    pub severity: Severity,
+    /// Where.
+    pub at: Place,
+    /// What is wrong, with the values.
+    pub message: String,
+    /// What to do.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub help: String,
+}
+
+impl Finding {
+    /// With the severity that the catalogue gives this code.
+    pub fn new(code: Code, at: Place, message: impl Into<String>) -> Self {
+        Self { code, severity: code.severity(), at, message: message.into(), help: String::new() }
+    }
+
+    /// Adds what to do.
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = help.into();
+        self
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}[{}]: {}", self.at, self.severity, self.code, self.message)
+    }
+}
+
+macro_rules! catalogue {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $id:literal $severity:ident;)+) => {
+        /// The catalogue of mistakes. The identifier is stable; texts may improve.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Code {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl Code {
+            /// Every code, in the order of the catalogue.
+            pub const ALL: &[Self] = &[$(Self::$variant),+];
+
+            /// The stable identifier, such as `ingress-unknown-service`.
+            pub fn id(self) -> &'static str {
+                match self { $(Self::$variant => $id),+ }
+            }
+
+            /// How bad it is unless the place says otherwise.
+            pub fn severity(self) -> Severity {
+                match self { $(Self::$variant => Severity::$severity),+ }
+            }
+
+            /// What it means, for the catalogue's page.
+            pub fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($doc),+).trim_ascii()),+ }
+            }
+        }
+    };
+}
+
+catalogue! {
+    /// The text is not YAML or JSON.
+    Syntax = "syntax" Error;
+    /// A file of the source cannot be read.
+    Unreadable = "unreadable" Error;
+    /// The site file has a key that dualgate does not know.
+    SiteUnknownKey = "site-unknown-key" Error;
+    /// The site file lacks something that is needed.
+    SiteMissing = "site-missing" Error;
+    /// A value of the site file is not of the form that is needed.
+    SiteValue = "site-value" Error;
+    /// The same key or name appears twice.
+    SiteDuplicate = "site-duplicate" Error;
+    /// Two pools, or a pool and an address in use, overlap.
+    SiteOverlap = "site-overlap" Error;
+    /// An address lies outside the network that it must be in.
+    SiteOutside = "site-outside" Error;
+    /// One IP family is missing where both are needed.
+    SiteFamily = "site-family" Warning;
+    /// Something that is allowed but known to fail in practice.
+    SiteTrap = "site-trap" Warning;
+    /// An object is not valid Kubernetes, as its API server would say.
+    ObjectInvalid = "object-invalid" Error;
+    /// The same object is written in two places; the first is kept.
+    ObjectDuplicate = "object-duplicate" Error;
+    /// An Ingress or Service has an annotation that cannot be read; it counts as absent.
+    AnnotationInvalid = "annotation-invalid" Error;
+    /// An annotation that Traefik knows and dualgate does not act on.
+    AnnotationIgnored = "annotation-ignored" Warning;
+    /// An Ingress names a class that does not exist.
+    IngressUnknownClass = "ingress-unknown-class" Warning;
+    /// An Ingress names a Service that does not exist.
+    IngressUnknownService = "ingress-unknown-service" Error;
+    /// An Ingress names a port that its Service does not have.
+    IngressUnknownPort = "ingress-unknown-port" Error;
+    /// A backend has no endpoint that is ready; requests get 503.
+    IngressNoEndpoints = "ingress-no-endpoints" Warning;
+    /// An Ingress names a Secret that does not exist; the default certificate is served.
+    IngressUnknownSecret = "ingress-unknown-secret" Error;
+    /// A Secret is no usable certificate and key.
+    SecretInvalid = "secret-invalid" Error;
+    /// A certificate does not cover a host that it is named for.
+    CertificateMismatch = "certificate-mismatch" Warning;
+    /// A certificate has expired, or is not valid yet.
+    CertificateExpired = "certificate-expired" Error;
+    /// Two Ingresses claim the same host and path; the older one wins.
+    IngressOverlap = "ingress-overlap" Warning;
+    /// An Ingress has a backend of a kind that cannot be served.
+    IngressResourceBackend = "ingress-resource-backend" Error;
+    /// An Ingress names an entry point that no gate has.
+    IngressUnknownEntryPoint = "ingress-unknown-entry-point" Error;
+    /// An Ingress would be routed differently by Traefik.
+    IngressReading = "ingress-reading" Note;
+    /// A Service has endpoints that cannot be used.
+    ServiceEndpoints = "service-endpoints" Error;
+    /// A listener cannot be opened.
+    ListenerFailed = "listener-failed" Error;
+    /// What runs is older than what the source says: the last good state is served.
+    Stale = "stale" Warning;
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.id())
+    }
+}
+
+impl Serialize for Code {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.id())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_reads_like_a_compilers() {
+        let key = ObjectKey { kind: "Ingress".into(), name: super::super::ObjectName::new("apps", "grafana") };
+        let mut place = Place::field(&key, "spec.rules[0].host");
+        place.file = Some("apps.yaml".into());
+        (place.line, place.column) = (Some(7), Some(3));
+        let finding = Finding::new(Code::ObjectInvalid, place, "`a b` is not a host name");
+        assert_eq!(
+            finding.to_string(),
+            "apps.yaml:7:3: Ingress apps/grafana spec.rules[0].host: error[object-invalid]: `a b` is not a host name"
+        );
+    }
+
+    #[test]
+    fn every_code_has_an_identifier_of_its_own() {
+        let mut ids: Vec<_> = Code::ALL.iter().map(|code| code.id()).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), Code::ALL.len());
+    }
+}

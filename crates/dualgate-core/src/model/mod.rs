@@ -1,0 +1,20 @@
+//! The words that everything else is written in.
+//!
+//! Plain values without behaviour of their own beyond ordering and display. `object` holds Kubernetes'
+//! words as they were written; `site` the site file; everything after `lower` uses neither.
+
+pub mod address;
+pub mod finding;
+pub mod names;
+pub mod object;
+pub mod secret;
+pub mod site;
+pub mod snapshot;
+
+pub use address::{Dual, Family, IpRange};
+pub use finding::{Code, Finding, Place, Severity};
+pub use names::{EntryPointName, GateName, Host, HostPattern, NodeName, ObjectKey, ObjectName};
+pub use object::{Object, ObjectSet};
+pub use secret::{Digest, Secret};
+pub use site::Site;
+pub use snapshot::Snapshot;

@@ -1,0 +1,306 @@
+//! Kubernetes objects, as far as dualgate reads them.
+//!
+//! The words are Kubernetes' own; `parse::object` makes these values from JSON, whatever the source was.
+//! Defaults that the API server fills in are filled in; what it would refuse is not here.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::finding::Finding;
+use super::names::{HostPattern, ObjectKey, ObjectName};
+use super::secret::{Digest, Secret};
+
+/// Everything that a source knows at one moment.
+#[derive(Clone, Debug, Default)]
+pub struct ObjectSet {
+    /// The objects, sorted by key, each key once.
+    pub objects: Vec<Arc<Object>>,
+    /// What was wrong with what the source read.
+    pub findings: Vec<Finding>,
+}
+
+/// One object: who it is, and what it says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Object {
+    /// Kind, namespace and name.
+    pub key: ObjectKey,
+    /// The metadata that matters.
+    pub meta: Meta,
+    /// What it says.
+    pub body: Body,
+    /// Where it was written, when it came from a file.
+    pub origin: Option<Origin>,
+    /// The JSON that it was parsed from, with the values of Secrets replaced by their digests: what a dump shows.
+    pub dump: Arc<serde_json::Value>,
+}
+
+/// `metadata`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Meta {
+    /// `metadata.labels`.
+    pub labels: BTreeMap<String, String>,
+    /// `metadata.annotations`.
+    pub annotations: BTreeMap<String, String>,
+    /// `metadata.creationTimestamp`, in seconds since 1970; absent in most files.
+    pub created: Option<i64>,
+    /// `metadata.uid`; empty in most files.
+    pub uid: Arc<str>,
+}
+
+/// Where an object stands in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// Path as the user gave it.
+    pub file: Arc<str>,
+    /// Line and column (from 1) of every field, by field path; the empty path is the document.
+    pub fields: Arc<BTreeMap<String, (u32, u32)>>,
+}
+
+/// What an object says, by kind.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Body {
+    /// networking.k8s.io/v1 Ingress.
+    Ingress(Ingress),
+    /// networking.k8s.io/v1 IngressClass.
+    IngressClass(IngressClass),
+    /// v1 Service.
+    Service(Service),
+    /// discovery.k8s.io/v1 EndpointSlice.
+    EndpointSlice(EndpointSlice),
+    /// v1 Secret.
+    Secret(SecretBody),
+    /// v1 ConfigMap.
+    ConfigMap(BTreeMap<String, String>),
+    /// v1 Namespace.
+    Namespace,
+    /// v1 Node.
+    Node(NodeBody),
+    /// A kind that does not matter here.
+    Other,
+}
+
+/// `Ingress.spec`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Ingress {
+    /// `ingressClassName`, else the annotation `kubernetes.io/ingress.class`.
+    pub class: Option<String>,
+    /// `defaultBackend`.
+    pub default_backend: Option<IngressBackend>,
+    /// `tls`.
+    pub tls: Vec<IngressTls>,
+    /// `rules`.
+    pub rules: Vec<IngressRule>,
+}
+
+/// `Ingress.spec.rules[]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IngressRule {
+    /// `host`.
+    pub host: HostPattern,
+    /// `http.paths`; `None` when `http` is absent.
+    pub paths: Option<Vec<IngressPath>>,
+}
+
+/// `Ingress.spec.rules[].http.paths[]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IngressPath {
+    /// `path`; may be empty only for `ImplementationSpecific`.
+    pub path: String,
+    /// `pathType`.
+    pub path_type: PathType,
+    /// `backend`.
+    pub backend: IngressBackend,
+}
+
+/// `pathType`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathType {
+    /// Byte for byte.
+    Exact,
+    /// Element by element.
+    Prefix,
+    /// Ours to define.
+    ImplementationSpecific,
+}
+
+/// `IngressBackend`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum IngressBackend {
+    /// `service`.
+    Service {
+        /// `service.name`, in the Ingress's namespace.
+        name: String,
+        /// `service.port`.
+        port: PortRef,
+    },
+    /// `resource`: nobody serves these.
+    Resource {
+        /// `kind/name`, for messages.
+        what: String,
+    },
+}
+
+/// A port by number or by name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PortRef {
+    /// `number`.
+    Number(u16),
+    /// `name`.
+    Name(String),
+}
+
+impl std::fmt::Display for PortRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Number(number) => number.fmt(f),
+            Self::Name(name) => name.fmt(f),
+        }
+    }
+}
+
+/// `Ingress.spec.tls[]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IngressTls {
+    /// `hosts`; empty means the hosts of this Ingress's rules.
+    pub hosts: Vec<HostPattern>,
+    /// `secretName`, in the Ingress's namespace.
+    pub secret: Option<String>,
+}
+
+/// `IngressClass`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IngressClass {
+    /// `spec.controller`.
+    pub controller: String,
+    /// The annotation `ingressclass.kubernetes.io/is-default-class`.
+    pub is_default: bool,
+}
+
+/// `Service.spec`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Service {
+    /// `type`.
+    pub kind: ServiceType,
+    /// `selector`.
+    pub selector: BTreeMap<String, String>,
+    /// `ports`.
+    pub ports: Vec<ServicePort>,
+    /// `clusterIPs`; empty for headless Services and in most files.
+    pub cluster_ips: Vec<IpAddr>,
+    /// `externalName`.
+    pub external_name: Option<String>,
+}
+
+/// `Service.spec.type`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ServiceType {
+    /// The default.
+    ClusterIp,
+    /// A port on every node.
+    NodePort,
+    /// An address from a pool.
+    LoadBalancer,
+    /// A name elsewhere.
+    ExternalName,
+}
+
+/// `Service.spec.ports[]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServicePort {
+    /// `name`; empty when there is only one port.
+    pub name: String,
+    /// `port`.
+    pub port: u16,
+    /// `targetPort`, else `port`.
+    pub target: PortRef,
+    /// `protocol`.
+    pub protocol: Protocol,
+    /// `appProtocol`.
+    pub app_protocol: Option<String>,
+}
+
+/// `protocol`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// The default.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// SCTP.
+    Sctp,
+}
+
+/// `EndpointSlice`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EndpointSlice {
+    /// The Service, from the label `kubernetes.io/service-name`.
+    pub service: Option<String>,
+    /// `addressType`.
+    pub address_type: AddressType,
+    /// `endpoints`.
+    pub endpoints: Vec<Endpoint>,
+    /// `ports`.
+    pub ports: Vec<EndpointPort>,
+}
+
+/// `EndpointSlice.addressType`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressType {
+    /// `IPv4`.
+    V4,
+    /// `IPv6`.
+    V6,
+    /// `FQDN`: deprecated in Kubernetes and not used here.
+    Fqdn,
+}
+
+/// `EndpointSlice.endpoints[]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Endpoint {
+    /// `addresses` that are IP addresses of the slice's family.
+    pub addresses: Vec<IpAddr>,
+    /// `conditions.ready`; absent means true.
+    pub ready: bool,
+    /// `conditions.serving`; absent means as `ready`.
+    pub serving: bool,
+    /// `conditions.terminating`.
+    pub terminating: bool,
+    /// `targetRef`: the pod, what makes two addresses one server.
+    pub target: Option<ObjectName>,
+    /// `nodeName`.
+    pub node: Option<String>,
+}
+
+/// `EndpointSlice.ports[]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointPort {
+    /// `name`, the Service port's name.
+    pub name: String,
+    /// `port`; `None` means all ports.
+    pub port: Option<u16>,
+    /// `protocol`.
+    pub protocol: Protocol,
+}
+
+/// `Secret`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SecretBody {
+    /// `type`.
+    pub kind: String,
+    /// `data` decoded and `stringData`; a value that is known only by its digest is absent here.
+    pub data: BTreeMap<String, Secret>,
+    /// The digest of every value.
+    pub digests: BTreeMap<String, Digest>,
+}
+
+/// `Node`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NodeBody {
+    /// `spec.podCIDRs`.
+    pub pod_cidrs: Vec<ipnet::IpNet>,
+    /// `status.addresses` of the types InternalIP and ExternalIP.
+    pub addresses: Vec<IpAddr>,
+    /// The condition `Ready`.
+    pub ready: Option<bool>,
+}

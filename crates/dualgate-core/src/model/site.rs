@@ -1,0 +1,463 @@
+//! The site: what the site file says, checked and with its defaults.
+//!
+//! Every part of the system is described here, also the parts that other planners act on.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::address::IpRange;
+use super::names::{EntryPointName, GateName, Host, NodeName};
+
+/// A whole site.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Site {
+    /// What people call it.
+    pub name: String,
+    /// The Kubernetes cluster's networks.
+    pub cluster: Cluster,
+    /// The home network.
+    pub lan: Lan,
+    /// The machines, in the file's order.
+    pub nodes: Vec<Node>,
+    /// Addresses for LoadBalancer Services.
+    pub pools: Vec<Pool>,
+    /// The gates that exist.
+    pub gates: BTreeMap<GateName, Gate>,
+    /// Which objects are served at which gate.
+    pub exposure: Exposure,
+    /// Ingress classes that are ours.
+    pub classes: Vec<Class>,
+    /// Home names for public names.
+    pub aliases: Vec<Alias>,
+    /// How the gates speak HTTP.
+    pub proxy: ProxySettings,
+    /// The listener for health, metrics and dumps.
+    pub admin: Admin,
+    /// WireGuard between home and edge.
+    pub tunnel: Option<Tunnel>,
+    /// Split-horizon names.
+    pub dns: Option<Dns>,
+    /// Where certificates come from.
+    pub certificates: Option<Certificates>,
+    /// What may reach the nodes.
+    pub firewall: Option<Firewall>,
+}
+
+impl Site {
+    /// The node of this name.
+    pub fn node(&self, name: &NodeName) -> Option<&Node> {
+        self.nodes.iter().find(|node| node.name == *name)
+    }
+}
+
+/// The cluster's networks.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Cluster {
+    /// Pod networks, one of each family.
+    pub pod_cidrs: Vec<IpNet>,
+    /// Service networks, one of each family.
+    pub service_cidrs: Vec<IpNet>,
+    /// The suffix of Service names, `cluster.local` unless said otherwise.
+    pub domain: String,
+}
+
+/// The home network.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Lan {
+    /// Its subnets.
+    pub subnets: Vec<IpNet>,
+    /// The router.
+    pub router: Option<Router>,
+    /// What the router's DHCP server hands out.
+    pub dhcp: Vec<IpRange>,
+}
+
+/// The home router.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Router {
+    /// Make, for the steps that a person must click.
+    pub kind: RouterKind,
+    /// Its addresses in the LAN.
+    pub addresses: Vec<IpAddr>,
+    /// How it reaches the Internet.
+    pub uplink: Uplink,
+}
+
+/// The make of the router.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouterKind {
+    /// AVM FritzBox.
+    Fritzbox,
+    /// Any other.
+    Other,
+}
+
+/// How the router reaches the Internet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Uplink {
+    /// IPv4 inside IPv6, through the carrier's NAT (RFC 6333).
+    DsLite,
+    /// Carrier NAT for IPv4 (RFC 6598).
+    Cgnat,
+    /// Public addresses of both families.
+    DualStack,
+    /// IPv4 only.
+    Ipv4Only,
+    /// IPv6 only.
+    Ipv6Only,
+}
+
+/// A machine.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// Its name, the Kubernetes node's if it is one.
+    pub name: NodeName,
+    /// Its addresses in the LAN or in the tunnel.
+    pub addresses: Vec<IpAddr>,
+    /// Its addresses on the Internet.
+    pub public_addresses: Vec<IpAddr>,
+    /// What it does.
+    pub roles: Vec<Role>,
+    /// Its pod networks, when no cluster says so.
+    pub pod_cidrs: Vec<IpNet>,
+}
+
+impl Node {
+    /// Whether it has this role.
+    pub fn has(&self, role: Role) -> bool {
+        self.roles.contains(&role)
+    }
+}
+
+/// What a node does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// Runs K3s as a server.
+    Server,
+    /// Runs K3s as an agent.
+    Agent,
+    /// Serves the internal gate.
+    InternalGate,
+    /// Serves the external gate.
+    ExternalGate,
+    /// Announces virtual IPs on the LAN.
+    VirtualIps,
+    /// Answers DNS.
+    Dns,
+    /// Decides for the whole site where no cluster elects one.
+    Controller,
+}
+
+impl Role {
+    /// Every role with its word in the site file.
+    pub const WORDS: &[(&str, Self)] = &[
+        ("server", Self::Server),
+        ("agent", Self::Agent),
+        ("internal-gate", Self::InternalGate),
+        ("external-gate", Self::ExternalGate),
+        ("virtual-ips", Self::VirtualIps),
+        ("dns", Self::Dns),
+        ("controller", Self::Controller),
+    ];
+
+    /// The role that serves this gate.
+    pub fn of_gate(gate: GateName) -> Self {
+        match gate {
+            GateName::Internal => Self::InternalGate,
+            GateName::External => Self::ExternalGate,
+        }
+    }
+}
+
+/// Addresses for LoadBalancer Services.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pool {
+    /// Its name.
+    pub name: String,
+    /// The addresses, of both families.
+    pub ranges: Vec<IpRange>,
+    /// Whether Services that name no pool may use it.
+    pub auto_assign: bool,
+    /// Whether addresses ending in .0 and .255 are left out.
+    pub avoid_buggy_ips: bool,
+}
+
+/// One gate.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Gate {
+    /// Its virtual IPs. Empty: the addresses of the node that serves it (public ones at the external gate).
+    pub addresses: Vec<IpAddr>,
+    /// Its entry points, by name.
+    pub entry_points: BTreeMap<EntryPointName, EntryPoint>,
+}
+
+/// One entry point of a gate.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EntryPoint {
+    /// TCP port.
+    pub port: u16,
+    /// What is spoken there.
+    pub protocol: EntryProtocol,
+    /// Peers whose `X-Forwarded-*` and `Forwarded` are believed.
+    pub trusted: Vec<IpNet>,
+    /// Peers that must send a PROXY protocol header.
+    pub proxy_protocol: Vec<IpNet>,
+}
+
+/// What an entry point speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EntryProtocol {
+    /// HTTP/1.1, and HTTP/2 with prior knowledge.
+    Http,
+    /// TLS with HTTP/1.1 and HTTP/2.
+    Https,
+}
+
+/// Which objects are served at which gate.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Exposure {
+    /// The gates for an Ingress that does not say.
+    pub default: Vec<GateName>,
+    /// Whether Traefik's annotation decides.
+    pub traefik_annotation: TraefikAnnotation,
+}
+
+/// What `traefik.ingress.kubernetes.io/router.entrypoints` means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TraefikAnnotation {
+    /// The Ingress is served at every gate that has one of the named entry points.
+    Honour,
+    /// It only selects entry points within the gates of the exposure policy.
+    Ignore,
+}
+
+/// An Ingress class that dualgate serves.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Class {
+    /// The name of the IngressClass, or `None` for every class of the controller.
+    pub name: Option<String>,
+    /// `spec.controller`.
+    pub controller: String,
+    /// How its Ingresses are read.
+    pub reading: Reading,
+}
+
+/// How an Ingress is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reading {
+    /// As Ingress v1 specifies.
+    Specification,
+    /// As Traefik v3 does: prefixes by character, priority by length of the rule.
+    Traefik,
+}
+
+/// A home name that stands for a public one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Alias {
+    /// One name for one name.
+    Name {
+        /// The name in the Ingress.
+        of: Host,
+        /// The name at home.
+        home: Host,
+    },
+    /// Every name below `of` also below `home`: `grafana.example.org` and `grafana.home.arpa`.
+    Domain {
+        /// The domain in the Ingresses.
+        of: Host,
+        /// The domain at home.
+        home: Host,
+    },
+}
+
+/// How the gates speak HTTP.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProxySettings {
+    /// From the first byte of a request's head to its last; also for TLS handshakes.
+    pub head_timeout: Duration,
+    /// Without a byte of a request's or response's body.
+    pub body_idle_timeout: Duration,
+    /// Between two requests on a connection.
+    pub keep_alive_timeout: Duration,
+    /// To open a connection to a server.
+    pub connect_timeout: Duration,
+    /// From the end of the request to the head of the response.
+    pub response_timeout: Duration,
+    /// Without a byte on an upgraded connection (WebSocket).
+    pub tunnel_idle_timeout: Duration,
+    /// After SIGTERM, how long new connections are still accepted.
+    pub accept_grace: Duration,
+    /// After that, how long open requests may take.
+    pub drain_timeout: Duration,
+    /// The largest head of a request, in octets.
+    pub max_head_bytes: usize,
+    /// The most fields in a head.
+    pub max_fields: usize,
+    /// The largest body of a request, in octets; `None` is no limit.
+    pub max_body_bytes: Option<u64>,
+    /// The most connections at a time over all entry points of the node.
+    pub max_connections: usize,
+    /// What becomes of request fields whose name has an underscore.
+    pub underscores: Underscores,
+    /// Where requests are written down.
+    pub access_log: Option<AccessLog>,
+}
+
+impl Default for ProxySettings {
+    fn default() -> Self {
+        Self {
+            head_timeout: Duration::from_secs(10),
+            body_idle_timeout: Duration::from_secs(60),
+            keep_alive_timeout: Duration::from_secs(75),
+            connect_timeout: Duration::from_secs(3),
+            response_timeout: Duration::from_secs(60),
+            tunnel_idle_timeout: Duration::from_secs(3600),
+            accept_grace: Duration::from_secs(2),
+            drain_timeout: Duration::from_secs(30),
+            max_head_bytes: 32 * 1024,
+            max_fields: 100,
+            max_body_bytes: None,
+            max_connections: 16_384,
+            underscores: Underscores::Reject,
+            access_log: None,
+        }
+    }
+}
+
+/// What becomes of request fields whose name has an underscore.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Underscores {
+    /// 400.
+    Reject,
+    /// The field is left out.
+    Drop,
+    /// The field is handed on, unless it is an alias of a forwarding field.
+    Keep,
+}
+
+/// Where requests are written down, and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessLog {
+    /// A path, or `-` for standard output.
+    pub path: String,
+    /// The form of a line.
+    pub format: AccessLogFormat,
+}
+
+/// The form of a line of the access log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AccessLogFormat {
+    /// One JSON object a line.
+    Json,
+    /// The Common Log Format with referer, user agent and duration.
+    Common,
+}
+
+/// The listener for health, metrics and dumps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Admin {
+    /// Where it listens: loopback unless changed.
+    pub listen: Vec<SocketAddr>,
+}
+
+/// WireGuard between home and edge.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Tunnel {
+    /// UDP port at the edge.
+    pub port: u16,
+    /// Inner MTU in octets.
+    pub mtu: u16,
+    /// Whether every pair of nodes has a preshared key.
+    pub preshared_keys: bool,
+    /// Keep-alive of the side behind NAT.
+    pub keepalive: Duration,
+    /// Who holds home's end.
+    pub home_end: HomeEnd,
+}
+
+/// Who holds home's end of the tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HomeEnd {
+    /// Every home node is a peer of its own.
+    Nodes,
+    /// The home router is the one peer.
+    Router,
+}
+
+/// Split-horizon names.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Dns {
+    /// The zones.
+    pub zones: Vec<Zone>,
+    /// Resolvers for everything else, at home.
+    pub forward: Vec<SocketAddr>,
+    /// Whether the edge answers the Internet on port 53.
+    pub public: bool,
+}
+
+/// One zone.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Zone {
+    /// Its name.
+    pub name: Host,
+    /// Where its public view lives.
+    pub publish: Publish,
+    /// Time to live of the records made from objects.
+    pub ttl: Duration,
+}
+
+/// Where the public view of a zone lives.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Publish {
+    /// Nowhere: known at home only.
+    HomeOnly,
+    /// The edge answers for it.
+    Edge,
+    /// At a provider with an API.
+    Provider(String),
+}
+
+/// Where certificates come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Certificates {
+    /// The ACME directory.
+    pub directory: String,
+    /// Contact for the account.
+    pub email: Option<String>,
+    /// The challenges to use, best first.
+    pub challenges: Vec<Challenge>,
+}
+
+/// An ACME challenge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Challenge {
+    /// RFC 8555 8.3.
+    Http01,
+    /// RFC 8737.
+    TlsAlpn01,
+    /// RFC 8555 8.4.
+    Dns01,
+}
+
+/// What may reach the nodes, beyond what the other parts need.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Firewall {
+    /// The port of SSH at the edge.
+    pub ssh_port: u16,
+    /// Further ports open at the edge.
+    pub allow: Vec<Allow>,
+}
+
+/// A port open at the edge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allow {
+    /// TCP or UDP.
+    pub protocol: super::object::Protocol,
+    /// The port.
+    pub port: u16,
+    /// From where; empty is from everywhere.
+    pub from: Vec<IpNet>,
+}

@@ -1,0 +1,6 @@
+//! From text to values: the one parser of every source.
+
+pub mod file;
+pub mod object;
+pub mod site;
+pub mod yaml;
