@@ -3,6 +3,7 @@
 //! Built once per plan, immutable afterwards. Looking up takes one hash of the host and one hash per path
 //! element, however many routes there are; precedence is the order of [`Precedence`].
 
+mod precedence;
 mod table;
 
 use std::fmt;
@@ -11,7 +12,8 @@ use crate::model::object::PortRef;
 use crate::model::site::Reading;
 use crate::model::{HostPattern, ObjectName};
 
-pub use table::{Candidate, Lost, Table};
+pub use precedence::{Lost, Precedence, TraefikPrecedence, traefik_rule};
+pub use table::{Candidate, Table};
 
 /// The number of a (gate, entry point) pair within one plan: 0 to 63.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
