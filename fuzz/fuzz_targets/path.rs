@@ -1,0 +1,7 @@
+//! Canonical paths: the properties of `dualgate-http/tests/oracle/path.rs`.
+#![no_main]
+
+#[path = "../../crates/dualgate-http/tests/oracle/path.rs"]
+mod oracle;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| oracle::check(input));
