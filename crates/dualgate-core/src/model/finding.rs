@@ -183,6 +183,8 @@ catalogue! {
     SiteTrap = "site-trap" Warning;
     /// An object is not valid Kubernetes, as its API server would say.
     ObjectInvalid = "object-invalid" Error;
+    /// A field of an object that Kubernetes does not know, or that is written twice.
+    ObjectField = "object-field" Warning;
     /// The same object is written in two places; the first is kept.
     ObjectDuplicate = "object-duplicate" Error;
     /// An Ingress or Service has an annotation that cannot be read; it counts as absent.
@@ -211,6 +213,10 @@ catalogue! {
     IngressResourceBackend = "ingress-resource-backend" Error;
     /// An Ingress names an entry point that no gate has.
     IngressUnknownEntryPoint = "ingress-unknown-entry-point" Error;
+    /// An annotation makes an Ingress answer only over TLS; plain HTTP gets 404.
+    IngressTlsOnly = "ingress-tls-only" Warning;
+    /// An annotation makes an Ingress public that the exposure policy would keep at home.
+    IngressExposed = "ingress-exposed" Note;
     /// An Ingress would be routed differently by Traefik.
     IngressReading = "ingress-reading" Note;
     /// A Service has endpoints that cannot be used.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::finding::Finding;
+use super::finding::{Finding, Place};
 use super::names::{HostPattern, ObjectKey, ObjectName};
 use super::secret::{Digest, Secret};
 
@@ -35,6 +35,13 @@ pub struct Object {
     pub dump: Arc<serde_json::Value>,
 }
 
+impl Object {
+    /// The place of a field, such as `spec.rules[0].host`; empty for the object as a whole.
+    pub fn place(&self, field: impl Into<String>) -> Place {
+        Origin::place(self.origin.as_ref(), Some(&self.key), field.into())
+    }
+}
+
 /// `metadata`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Meta {
@@ -55,6 +62,37 @@ pub struct Origin {
     pub file: Arc<str>,
     /// Line and column (from 1) of every field, by field path; the empty path is the document.
     pub fields: Arc<BTreeMap<String, (u32, u32)>>,
+}
+
+impl Origin {
+    /// The place of a field of an object, as exactly as it is known: a field that was not written stands
+    /// where the nearest field around it does.
+    pub fn place(origin: Option<&Self>, key: Option<&ObjectKey>, field: String) -> Place {
+        let mut place = Place { object: key.cloned(), field, ..Place::default() };
+        if let Some(origin) = origin {
+            place.file = Some(origin.file.clone());
+            if let Some((line, column)) = origin.nearest(&place.field) {
+                (place.line, place.column) = (Some(line), Some(column));
+            }
+        }
+        place
+    }
+
+    /// The origin of what stands at `prefix`, such as `items[0]`.
+    pub fn below(&self, prefix: &str) -> Self {
+        let from = self.fields.range(prefix.to_owned()..).take_while(|(path, _)| path.starts_with(prefix));
+        let inner = from.filter_map(|(path, at)| match path.strip_prefix(prefix)? {
+            rest if rest.is_empty() || rest.starts_with('[') => Some((rest.to_owned(), *at)),
+            rest => Some((rest.strip_prefix('.')?.to_owned(), *at)),
+        });
+        Self { file: self.file.clone(), fields: Arc::new(inner.collect()) }
+    }
+
+    fn nearest(&self, field: &str) -> Option<(u32, u32)> {
+        let ends = field.char_indices().rev().filter(|(_, c)| matches!(c, '.' | '[')).map(|(end, _)| end);
+        let mut around = std::iter::once(field.len()).chain(ends).chain(std::iter::once(0)).map(|end| &field[..end]);
+        around.find_map(|path| self.fields.get(path).copied())
+    }
 }
 
 /// What an object says, by kind.

@@ -1,0 +1,200 @@
+//! v1 Service.
+
+use std::net::IpAddr;
+
+use super::read::{Field, Read, Reader, shown};
+use super::syntax;
+use crate::model::address::Family;
+use crate::model::finding::{Code, Severity};
+use crate::model::object::{PortRef, Protocol, Service, ServicePort, ServiceType};
+
+const SPEC: &[&str] = &[
+    "allocateLoadBalancerNodePorts",
+    "clusterIP",
+    "clusterIPs",
+    "externalIPs",
+    "externalName",
+    "externalTrafficPolicy",
+    "healthCheckNodePort",
+    "internalTrafficPolicy",
+    "ipFamilies",
+    "ipFamilyPolicy",
+    "loadBalancerClass",
+    "loadBalancerIP",
+    "loadBalancerSourceRanges",
+    "ports",
+    "publishNotReadyAddresses",
+    "selector",
+    "sessionAffinity",
+    "sessionAffinityConfig",
+    "trafficDistribution",
+    "type",
+];
+
+pub(super) const PROTOCOLS: [(&str, Protocol); 3] =
+    [("TCP", Protocol::Tcp), ("UDP", Protocol::Udp), ("SCTP", Protocol::Sctp)];
+
+const TYPES: [(&str, ServiceType); 4] = [
+    ("ClusterIP", ServiceType::ClusterIp),
+    ("NodePort", ServiceType::NodePort),
+    ("LoadBalancer", ServiceType::LoadBalancer),
+    ("ExternalName", ServiceType::ExternalName),
+];
+
+pub(super) fn service(read: &mut Reader<'_>, root: Field<'_>) -> Read<Service> {
+    read.mapping(root, &["apiVersion", "kind", "metadata", "spec", "status"])?;
+    let spec = root.get("spec");
+    read.mapping(spec, SPEC)?;
+    let kind = read.word(spec.get("type"), &TYPES)?.unwrap_or(ServiceType::ClusterIp);
+    let external_name = external_name(read, spec.get("externalName"), kind)?;
+    let cluster_ips = cluster_ips(read, spec, kind)?;
+    families(read, spec);
+    let ports_field = spec.get("ports");
+    let fields: Vec<_> = read.list(&ports_field)?.collect();
+    let may_lack_ports = cluster_ips.is_headless || kind == ServiceType::ExternalName;
+    if fields.is_empty() && !may_lack_ports {
+        return read.refuse(ports_field, "`ports` is required", "");
+    }
+    let ports = ports(read, &fields);
+    let selector = read.texts(spec.get("selector"));
+    Ok(Service { kind, selector, ports, cluster_ips: cluster_ips.addresses, external_name })
+}
+
+fn external_name(read: &mut Reader<'_>, field: Field<'_>, kind: ServiceType) -> Read<Option<String>> {
+    let Some(text) = read.text(field)? else {
+        return match kind {
+            ServiceType::ExternalName => {
+                read.refuse(field, format!("{field} is required for the type `ExternalName`"), "")
+            }
+            ServiceType::ClusterIp | ServiceType::NodePort | ServiceType::LoadBalancer => Ok(None),
+        };
+    };
+    match kind {
+        ServiceType::ExternalName => {}
+        ServiceType::ClusterIp | ServiceType::NodePort | ServiceType::LoadBalancer => return Ok(None),
+    }
+    let name = text.strip_suffix('.').unwrap_or(text);
+    if text.parse::<IpAddr>().is_ok() {
+        let finding = read.note(field, Code::ObjectInvalid, format!("{} is an address; a name is needed", shown(text)));
+        finding.help = "write an EndpointSlice with the address, or the annotation `dualgate.dev/endpoints`".into();
+        return Err(super::LeftOut);
+    }
+    read.check(field, name, syntax::subdomain)?;
+    Ok(Some(name.to_owned()))
+}
+
+struct ClusterIps {
+    addresses: Vec<IpAddr>,
+    is_headless: bool,
+}
+
+fn cluster_ips(read: &mut Reader<'_>, spec: Field<'_>, kind: ServiceType) -> Read<ClusterIps> {
+    let (list_field, one_field) = (spec.get("clusterIPs"), spec.get("clusterIP"));
+    let mut read_ips = ClusterIps { addresses: Vec::new(), is_headless: false };
+    let one = read.text(one_field)?;
+    let mut fields: Vec<_> = read.list(&list_field)?.collect();
+    if let (Some(one), Some(first)) = (one, fields.first())
+        && first.json().as_str() != Some(one)
+    {
+        return read.refuse(
+            *first,
+            format!("`clusterIPs` and `clusterIP`, which is {}, contradict each other", shown(one)),
+            "",
+        );
+    }
+    if fields.is_empty() && one.is_some() {
+        fields.push(one_field);
+    }
+    for field in &fields {
+        match read.required(*field)? {
+            "None" if fields.len() == 1 => read_ips.is_headless = true,
+            text => match text.parse::<IpAddr>() {
+                Ok(address) => read_ips.addresses.push(address),
+                Err(_) => return read.refuse(*field, format!("{} is not an IP address", shown(text)), ""),
+            },
+        }
+    }
+    if kind == ServiceType::ExternalName && !fields.is_empty() {
+        return read.refuse(fields[0], format!("{} may not be set for the type `ExternalName`", fields[0]), "");
+    }
+    match *read_ips.addresses.as_slice() {
+        [] | [_] => Ok(read_ips),
+        [first, second] if Family::of(first) != Family::of(second) => Ok(read_ips),
+        [..] => read.refuse(list_field, "`clusterIPs` holds more than one address of a family", ""),
+    }
+}
+
+/// Which families a Service has shows in its addresses; here only what is wrong.
+fn families(read: &mut Reader<'_>, spec: Field<'_>) {
+    let policies = ["SingleStack", "PreferDualStack", "RequireDualStack"].map(|word| (word, ()));
+    let _ = read.word(spec.get("ipFamilyPolicy"), &policies);
+    let field = spec.get("ipFamilies");
+    let mut seen = Vec::new();
+    for field in read.list(&field).into_iter().flatten() {
+        let Ok(Some(family)) = read.word(field, &[("IPv4", Family::V4), ("IPv6", Family::V6)]) else { continue };
+        if seen.contains(&family) {
+            read.note(field, Code::ObjectInvalid, format!("{family} is named twice"));
+        }
+        seen.push(family);
+    }
+}
+
+fn ports(read: &mut Reader<'_>, fields: &[Field<'_>]) -> Vec<ServicePort> {
+    let mut ports: Vec<ServicePort> = Vec::new();
+    for field in fields {
+        let Ok(port) = port(read, *field) else { continue };
+        if port.name.is_empty() && fields.len() > 1 {
+            let message = "`name` is required, because the Service has several ports";
+            read.note(field.get("name"), Code::ObjectInvalid, message);
+        }
+        if ports.iter().any(|other| other.name == port.name) {
+            if !port.name.is_empty() {
+                let message = format!("{} names an earlier port; this one is left out", shown(&port.name));
+                read.note(field.get("name"), Code::ObjectInvalid, message);
+            }
+            continue;
+        }
+        if ports.iter().any(|other| other.port == port.port && other.protocol == port.protocol) {
+            let message = format!("{} is an earlier port's number too", port.port);
+            read.note(field.get("port"), Code::ObjectInvalid, message).severity = Severity::Warning;
+        }
+        ports.push(port);
+    }
+    ports
+}
+
+fn port(read: &mut Reader<'_>, field: Field<'_>) -> Read<ServicePort> {
+    read.mapping(field, &["name", "protocol", "appProtocol", "port", "targetPort", "nodePort"])?;
+    let name_field = field.get("name");
+    let name = read.text(name_field)?.unwrap_or_default();
+    if !name.is_empty() {
+        read.check(name_field, name, syntax::label)?;
+    }
+    let port_field = field.get("port");
+    let Some(port) = read.port(port_field)? else { return read.refuse(port_field, "`port` is required", "") };
+    let protocol = read.word(field.get("protocol"), &PROTOCOLS)?.unwrap_or(Protocol::Tcp);
+    let target = target(read, field.get("targetPort"))?.unwrap_or(PortRef::Number(port));
+    let _ = read.port(field.get("nodePort"));
+    let app_field = field.get("appProtocol");
+    let app_protocol = read.text(app_field)?;
+    if let Some(text) = app_protocol {
+        read.check(app_field, text, syntax::qualified)?;
+    }
+    Ok(ServicePort { name: name.to_owned(), port, target, protocol, app_protocol: app_protocol.map(str::to_owned) })
+}
+
+fn target(read: &mut Reader<'_>, field: Field<'_>) -> Read<Option<PortRef>> {
+    if !field.json().is_string() {
+        return Ok(read.port(field)?.map(PortRef::Number));
+    }
+    let Some(text) = read.text(field)? else { return Ok(None) };
+    if text.bytes().all(|b| b.is_ascii_digit()) {
+        return read.refuse(
+            field,
+            format!("{} is text, so it is a port's name", shown(text)),
+            "write it without quotes",
+        );
+    }
+    read.check(field, text, syntax::port_name)?;
+    Ok(Some(PortRef::Name(text.to_owned())))
+}
