@@ -1,2 +1,62 @@
-//! Rules and generated pages of the dualgate workspace.
-fn main() {}
+//! Rules, generated pages and measurements of the dualgate workspace: `cargo xtask COMMAND`.
+//!
+//! Exit codes: 0 as it should be, 1 something differs or breaks a rule, 2 could not tell.
+
+mod arch;
+mod breach;
+mod docs;
+mod licences;
+mod source;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+use breach::Breach;
+use workspace::Workspace;
+
+const USAGE: &str = "\
+Rules, generated pages and measurements of this workspace.
+
+Usage: cargo xtask COMMAND
+
+Commands:
+  arch            Check the rules: dependency direction, purity, sizes, names, leftovers
+  docs [--check]  Write the generated pages of docs/reference/, or compare them
+  licences        Check every linked crate against deny.toml: licence, one version, source
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match run(&arguments) {
+        Ok(breaches) if breaches.is_empty() => ExitCode::SUCCESS,
+        Ok(breaches) => {
+            for breach in &breaches {
+                eprintln!("{breach}\n");
+            }
+            let end = if breaches.len() == 1 { "" } else { "es" };
+            eprintln!("xtask: {} breach{end}", breaches.len());
+            ExitCode::from(1)
+        }
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(arguments: &[&str]) -> Result<Vec<Breach>> {
+    match arguments {
+        [] | ["help" | "-h" | "--help"] => {
+            print!("{USAGE}");
+            Ok(Vec::new())
+        }
+        ["arch"] => arch::check(&Workspace::here()?),
+        ["docs"] => docs::write(&Workspace::here()?),
+        ["docs", "--check"] => docs::check(&Workspace::here()?),
+        ["licences"] => licences::check(&Workspace::here()?),
+        [command, ..] => bail!("cannot run `{command}` like this\n\n{USAGE}"),
+    }
+}
