@@ -5,6 +5,8 @@
 
 use std::net::Ipv6Addr;
 
+use crate::syntax::decimal;
+
 /// A host and perhaps a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Authority<'a> {
@@ -59,13 +61,11 @@ impl Authority<'_> {
 
 /// Reads an authority; nothing else may be around it.
 pub fn parse_authority(authority: &[u8]) -> Result<Authority<'_>, AuthorityError> {
-    if authority.contains(&b'@') {
-        return Err(AuthorityError::UserInfo);
-    }
-    match authority {
+    let parsed = match authority {
         [b'[', literal @ ..] => ipv6(literal),
         _ => name(authority),
-    }
+    };
+    parsed.map_err(|error| if authority.contains(&b'@') { AuthorityError::UserInfo } else { error })
 }
 
 fn ipv6(literal: &[u8]) -> Result<Authority<'_>, AuthorityError> {
@@ -82,23 +82,29 @@ fn ipv6(literal: &[u8]) -> Result<Authority<'_>, AuthorityError> {
 
 fn name(authority: &[u8]) -> Result<Authority<'_>, AuthorityError> {
     const MAX_NAME: usize = 253;
-    let colon = authority.iter().position(|byte| *byte == b':');
-    let (name, port) = match colon {
-        None => (authority, None),
-        Some(colon) => (&authority[..colon], Some(port(&authority[colon + 1..])?)),
+    let mut end = authority.len();
+    let mut in_label = false;
+    for (at, byte) in authority.iter().enumerate() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => in_label = true,
+            b'.' if in_label => in_label = false,
+            b':' => {
+                end = at;
+                break;
+            }
+            _ => return Err(AuthorityError::Name),
+        }
+    }
+    let name = if in_label { &authority[..end] } else { &authority[..end.saturating_sub(1)] };
+    let port = match &authority[end..] {
+        [_, digits @ ..] => Some(port(digits)?),
+        [] => None,
     };
-    let name = name.strip_suffix(b".").unwrap_or(name);
-    if name.is_empty() {
-        return Err(AuthorityError::Empty);
+    match name.len() {
+        0 => Err(AuthorityError::Empty),
+        1..=MAX_NAME => Ok(Authority { host: Host::Name(name), port }),
+        _ => Err(AuthorityError::Name),
     }
-    if name.len() > MAX_NAME || !name.split(|byte| *byte == b'.').all(is_label) {
-        return Err(AuthorityError::Name);
-    }
-    Ok(Authority { host: Host::Name(name), port })
-}
-
-fn is_label(label: &[u8]) -> bool {
-    !label.is_empty() && label.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
 }
 
 fn port(digits: &[u8]) -> Result<u16, AuthorityError> {
@@ -106,7 +112,7 @@ fn port(digits: &[u8]) -> Result<u16, AuthorityError> {
     if digits.len() > MAX_DIGITS {
         return Err(AuthorityError::Port);
     }
-    let number = crate::syntax::decimal(digits).and_then(|number| u16::try_from(number).ok());
+    let number = decimal(digits).and_then(|number| u16::try_from(number).ok());
     number.filter(|port| *port != 0).ok_or(AuthorityError::Port)
 }
 
@@ -135,7 +141,9 @@ mod tests {
     fn what_is_no_host_is_refused_by_name() {
         let cases = [
             ("", AuthorityError::Empty),
-            (".", AuthorityError::Empty),
+            (".", AuthorityError::Name),
+            ("a:80@b", AuthorityError::UserInfo),
+            ("a.:80:", AuthorityError::Port),
             (":80", AuthorityError::Empty),
             ("user@host", AuthorityError::UserInfo),
             ("a b", AuthorityError::Name),
