@@ -47,6 +47,21 @@ impl EntryPointSet {
         self.0 & other.0 != 0
     }
 
+    /// The pairs that are in both sets.
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
+    /// The pairs that are in either set.
+    pub fn or(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// The pairs that are not in the other set.
+    pub fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     /// The pairs, lowest first.
     pub fn iter(self) -> impl Iterator<Item = EntryPointIndex> {
         (0..Self::CAPACITY as u8).map(EntryPointIndex).filter(move |index| self.contains(*index))

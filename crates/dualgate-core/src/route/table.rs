@@ -6,6 +6,7 @@
 //! in a short ordered list of its host: regular expressions, prefixes by character that end inside an
 //! element, routes with a priority, and everything that is read as Traefik reads it.
 
+#[expect(clippy::disallowed_types, reason = "only asked, never iterated but to sort each list for itself")]
 use std::collections::HashMap;
 
 use foldhash::fast::FixedState;
@@ -28,6 +29,7 @@ pub struct Table {
 }
 
 /// Keys come from the configuration alone, so a fixed seed is safe; and it keeps look-ups repeatable.
+#[expect(clippy::disallowed_types, reason = "only asked, never iterated but to sort each list for itself")]
 type Map<T> = HashMap<Box<str>, T, FixedState>;
 
 /// One route that was considered for a request.

@@ -1,0 +1,229 @@
+//! The annotations that dualgate reads on Ingresses and Services.
+//!
+//! Keys of Traefik's are read without regard to case, as Traefik does. What cannot be read costs that
+//! annotation alone.
+
+use std::str::FromStr;
+
+use crate::model::{Code, EntryPointName, Finding, GateName, Object, Place};
+use crate::plan::proxy::Scheme;
+
+/// The gates at which an Ingress is served: `internal`, `external` or `internal,external`.
+pub const GATES: &str = "dualgate.dev/gates";
+
+/// The servers of a Service, for those without EndpointSlices: servers separated by `,`, the addresses of
+/// one server joined by `+`, as in `10.0.0.5:3000+[fd00::5]:3000`. Without a port, the Service's target port.
+pub const ENDPOINTS: &str = "dualgate.dev/endpoints";
+
+/// Traefik's entry points of an Ingress.
+pub const ENTRY_POINTS: &str = "traefik.ingress.kubernetes.io/router.entrypoints";
+
+/// What to do about an annotation that has no effect.
+pub const IGNORED_HELP: &str =
+    "what it asks for does not happen; check whether the application may be served without it";
+
+const TRAEFIK: &str = "traefik.ingress.kubernetes.io/";
+const OURS: &str = "dualgate.dev/";
+
+/// What the annotations of an Ingress say.
+#[derive(Debug, Default)]
+pub(super) struct OfIngress {
+    pub gates: Option<Vec<GateName>>,
+    /// The key as written, and the names.
+    pub entry_points: Option<(String, Vec<EntryPointName>)>,
+    /// Absent for 0, which is the default.
+    pub priority: Option<i64>,
+    pub path_matcher: Option<PathMatcher>,
+    /// The key that asks for TLS.
+    pub tls: Option<String>,
+}
+
+/// `router.pathmatcher`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum PathMatcher {
+    Path,
+    PathPrefix,
+    PathRegexp,
+}
+
+impl FromStr for PathMatcher {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "Path" => Ok(Self::Path),
+            "PathPrefix" => Ok(Self::PathPrefix),
+            "PathRegexp" => Ok(Self::PathRegexp),
+            other => Err(format!("`{other}` is not `Path`, `PathPrefix` or `PathRegexp`")),
+        }
+    }
+}
+
+impl OfIngress {
+    pub fn read(object: &Object, findings: &mut Vec<Finding>) -> Self {
+        let mut read = Self::default();
+        let mut tls = None;
+        let mut tls_option = None;
+        for (key, value) in &object.meta.annotations {
+            let mut reader = Reader { object, key, value, findings };
+            match Word::of(key) {
+                Word::Ours("gates") => read.gates = reader.list(),
+                Word::Ours(_) => reader.unknown(&[GATES]),
+                Word::Traefik(word) => match word.as_str() {
+                    "router.entrypoints" => {
+                        read.entry_points = reader.names().map(|names| (key.clone(), names));
+                    }
+                    "router.priority" => read.priority = reader.parse::<i64>().filter(|priority| *priority != 0),
+                    "router.pathmatcher" => read.path_matcher = reader.parse(),
+                    "router.tls" => tls = reader.bool(),
+                    word => {
+                        if word.starts_with("router.tls.") {
+                            tls_option = Some(key.clone());
+                        }
+                        reader.ignored();
+                    }
+                },
+                Word::Foreign => {}
+            }
+        }
+        read.tls = match tls {
+            Some(true) => Some(format!("{TRAEFIK}router.tls")),
+            Some(false) => None,
+            // As in Traefik, an option of TLS asks for TLS.
+            None => tls_option,
+        };
+        read
+    }
+}
+
+/// What the annotations of a Service say, apart from its endpoints.
+#[derive(Debug, Default)]
+pub(super) struct OfService {
+    pub scheme: Option<Scheme>,
+    pub pass_host: Option<bool>,
+    /// As written.
+    pub endpoints: Option<String>,
+}
+
+impl OfService {
+    pub fn read(object: &Object, findings: &mut Vec<Finding>) -> Self {
+        let mut read = Self::default();
+        for (key, value) in &object.meta.annotations {
+            let mut reader = Reader { object, key, value, findings };
+            match Word::of(key) {
+                Word::Ours("endpoints") => read.endpoints = Some(value.clone()),
+                Word::Ours(_) => reader.unknown(&[ENDPOINTS]),
+                Word::Traefik(word) => match word.as_str() {
+                    "service.serversscheme" => read.scheme = reader.scheme(),
+                    "service.passhostheader" => read.pass_host = reader.bool(),
+                    _ => reader.ignored(),
+                },
+                Word::Foreign => {}
+            }
+        }
+        read
+    }
+}
+
+/// Whose an annotation is, and its name without the prefix.
+enum Word<'a> {
+    Ours(&'a str),
+    /// In lower case.
+    Traefik(String),
+    Foreign,
+}
+
+impl<'a> Word<'a> {
+    fn of(key: &'a str) -> Self {
+        if let Some(word) = key.strip_prefix(OURS) {
+            return Self::Ours(word);
+        }
+        let lower = key.to_ascii_lowercase();
+        lower.strip_prefix(TRAEFIK).map_or(Self::Foreign, |word| Self::Traefik(word.to_owned()))
+    }
+}
+
+struct Reader<'a, 'f> {
+    object: &'a Object,
+    key: &'a str,
+    value: &'a str,
+    findings: &'f mut Vec<Finding>,
+}
+
+impl Reader<'_, '_> {
+    fn place(&self) -> Place {
+        place(self.object, self.key)
+    }
+
+    fn invalid(&mut self, why: impl Into<String>) {
+        self.findings.push(Finding::new(Code::AnnotationInvalid, self.place(), why));
+    }
+
+    fn ignored(&mut self) {
+        let message = format!("dualgate does not act on `{}`", self.key);
+        self.findings.push(Finding::new(Code::AnnotationIgnored, self.place(), message).help(IGNORED_HELP));
+    }
+
+    fn unknown(&mut self, known: &[&str]) {
+        let message = format!("`{}` is not an annotation that dualgate knows here", self.key);
+        let help = format!("known here: `{}`", known.join("`, `"));
+        self.findings.push(Finding::new(Code::AnnotationInvalid, self.place(), message).help(help));
+    }
+
+    fn parse<T: FromStr<Err: std::fmt::Display>>(&mut self) -> Option<T> {
+        self.value.trim().parse().map_err(|error: T::Err| self.invalid(format!("`{}`: {error}", self.value))).ok()
+    }
+
+    fn bool(&mut self) -> Option<bool> {
+        match self.value.trim().to_ascii_lowercase().as_str() {
+            "true" | "t" | "1" => Some(true),
+            "false" | "f" | "0" => Some(false),
+            _ => {
+                self.invalid(format!("`{}` is neither `true` nor `false`", self.value));
+                None
+            }
+        }
+    }
+
+    fn scheme(&mut self) -> Option<Scheme> {
+        match self.value.trim() {
+            "http" => Some(Scheme::Http),
+            "https" => Some(Scheme::Https),
+            "h2c" => Some(Scheme::H2c),
+            other => {
+                self.invalid(format!("`{other}` is not `http`, `https` or `h2c`"));
+                None
+            }
+        }
+    }
+
+    fn words(&self) -> impl Iterator<Item = &str> {
+        self.value.split(',').map(str::trim).filter(|word| !word.is_empty())
+    }
+
+    fn list<T: FromStr<Err = String>>(&mut self) -> Option<Vec<T>> {
+        let read: Result<Vec<T>, String> = self.words().map(str::parse).collect();
+        match read {
+            Ok(list) if list.is_empty() => {
+                self.invalid("it is empty; it counts as absent");
+                None
+            }
+            Ok(list) => Some(list),
+            Err(error) => {
+                self.invalid(error);
+                None
+            }
+        }
+    }
+
+    /// An empty list counts as absent, as in Traefik.
+    fn names(&self) -> Option<Vec<EntryPointName>> {
+        let names: Vec<_> = self.words().map(EntryPointName::new).collect();
+        (!names.is_empty()).then_some(names)
+    }
+}
+
+/// The place of an annotation.
+pub(super) fn place(object: &Object, key: &str) -> Place {
+    object.place(format!("metadata.annotations[{key}]"))
+}

@@ -1,0 +1,207 @@
+//! The servers of a Service port.
+//!
+//! From the first of these that the Service has:
+//!
+//! 1. `dualgate.dev/endpoints`,
+//! 2. `externalName`,
+//! 3. its EndpointSlices.
+//!
+//! A pod (`targetRef`) is one server, however many addresses, slices and families it appears in. An endpoint
+//! without one is a server of its own: nothing says that two of them are the same machine. Where something
+//! does, `dualgate.dev/endpoints` can say so (`10.0.0.5:3000+[fd00::5]:3000`). Of several addresses in one
+//! endpoint the first is used, as they are interchangeable.
+//!
+//! Ready endpoints are used; if there are none, those that still serve while they terminate, as kube-proxy
+//! does. The ClusterIP is never used: it would hide the pods from the balancer.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use crate::model::address::Family;
+use crate::model::object::{
+    AddressType, Endpoint, EndpointSlice, PortRef, Protocol, Service, ServicePort, ServiceType,
+};
+use crate::model::{Code, Dual, Finding, Object};
+use crate::plan::proxy::{Server, ServerAddress};
+
+use super::annotation::{self, ENDPOINTS};
+
+/// What the servers of one Service port are made from.
+pub(super) struct Endpoints<'a> {
+    pub object: &'a Object,
+    pub service: &'a Service,
+    pub port: &'a ServicePort,
+    pub slices: &'a [(&'a Object, &'a EndpointSlice)],
+    /// `dualgate.dev/endpoints`.
+    pub annotation: Option<&'a str>,
+}
+
+/// The servers, in the order of their identities.
+pub(super) fn servers(of: &Endpoints<'_>, findings: &mut Vec<Finding>) -> Vec<Server> {
+    if let Some(text) = of.annotation {
+        match written_servers(text, of.port) {
+            Ok(servers) => return servers,
+            Err(why) => {
+                let place = annotation::place(of.object, ENDPOINTS);
+                findings.push(
+                    Finding::new(Code::AnnotationInvalid, place, why)
+                        .help("servers are separated by `,`, the addresses of one server joined by `+`: `10.0.0.5:3000+[fd00::5]:3000`"),
+                );
+            }
+        }
+    }
+    if of.service.kind == ServiceType::ExternalName {
+        return of.service.external_name.iter().map(|name| named_server(name, of.port.port)).collect();
+    }
+    let found = from_slices(of, findings);
+    if found.is_empty() {
+        findings.push(nobody(of));
+    }
+    found
+}
+
+fn nobody(of: &Endpoints<'_>) -> Finding {
+    let label =
+        if of.port.name.is_empty() { of.port.port.to_string() } else { format!("{} ({})", of.port.port, of.port.name) };
+    let (why, help) = if of.slices.is_empty() {
+        (
+            "it has no EndpointSlice",
+            "without a cluster, add an EndpointSlice or the annotation `dualgate.dev/endpoints`",
+        )
+    } else {
+        ("no endpoint is ready", "look at the pods' readiness")
+    };
+    let message = format!("port {label}: {why}; requests get 503");
+    Finding::new(Code::IngressNoEndpoints, of.object.place(""), message).help(help)
+}
+
+fn named_server(name: &str, port: u16) -> Server {
+    let at = match name.parse::<IpAddr>() {
+        Ok(address) => ServerAddress::Sockets(one_family(SocketAddr::new(address, port))),
+        Err(_) => ServerAddress::Name { host: name.trim_end_matches('.').to_ascii_lowercase().into(), port },
+    };
+    Server { id: name.into(), at }
+}
+
+fn one_family(socket: SocketAddr) -> Dual<SocketAddr> {
+    match Family::of(socket.ip()) {
+        Family::V4 => Dual::V4(socket),
+        Family::V6 => Dual::V6(socket),
+    }
+}
+
+/// Reads `dualgate.dev/endpoints`.
+fn written_servers(text: &str, port: &ServicePort) -> Result<Vec<Server>, String> {
+    let mut seen = BTreeSet::new();
+    let mut servers = Vec::new();
+    for server in text.split(',').map(str::trim).filter(|server| !server.is_empty()) {
+        let mut sides: [Option<SocketAddr>; 2] = [None, None];
+        for address in server.split('+').map(str::trim) {
+            let socket = written_socket(address, port)?;
+            let side = &mut sides[usize::from(socket.is_ipv6())];
+            if side.replace(socket).is_some() {
+                return Err(format!(
+                    "`{server}` has two {} addresses; a server has one of each family",
+                    Family::of(socket.ip())
+                ));
+            }
+            if !seen.insert(socket) {
+                return Err(format!("`{socket}` is written twice"));
+            }
+        }
+        let [v4, v6] = sides;
+        let at = Dual::new(v4, v6).ok_or_else(|| format!("`{server}` has no address"))?;
+        let id = at.iter().map(ToString::to_string).collect::<Vec<_>>().join("+");
+        servers.push(Server { id: id.into(), at: ServerAddress::Sockets(at) });
+    }
+    Ok(servers)
+}
+
+/// `10.0.0.5:3000`, `[fd00::5]:3000`, or an address alone for the Service's target port.
+fn written_socket(text: &str, port: &ServicePort) -> Result<SocketAddr, String> {
+    let wrong = || format!("`{text}` is not an address with a port, such as `10.0.0.5:3000` or `[fd00::5]:3000`");
+    if let Ok(socket) = text.parse::<SocketAddr>() {
+        return if socket.port() == 0 { Err(wrong()) } else { Ok(socket) };
+    }
+    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
+    let address: IpAddr = bare.parse().map_err(|_| wrong())?;
+    match &port.target {
+        PortRef::Number(number) => Ok(SocketAddr::new(address, *number)),
+        PortRef::Name(name) => Err(format!("`{text}` has no port, and the Service's target port is the name `{name}`")),
+    }
+}
+
+/// What is known of one pod, or of one endpoint without one.
+#[derive(Default)]
+struct Found {
+    ready: Vec<SocketAddr>,
+    terminating: Vec<SocketAddr>,
+}
+
+fn from_slices(of: &Endpoints<'_>, findings: &mut Vec<Finding>) -> Vec<Server> {
+    let mut found: BTreeMap<Arc<str>, Found> = BTreeMap::new();
+    let mut unmatched = Vec::new();
+    for &(object, slice) in of.slices {
+        match slice.address_type {
+            AddressType::V4 | AddressType::V6 => {}
+            AddressType::Fqdn => {
+                findings.push(Finding::new(
+                    Code::ServiceEndpoints,
+                    object.place("addressType"),
+                    "addressType FQDN is not served; use an ExternalName Service",
+                ));
+                continue;
+            }
+        }
+        match slice_port(slice, of.port) {
+            Some(port) => slice.endpoints.iter().for_each(|endpoint| collect(endpoint, port, &mut found)),
+            None => unmatched.push((object, slice)),
+        }
+    }
+    if found.is_empty() {
+        findings.extend(unmatched.into_iter().filter(|(_, slice)| !slice.endpoints.is_empty()).map(
+            |(object, slice)| {
+                let names = slice.ports.iter().map(|port| format!("`{}`", port.name)).collect::<Vec<_>>().join(", ");
+                let message =
+                    format!("none of its ports ({names}) has the name `{}` of the Service's port", of.port.name);
+                Finding::new(Code::ServiceEndpoints, object.place("ports"), message)
+            },
+        ));
+    }
+    let any_ready = found.values().any(|found| !found.ready.is_empty());
+    let used = |found: &Found| if any_ready { found.ready.clone() } else { found.terminating.clone() };
+    found.iter().filter_map(|(id, found)| server(id, used(found))).collect()
+}
+
+fn slice_port(slice: &EndpointSlice, port: &ServicePort) -> Option<u16> {
+    let of_name = slice.ports.iter().find(|p| p.name == port.name && p.protocol == Protocol::Tcp)?;
+    // A slice that names no number leaves it to the reader: the target port, if that is a number.
+    Some(of_name.port.unwrap_or(match port.target {
+        PortRef::Number(number) => number,
+        PortRef::Name(_) => port.port,
+    }))
+}
+
+fn collect(endpoint: &Endpoint, port: u16, found: &mut BTreeMap<Arc<str>, Found>) {
+    let Some(address) = endpoint.addresses.first() else { return };
+    let socket = SocketAddr::new(*address, port);
+    let id: Arc<str> = match &endpoint.target {
+        Some(target) => target.name.clone(),
+        None => socket.to_string().into(),
+    };
+    let entry = found.entry(id).or_default();
+    if endpoint.ready {
+        entry.ready.push(socket);
+    } else if endpoint.serving && endpoint.terminating {
+        entry.terminating.push(socket);
+    }
+}
+
+/// The lowest address of each family: a slice that is being rewritten shows an endpoint twice.
+fn server(id: &Arc<str>, mut sockets: Vec<SocketAddr>) -> Option<Server> {
+    sockets.sort_unstable();
+    let of = |family| sockets.iter().find(|socket| Family::of(socket.ip()) == family).copied();
+    let at = Dual::new(of(Family::V4), of(Family::V6))?;
+    Some(Server { id: id.clone(), at: ServerAddress::Sockets(at) })
+}
