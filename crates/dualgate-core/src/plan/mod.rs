@@ -4,3 +4,28 @@
 //! plan is how a role is switched off.
 
 pub mod proxy;
+
+use crate::lower::{self, Lowered};
+use crate::model::{Finding, NodeName, Snapshot};
+
+/// What one node has to do.
+#[derive(Clone, Debug, Default)]
+pub struct NodePlan {
+    /// What its data plane serves.
+    pub proxy: proxy::ProxyPlan,
+}
+
+/// The plan of one node.
+pub fn node(snapshot: &Snapshot, node: &NodeName) -> NodePlan {
+    select(snapshot, &lower::snapshot(snapshot), node)
+}
+
+/// The plan of one node, from the snapshot and what it was lowered to: for those who plan several nodes.
+pub fn select(snapshot: &Snapshot, lowered: &Lowered, node: &NodeName) -> NodePlan {
+    NodePlan { proxy: proxy::select(snapshot, lowered, node) }
+}
+
+/// What was wrong with the objects that the plans are made from.
+pub fn findings(snapshot: &Snapshot) -> Vec<Finding> {
+    lower::snapshot(snapshot).findings
+}

@@ -1,15 +1,20 @@
 //! What the data plane of one node has to serve.
+//!
+//! A node gets what its gates serve and nothing else: the edge never learns of a route, a backend, a name or a
+//! key that is not public.
 
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use crate::lower::{self, EntryPoints, Lowered, SiteCertificate};
 use crate::model::object::PortRef;
-use crate::model::site::{EntryProtocol, ProxySettings};
-use crate::model::snapshot::Generation;
-use crate::model::{Digest, Dual, EntryPointName, GateName, HostPattern, ObjectName, Secret};
-use crate::route::{EntryPointIndex, EntryPointSet, Table};
+use crate::model::site::{EntryProtocol, Gate, Node, ProxySettings, Role};
+use crate::model::snapshot::{Generation, Snapshot};
+use crate::model::{Digest, Dual, EntryPointName, GateName, HostPattern, NodeName, ObjectName, Secret};
+use crate::route::{Action, BackendIndex, EntryPointIndex, EntryPointSet, Route, Table};
 
 /// What the data plane of one node has to serve. The empty plan serves nothing.
 #[derive(Clone, Debug, Default)]
@@ -130,4 +135,112 @@ pub struct Certificate {
     pub key: Secret,
     /// `notAfter` of the first certificate, in seconds since 1970.
     pub not_after: i64,
+}
+
+/// The plan of one node. A node that the site does not know, or that serves no gate, gets the empty plan.
+pub fn proxy(snapshot: &Snapshot, node: &NodeName) -> ProxyPlan {
+    select(snapshot, &lower::snapshot(snapshot), node)
+}
+
+/// The plan of one node, from the snapshot and what it was lowered to.
+pub fn select(snapshot: &Snapshot, lowered: &Lowered, node: &NodeName) -> ProxyPlan {
+    let mut plan =
+        ProxyPlan { generation: snapshot.generation, settings: snapshot.site.proxy.clone(), ..ProxyPlan::default() };
+    let Some(node) = snapshot.site.node(node) else { return plan };
+    for (name, gate) in &snapshot.site.gates {
+        if node.has(Role::of_gate(*name)) {
+            plan.listeners.extend(listeners(*name, gate, node, &lowered.entry_points));
+        }
+    }
+    let here = lowered.entry_points.where_(|pair| node.has(Role::of_gate(pair.gate)));
+    let (routes, backends) = narrow_routes(lowered, here);
+    plan.table = Arc::new(Table::new(routes));
+    plan.backends = backends;
+    plan.certificates =
+        lowered.certificates.iter().flat_map(|certificate| narrow_certificate(certificate, here)).collect();
+    plan
+}
+
+impl ProxyPlan {
+    /// The certificate for a name (lower case, without trailing dot): of the host itself before that of a
+    /// wildcard. `None` means the default certificate.
+    pub fn certificate(&self, entry_point: EntryPointIndex, name: &str) -> Option<&Certificate> {
+        let here = || self.certificates.iter().filter(|certificate| certificate.entry_points.contains(entry_point));
+        let best = |certificate: &&Certificate| {
+            certificate.hosts.iter().filter(|host| **host != HostPattern::Any && host.matches(name)).min().cloned()
+        };
+        here()
+            .filter_map(|certificate| Some((best(&certificate)?, certificate)))
+            .min_by(|a, b| a.0.cmp(&b.0))
+            .map(|(_, c)| c)
+    }
+}
+
+/// The addresses at which a node serves a gate, and whether they may be absent from it.
+pub fn addresses<'a>(name: GateName, gate: &'a Gate, node: &'a Node) -> (&'a [IpAddr], bool) {
+    match (gate.addresses.as_slice(), name) {
+        ([], GateName::Internal) => (&node.addresses, false),
+        ([], GateName::External) => (&node.public_addresses, false),
+        (virtual_ips, _) => (virtual_ips, true),
+    }
+}
+
+fn listeners(name: GateName, gate: &Gate, node: &Node, entry_points: &EntryPoints) -> Vec<Listener> {
+    let (addresses, address_may_be_absent) = addresses(name, gate, node);
+    let pairs = entry_points.iter().filter(|pair| pair.gate == name);
+    let every = pairs.flat_map(|pair| addresses.iter().map(move |address| (pair, *address)));
+    every
+        .map(|(pair, address)| Listener {
+            index: pair.index,
+            gate: name,
+            entry_point: pair.name.clone(),
+            address: SocketAddr::new(address, pair.point.port),
+            protocol: pair.point.protocol,
+            address_may_be_absent,
+            trusted: pair.point.trusted.clone(),
+            proxy_protocol: pair.point.proxy_protocol.clone(),
+        })
+        .collect()
+}
+
+/// The routes that are served here, and the backends that they point to, renumbered.
+fn narrow_routes(lowered: &Lowered, here: EntryPointSet) -> (Vec<Route>, Vec<Arc<Backend>>) {
+    let mut backends = Vec::new();
+    let mut numbers: BTreeMap<BackendIndex, BackendIndex> = BTreeMap::new();
+    let mut routes = Vec::new();
+    for route in lowered.routes.iter().filter(|route| route.entry_points.intersects(here)) {
+        let action = match &route.action {
+            Action::Forward(old) => Action::Forward(*numbers.entry(*old).or_insert_with(|| {
+                let next = BackendIndex(u32::try_from(backends.len()).unwrap_or(u32::MAX));
+                backends.push(lowered.backends[old.0 as usize].clone());
+                next
+            })),
+            Action::Unavailable(why) => Action::Unavailable(why.clone()),
+        };
+        routes.push(Route { entry_points: route.entry_points.and(here), action, ..route.clone() });
+    }
+    (routes, backends)
+}
+
+/// One certificate for each set of entry points that some of its hosts share.
+fn narrow_certificate(certificate: &SiteCertificate, here: EntryPointSet) -> Vec<Certificate> {
+    let mut hosts: BTreeMap<EntryPointSet, Vec<HostPattern>> = BTreeMap::new();
+    for (host, set) in &certificate.hosts {
+        hosts.entry(set.and(here)).or_default().push(host.clone());
+    }
+    let shown = hosts.into_iter().filter(|(entry_points, _)| !entry_points.is_empty());
+    shown
+        .map(|(entry_points, mut hosts)| {
+            hosts.sort();
+            Certificate {
+                secret: certificate.secret.clone(),
+                hosts,
+                entry_points,
+                digest: certificate.digest,
+                chain: certificate.chain.clone(),
+                key: certificate.key.clone(),
+                not_after: certificate.not_after,
+            }
+        })
+        .collect()
 }
