@@ -6,6 +6,8 @@ use crate::model::finding::{Code, Severity};
 use crate::model::names::HostPattern;
 use crate::model::object::{Ingress, IngressBackend, IngressPath, IngressRule, IngressTls, Meta, PathType, PortRef};
 
+const RULE: &[&str] = &["host", "http"];
+
 const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
 
 /// What `Exact` and `Prefix` paths must not contain or end with.
@@ -60,9 +62,13 @@ fn class(read: &mut Reader<'_>, root: Field<'_>, meta: &Meta) -> Read<Option<Str
 }
 
 fn rule(read: &mut Reader<'_>, field: Field<'_>) -> Read<IngressRule> {
-    read.mapping(field, &["host", "http"])?;
+    read.mapping(field, RULE)?;
     let host_field = field.get("host");
     let host = match read.text(host_field)? {
+        None if has_typing_error(field) => {
+            let help = "name the host under `host`, or remove the unknown field";
+            return read.refuse(field, format!("{field} has no `host` but a field that is not known"), help);
+        }
         None => HostPattern::Any,
         Some(text) => host(read, host_field, text)?,
     };
@@ -84,6 +90,12 @@ fn rule(read: &mut Reader<'_>, field: Field<'_>) -> Read<IngressRule> {
     Ok(IngressRule { host, paths: Some(paths) })
 }
 
+/// Without a host a rule means every host, which nobody should get from a misspelt `host`. The API is frozen, so
+/// that no later version can add a field.
+fn has_typing_error(rule: Field<'_>) -> bool {
+    rule.json().as_object().is_some_and(|map| map.keys().any(|key| !RULE.contains(&key.as_str())))
+}
+
 /// A host of a rule or a certificate, never empty.
 fn host(read: &mut Reader<'_>, field: Field<'_>, text: &str) -> Read<HostPattern> {
     if text == "*" {
@@ -91,8 +103,20 @@ fn host(read: &mut Reader<'_>, field: Field<'_>, text: &str) -> Read<HostPattern
     }
     let pattern = match text.parse::<HostPattern>() {
         Ok(pattern) => pattern,
-        Err(message) if text.len() <= 253 => return read.refuse(field, message, ""),
-        Err(_) => return read.refuse(field, format!("{} is longer than a host name may be", shown(text)), ""),
+        Err(_) if text.contains('*') => {
+            return read.refuse(
+                field,
+                format!("{} is not a wildcard: `*.` and a host name are needed", shown(text)),
+                "",
+            );
+        }
+        Err(_) if text.len() > 253 => {
+            return read.refuse(field, format!("{} is longer than a host name may be", shown(text)), "");
+        }
+        Err(_) if text.contains(char::is_control) => {
+            return read.refuse(field, format!("{} is not a host name", shown(text)), "");
+        }
+        Err(message) => return read.refuse(field, message, ""),
     };
     if pattern.to_string() != text {
         let message = format!("{} is read as `{pattern}`; the API server would refuse it", shown(text));

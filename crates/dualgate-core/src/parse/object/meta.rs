@@ -52,6 +52,7 @@ pub(super) fn meta(
     kind: &str,
     scope: Scope,
 ) -> Read<(ObjectKey, Meta, Value)> {
+    let _ = read.entries(&metadata)?;
     let key = key(read, metadata, kind, scope)?;
     let mut dump = Map::from_iter([("name".to_owned(), Value::from(&*key.name.name))]);
     if !key.name.namespace.is_empty() {
@@ -87,7 +88,8 @@ fn to_json(texts: &BTreeMap<String, String>) -> Value {
     texts.iter().map(|(key, text)| (key.clone(), Value::from(text.as_str()))).collect()
 }
 
-fn key(read: &mut Reader<'_>, metadata: Field<'_>, kind: &str, scope: Scope) -> Read<ObjectKey> {
+/// Who the object is, even if the rest of it cannot be read.
+pub(super) fn key(read: &mut Reader<'_>, metadata: Field<'_>, kind: &str, scope: Scope) -> Read<ObjectKey> {
     let (name_field, namespace_field) = (metadata.get("name"), metadata.get("namespace"));
     let form = match scope {
         Scope::Cluster(form) | Scope::Namespace(form) | Scope::PrivateNamespace(form) => form,
@@ -110,6 +112,11 @@ fn key(read: &mut Reader<'_>, metadata: Field<'_>, kind: &str, scope: Scope) -> 
         Scope::Unknown => read.text(namespace_field)?.unwrap_or_default(),
     };
     let key = ObjectKey { kind: kind.into(), name: ObjectName::new(namespace, name) };
+    // Whatever a message shows of a name must be fit for a terminal.
+    read.check(name_field, name, syntax::path_segment)?;
+    if !namespace.is_empty() {
+        read.check(namespace_field, namespace, syntax::path_segment)?;
+    }
     read.key = Some(key.clone());
     read.check(name_field, name, form)?;
     if !namespace.is_empty() {

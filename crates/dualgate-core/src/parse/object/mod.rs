@@ -110,6 +110,7 @@ fn list_items(json: &Value) -> Option<&[Value]> {
 fn one(read: &mut Reader<'_>, root: Field<'_>, secrets: Secrets<'_>) -> Read<(ObjectKey, Body, Meta, Value)> {
     let (kind, name) = kind(read, root)?;
     let (key, meta, metadata) = meta::meta(read, root.get("metadata"), &name, scope(kind))?;
+    warn_of_typing_error(read, root, kind);
     let body = match kind {
         Kind::Ingress => Body::Ingress(ingress::ingress(read, root, &meta)?),
         Kind::IngressClass => Body::IngressClass(ingress_class::ingress_class(read, root, &meta)?),
@@ -176,27 +177,34 @@ fn kind(read: &mut Reader<'_>, root: Field<'_>) -> Read<(Kind, String)> {
     if !root.json().is_object() {
         return read.refuse(root, "not a Kubernetes object: a mapping is needed", "");
     }
-    let (kind, version) = (read.required(kind_field)?, read.required(version_field)?);
+    let kind = read.name(kind_field, syntax::kind)?;
+    let version = read.name(version_field, syntax::api_version)?;
     if let Some((known, name, _)) = KINDS.iter().find(|(_, name, right)| *name == kind && *right == version) {
         return Ok((*known, (*name).to_owned()));
     }
     let group = version.rsplit_once('/').map_or("", |(group, _)| group);
     let is_own_group = group.ends_with(".k8s.io") || !group.contains('.');
-    if let Some((_, _, right)) = KINDS.iter().find(|(_, name, _)| *name == kind && is_own_group) {
+    if let Some((known, name, right)) = KINDS.iter().find(|(_, name, _)| *name == kind && is_own_group) {
+        meta::key(read, root.get("metadata"), name, scope(*known))?;
         let message = format!("Kubernetes has no {} in {}", shown(kind), shown(version));
         return read.refuse(version_field, message, &version_help(kind, right));
-    }
-    let known: Vec<_> = KINDS.iter().filter(|(_, _, right)| *right == version).map(|(_, name, _)| *name).collect();
-    if let Some(meant) = known.iter().find(|name| is_typing_error(kind, name)) {
-        let message = format!("Kubernetes has no {} in {}; it is ignored", shown(kind), shown(version));
-        read.note(kind_field, Code::ObjectField, message).help = format!("did you mean `{meant}`?");
     }
     let qualified = if group.is_empty() { kind.to_owned() } else { format!("{kind}.{group}") };
     Ok((Kind::Other, qualified))
 }
 
-fn is_typing_error(kind: &str, name: &str) -> bool {
-    kind.len().abs_diff(name.len()) <= 1 && syntax::nearest(kind, &[name]).is_some()
+/// A kind of our groups whose name is nearly one that is read.
+fn warn_of_typing_error(read: &mut Reader<'_>, root: Field<'_>, kind: Kind) {
+    let (Kind::Other, Some(written), Some(version)) =
+        (kind, root.json()["kind"].as_str(), root.json()["apiVersion"].as_str())
+    else {
+        return;
+    };
+    let near = |name: &str| written.len().abs_diff(name.len()) <= 1 && syntax::nearest(written, &[name]).is_some();
+    if let Some((_, meant, _)) = KINDS.iter().find(|(_, name, right)| *right == version && near(name)) {
+        let message = format!("Kubernetes has no {} in {}; it is ignored", shown(written), shown(version));
+        read.note(root.get("kind"), Code::ObjectField, message).help = format!("did you mean `{meant}`?");
+    }
 }
 
 fn version_help(kind: &str, right: &str) -> String {

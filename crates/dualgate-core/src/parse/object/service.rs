@@ -47,7 +47,7 @@ pub(super) fn service(read: &mut Reader<'_>, root: Field<'_>) -> Read<Service> {
     read.mapping(spec, SPEC)?;
     let kind = read.word(spec.get("type"), &TYPES)?.unwrap_or(ServiceType::ClusterIp);
     let external_name = external_name(read, spec.get("externalName"), kind)?;
-    let cluster_ips = cluster_ips(read, spec, kind)?;
+    let cluster_ips = cluster_ips(read, spec, kind).unwrap_or_default();
     families(read, spec);
     let ports_field = spec.get("ports");
     let fields: Vec<_> = read.list(&ports_field)?.collect();
@@ -74,15 +74,18 @@ fn external_name(read: &mut Reader<'_>, field: Field<'_>, kind: ServiceType) -> 
         ServiceType::ClusterIp | ServiceType::NodePort | ServiceType::LoadBalancer => return Ok(None),
     }
     let name = text.strip_suffix('.').unwrap_or(text);
-    if text.parse::<IpAddr>().is_ok() {
-        let finding = read.note(field, Code::ObjectInvalid, format!("{} is an address; a name is needed", shown(text)));
-        finding.help = "write an EndpointSlice with the address, or the annotation `dualgate.dev/endpoints`".into();
-        return Err(super::LeftOut);
-    }
     read.check(field, name, syntax::subdomain)?;
+    if name.parse::<IpAddr>().is_ok() {
+        let message = format!("{} is an address, which no DNS server knows as a name", shown(text));
+        let finding = read.note(field, Code::ObjectInvalid, message);
+        finding.help = "write an EndpointSlice with the address, or the annotation `dualgate.dev/endpoints`".into();
+        finding.severity = Severity::Warning;
+    }
     Ok(Some(name.to_owned()))
 }
 
+/// Only shown, so wrong ones are left out.
+#[derive(Default)]
 struct ClusterIps {
     addresses: Vec<IpAddr>,
     is_headless: bool,
@@ -90,7 +93,7 @@ struct ClusterIps {
 
 fn cluster_ips(read: &mut Reader<'_>, spec: Field<'_>, kind: ServiceType) -> Read<ClusterIps> {
     let (list_field, one_field) = (spec.get("clusterIPs"), spec.get("clusterIP"));
-    let mut read_ips = ClusterIps { addresses: Vec::new(), is_headless: false };
+    let mut read_ips = ClusterIps::default();
     let one = read.text(one_field)?;
     let mut fields: Vec<_> = read.list(&list_field)?.collect();
     if let (Some(one), Some(first)) = (one, fields.first())
@@ -143,15 +146,16 @@ fn ports(read: &mut Reader<'_>, fields: &[Field<'_>]) -> Vec<ServicePort> {
     let mut ports: Vec<ServicePort> = Vec::new();
     for field in fields {
         let Ok(port) = port(read, *field) else { continue };
+        let is_repeated = ports.iter().any(|other| other.name == port.name);
+        let left_out = if is_repeated { "; this one is left out" } else { "" };
         if port.name.is_empty() && fields.len() > 1 {
-            let message = "`name` is required, because the Service has several ports";
+            let message = format!("`name` is required, because the Service has several ports{left_out}");
+            read.note(field.get("name"), Code::ObjectInvalid, message);
+        } else if is_repeated {
+            let message = format!("{} names an earlier port{left_out}", shown(&port.name));
             read.note(field.get("name"), Code::ObjectInvalid, message);
         }
-        if ports.iter().any(|other| other.name == port.name) {
-            if !port.name.is_empty() {
-                let message = format!("{} names an earlier port; this one is left out", shown(&port.name));
-                read.note(field.get("name"), Code::ObjectInvalid, message);
-            }
+        if is_repeated {
             continue;
         }
         if ports.iter().any(|other| other.port == port.port && other.protocol == port.protocol) {

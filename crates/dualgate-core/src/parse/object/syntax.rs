@@ -59,6 +59,25 @@ pub(super) fn domain_path(text: &str) -> Result<(), &'static str> {
     }
 }
 
+/// `kind`.
+pub(super) fn kind(text: &str) -> Result<(), &'static str> {
+    if text.len() <= 63 && text.bytes().all(|b| b.is_ascii_alphanumeric()) {
+        Ok(())
+    } else {
+        Err("1 to 63 letters and digits are needed")
+    }
+}
+
+/// `apiVersion`: a version, or a group and a version.
+pub(super) fn api_version(text: &str) -> Result<(), &'static str> {
+    let (group, version) = text.split_once('/').map_or((None, text), |(group, version)| (Some(group), version));
+    if group.is_none_or(|group| subdomain(group).is_ok()) && label(version).is_ok() {
+        Ok(())
+    } else {
+        Err("a version such as `v1` is needed, or a group and a version such as `apps/v1`")
+    }
+}
+
 /// A key of a ConfigMap or Secret.
 pub(super) fn data_key(text: &str) -> Result<(), &'static str> {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
@@ -71,8 +90,8 @@ pub(super) fn data_key(text: &str) -> Result<(), &'static str> {
 
 /// Any name that can stand in the path of a URL: the least that every kind asks for.
 pub(super) fn path_segment(text: &str) -> Result<(), &'static str> {
-    if matches!(text, "." | "..") || text.contains(['/', '%']) {
-        Err("it may not be `.` or `..` nor contain `/` or `%`")
+    if matches!(text, "." | "..") || text.contains(['/', '%']) || text.contains(char::is_control) || text.len() > 253 {
+        Err("it may not be `.` or `..` nor contain `/`, `%` or control characters, nor have more than 253 characters")
     } else {
         Ok(())
     }
@@ -93,8 +112,8 @@ pub(super) fn nearest<'a>(written: &str, words: &[&'a str]) -> Option<&'a str> {
         return None;
     }
     let allowed = match written.len() {
-        0..=3 => 1,
-        4..=7 => 2,
+        0..=5 => 1,
+        6..=8 => 2,
         _ => 3,
     };
     let distance = |word: &str| edit_distance(&written.to_ascii_lowercase(), &word.to_ascii_lowercase());
