@@ -3,6 +3,7 @@
 //! Exit codes: 0 as it should be, 1 something differs or breaks a rule, 2 could not tell.
 
 mod arch;
+mod bench;
 mod breach;
 mod docs;
 mod licences;
@@ -25,6 +26,7 @@ Commands:
   arch            Check the rules: dependency direction, purity, sizes, names, leftovers
   docs [--check]  Write the generated pages of docs/reference/, or compare them
   licences        Check every linked crate against deny.toml: licence, one version, source
+  bench           Measure dualgate beside nginx and HAProxy; `bench --help` says how
 ";
 
 fn main() -> ExitCode {
@@ -57,6 +59,9 @@ fn run(arguments: &[&str]) -> Result<Vec<Breach>> {
         ["docs"] => docs::write(&Workspace::here()?),
         ["docs", "--check"] => docs::check(&Workspace::here()?),
         ["licences"] => licences::check(&Workspace::here()?),
+        ["bench", options @ ..] => bench::run(&Workspace::here()?, options).map(|()| Vec::new()),
+        // What `bench` measures against; it starts this itself.
+        ["backend"] => bench::backend::run().map(|()| Vec::new()),
         [command, ..] => bail!("cannot run `{command}` like this\n\n{USAGE}"),
     }
 }

@@ -13,6 +13,8 @@ pub struct Workspace {
     pub root: PathBuf,
     /// The workspace's own crates, by name.
     pub crates: BTreeMap<String, Crate>,
+    /// Where cargo builds.
+    pub target: PathBuf,
 }
 
 /// One crate of the workspace.
@@ -49,8 +51,9 @@ impl Workspace {
     pub fn here() -> Result<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("the manifest has no parent folder")?;
         let metadata = cargo(root, &["metadata", "--format-version", "1", "--no-deps"])?;
-        let metadata = serde_json::from_str(&metadata).context("read the output of cargo metadata")?;
-        Ok(Self { root: root.to_owned(), crates: crates(root, &metadata)? })
+        let metadata: Value = serde_json::from_str(&metadata).context("read the output of cargo metadata")?;
+        let target = metadata["target_directory"].as_str().context("cargo metadata names no target directory")?;
+        Ok(Self { root: root.to_owned(), crates: crates(root, &metadata)?, target: target.into() })
     }
 
     /// Every text file of the checkout, by its path from the root, in order. Build output is left out.
