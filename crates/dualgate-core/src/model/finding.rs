@@ -179,6 +179,10 @@ catalogue! {
     SiteOutside = "site-outside" Error;
     /// One IP family is missing where both are needed.
     SiteFamily = "site-family" Warning;
+    /// Roles, gates and the parts that need them do not fit together.
+    SiteRole = "site-role" Error;
+    /// Two listeners want the same address and port.
+    SitePort = "site-port" Error;
     /// Something that is allowed but known to fail in practice.
     SiteTrap = "site-trap" Warning;
     /// An object is not valid Kubernetes, as its API server would say.

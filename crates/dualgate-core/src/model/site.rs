@@ -47,6 +47,15 @@ pub struct Site {
 }
 
 impl Site {
+    /// The gate's addresses that belong to no node, and so move between the nodes that serve it.
+    pub fn virtual_addresses(&self, gate: GateName) -> impl Iterator<Item = IpAddr> {
+        let own = |address: &IpAddr| {
+            self.nodes.iter().any(|node| node.addresses.contains(address) || node.public_addresses.contains(address))
+        };
+        let addresses = self.gates.get(&gate).map(|gate| gate.addresses.as_slice()).unwrap_or_default();
+        addresses.iter().copied().filter(move |a| !a.is_loopback() && !a.is_unspecified() && !own(a))
+    }
+
     /// The node of this name.
     pub fn node(&self, name: &NodeName) -> Option<&Node> {
         self.nodes.iter().find(|node| node.name == *name)
@@ -130,6 +139,11 @@ impl Node {
     pub fn has(&self, role: Role) -> bool {
         self.roles.contains(&role)
     }
+
+    /// Whether it is an edge: outside home, reached through the tunnel.
+    pub fn is_edge(&self) -> bool {
+        self.has(Role::ExternalGate) && !self.has(Role::InternalGate) && !self.has(Role::VirtualIps)
+    }
 }
 
 /// What a node does.
@@ -192,6 +206,17 @@ pub struct Gate {
     pub addresses: Vec<IpAddr>,
     /// Its entry points, by name.
     pub entry_points: BTreeMap<EntryPointName, EntryPoint>,
+}
+
+impl Gate {
+    /// Where the gate listens on a node that serves it: its virtual IPs, else the node's own addresses.
+    pub fn addresses_on<'a>(&'a self, name: GateName, node: &'a Node) -> &'a [IpAddr] {
+        match (self.addresses.as_slice(), name) {
+            ([], GateName::Internal) => &node.addresses,
+            ([], GateName::External) => &node.public_addresses,
+            (own, GateName::Internal | GateName::External) => own,
+        }
+    }
 }
 
 /// One entry point of a gate.

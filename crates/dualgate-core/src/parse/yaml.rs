@@ -98,15 +98,15 @@ pub enum Value {
 }
 
 impl Value {
-    /// What a person calls it, such as `a list`.
+    /// What a person calls it, such as `list`.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Null => "nothing",
-            Self::Bool(_) => "a boolean",
-            Self::Integer(_) | Self::Float(_) => "a number",
+            Self::Bool(_) => "boolean",
+            Self::Integer(_) | Self::Float(_) => "number",
             Self::String(_) => "text",
-            Self::Sequence(_) => "a list",
-            Self::Mapping(_) => "a mapping",
+            Self::Sequence(_) => "list",
+            Self::Mapping(_) => "mapping",
         }
     }
 }

@@ -1,0 +1,247 @@
+//! Names: zones, aliases, resolvers and certificates.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use super::{Report, enumerate};
+use crate::model::site::{Alias, Certificates, Challenge, Dns, EntryProtocol, Gate, Publish, Role, RouterKind, Site};
+use crate::model::{Code, GateName, Host};
+
+pub(super) fn check(site: &Site, report: &mut Report<'_>) {
+    aliases(site, report);
+    classes(site, report);
+    unique_local(site, report);
+    dns_roles(site, report);
+    if let Some(dns) = &site.dns {
+        zones(dns, report);
+        public_dns(site, dns, report);
+        forward_loops(site, dns, report);
+        fritzbox(site, dns, report);
+    }
+    if let Some(certificates) = &site.certificates {
+        challenges(site, certificates, report);
+    }
+}
+
+/// Names that look private but belong to somebody else or to nobody, and what is known about them.
+fn not_ours(host: &Host) -> Option<&'static str> {
+    match host.as_str().rsplit('.').next().unwrap_or_default() {
+        "local" => Some("`.local` is for multicast DNS (RFC 6762)"),
+        "home" | "lan" | "localdomain" | "corp" | "intranet" | "private" => {
+            Some("nobody has reserved this ending for homes")
+        }
+        _ if within(host, "fritz.box") => Some("`fritz.box` is answered by the FritzBox itself"),
+        _ => None,
+    }
+}
+
+/// Endings that are reserved for use at home, so that no public certificate and no public view can exist.
+fn home_only(host: &Host) -> bool {
+    within(host, "home.arpa") || within(host, "internal")
+}
+
+fn within(host: &Host, domain: &str) -> bool {
+    host.as_str().strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+}
+
+fn home_name(host: &Host, field: &str, report: &mut Report<'_>) {
+    if let Some(reason) = not_ours(host) {
+        let message = format!("`{host}` is not a name for a home: {reason}");
+        report.add(Code::SiteTrap, field, message, "use `home.arpa` (RFC 8375) or a domain of your own");
+    }
+}
+
+fn aliases(site: &Site, report: &mut Report<'_>) {
+    let mut homes = BTreeSet::new();
+    for (index, alias) in site.aliases.iter().enumerate() {
+        let (Alias::Name { of, home } | Alias::Domain { of, home }) = alias;
+        let field = format!("aliases[{index}].home");
+        home_name(home, &field, report);
+        if of == home {
+            report.add(Code::SiteValue, &field, format!("`{home}` is its own alias"), "leave it out");
+        }
+        if !homes.insert(home) {
+            let message = format!("`{home}` stands for two names");
+            report.add(Code::SiteDuplicate, &field, message, "a home name stands for one public name");
+        }
+    }
+}
+
+fn classes(site: &Site, report: &mut Report<'_>) {
+    for (index, class) in site.classes.iter().enumerate() {
+        let same =
+            |earlier: &&crate::model::site::Class| earlier.name == class.name && earlier.controller == class.controller;
+        if site.classes[..index].iter().any(|earlier| same(&earlier)) {
+            let what = class.name.as_deref().unwrap_or(&class.controller);
+            let message = format!("class `{what}` is written a second time");
+            report.add(Code::SiteDuplicate, format!("ingressClasses[{index}]"), message, "leave one of them out");
+        }
+    }
+}
+
+/// RFC 6724 prefers IPv4 to fc00::/7, and a FritzBox stops announcing its ULA prefix.
+fn unique_local(site: &Site, report: &mut Report<'_>) {
+    let Some(gate) = site.gates.get(&GateName::Internal) else { return };
+    let has_v4 = gate.addresses.iter().any(IpAddr::is_ipv4);
+    let router = site.lan.router.as_ref().map(|router| router.kind);
+    for address in site.virtual_addresses(GateName::Internal) {
+        let IpAddr::V6(v6) = address else { continue };
+        let position = gate.addresses.iter().position(|own| *own == address).unwrap_or_default();
+        let mut facts = Vec::new();
+        if has_v4 {
+            facts.push("clients with both families prefer IPv4 to it (RFC 6724)".to_owned());
+        }
+        if router == Some(RouterKind::Fritzbox) {
+            facts.push("a FritzBox stops announcing its prefix once it has IPv6 from the Internet".to_owned());
+        }
+        if !v6.is_unique_local() || facts.is_empty() {
+            continue;
+        }
+        let message = format!("`{address}` is a unique local address: {}", enumerate(&facts));
+        let help = match router {
+            Some(RouterKind::Fritzbox) => "set the FritzBox to always assign unique local addresses, with this prefix",
+            Some(RouterKind::Other) | None => "",
+        };
+        report.note(Code::SiteTrap, format!("gates.internal.addresses[{position}]"), message, help);
+    }
+}
+
+fn dns_roles(site: &Site, report: &mut Report<'_>) {
+    let serving = site.nodes.iter().position(|node| node.has(Role::Dns));
+    match (&site.dns, serving) {
+        (Some(_), None) => {
+            report.add(
+                Code::SiteRole,
+                "dns",
+                "no node answers DNS",
+                "give the home nodes, and for public zones the edge, the role `dns`",
+            );
+        }
+        (None, Some(index)) => {
+            let message = format!("node `{}` answers DNS, but the site has no `dns`", site.nodes[index].name);
+            report.add(Code::SiteRole, format!("nodes[{index}].roles"), message, "add `dns` with its zones");
+        }
+        (Some(_), Some(_)) | (None, None) => {}
+    }
+}
+
+fn zones(dns: &Dns, report: &mut Report<'_>) {
+    let mut names = BTreeSet::new();
+    for (index, zone) in dns.zones.iter().enumerate() {
+        let field = |key: &str| format!("dns.zones[{index}].{key}");
+        home_name(&zone.name, &field("name"), report);
+        if !names.insert(&zone.name) {
+            let message = format!("zone `{}` is written a second time", zone.name);
+            report.add(Code::SiteDuplicate, field("name"), message, "leave one of them out");
+        }
+        if home_only(&zone.name) && zone.publish != Publish::HomeOnly {
+            let message = format!("`{}` can have no public view", zone.name);
+            report.add(Code::SiteValue, field("publish"), message, "use `home-only`");
+        }
+    }
+}
+
+fn public_dns(site: &Site, dns: &Dns, report: &mut Report<'_>) {
+    let at_edge = dns.zones.iter().position(|zone| zone.publish == Publish::Edge);
+    let wants_dns01 = site.certificates.as_ref().is_some_and(|own| own.challenges.contains(&Challenge::Dns01));
+    match (at_edge, dns.public) {
+        (Some(index), false) => {
+            let message = format!(
+                "`{}` is published at the edge, but `dns.public` is off: port 53 stays closed",
+                dns.zones[index].name
+            );
+            report.add(Code::SiteRole, format!("dns.zones[{index}].publish"), message, "set `dns.public: true`");
+        }
+        (Some(index), true) if !site.nodes.iter().any(|node| node.has(Role::ExternalGate) && node.has(Role::Dns)) => {
+            let message = format!("`{}` is published at the edge, where no node answers DNS", dns.zones[index].name);
+            report.add(Code::SiteRole, format!("dns.zones[{index}].publish"), message, "give the edge the role `dns`");
+        }
+        (None, true) if !wants_dns01 => {
+            let message = "port 53 is open to the Internet, but no zone is published at the edge";
+            report.add(Code::SiteTrap, "dns.public", message, "set it to `false`, or a zone to `publish: edge`");
+        }
+        (Some(_) | None, true) | (None, false) => {}
+    }
+}
+
+fn forward_loops(site: &Site, dns: &Dns, report: &mut Report<'_>) {
+    let own: BTreeSet<IpAddr> = (site.nodes.iter().filter(|node| node.has(Role::Dns)))
+        .flat_map(|node| node.addresses.iter().chain(&node.public_addresses).copied())
+        .chain(site.virtual_addresses(GateName::Internal))
+        .collect();
+    for (index, resolver) in dns.forward.iter().enumerate() {
+        if resolver.port() == 53 && own.contains(&resolver.ip()) {
+            let message =
+                format!("`{}` is dualgate itself, so that questions would go round in a circle", resolver.ip());
+            report.add(
+                Code::SiteTrap,
+                format!("dns.forward[{index}]"),
+                message,
+                "name a resolver of the router or of the Internet",
+            );
+        }
+    }
+}
+
+fn fritzbox(site: &Site, dns: &Dns, report: &mut Report<'_>) {
+    let fritzbox = site.lan.router.as_ref().is_some_and(|router| router.kind == RouterKind::Fritzbox);
+    if !fritzbox || dns.zones.is_empty() {
+        return;
+    }
+    let resolvers: Vec<String> =
+        site.virtual_addresses(GateName::Internal).map(|address| format!("`{address}`")).collect();
+    let zones: Vec<String> = dns.zones.iter().map(|zone| format!("`{}`", zone.name)).collect();
+    let resolvers =
+        if resolvers.is_empty() { "the nodes with the role `dns`".to_owned() } else { enumerate(&resolvers) };
+    let help = format!(
+        "announce {resolvers} as local DNS server, for IPv6 also by router advertisement, and except {} from its rebind protection",
+        enumerate(&zones)
+    );
+    report.note(
+        Code::SiteTrap,
+        "dns.zones",
+        "a FritzBox has no DNS records of one's own: clients must ask dualgate",
+        help,
+    );
+}
+
+fn challenges(site: &Site, certificates: &Certificates, report: &mut Report<'_>) {
+    let gate = site.gates.get(&GateName::External);
+    let listens = |port: u16, protocol: EntryProtocol| {
+        let has =
+            |gate: &Gate| gate.entry_points.values().any(|point| (point.port, point.protocol) == (port, protocol));
+        gate.is_some_and(has)
+    };
+    let dns = site.dns.as_ref();
+    let provider = dns.is_some_and(|dns| dns.zones.iter().any(|zone| matches!(zone.publish, Publish::Provider(_))));
+    for (index, challenge) in certificates.challenges.iter().enumerate() {
+        let (works, message, help) = match challenge {
+            Challenge::Http01 => (
+                listens(80, EntryProtocol::Http),
+                "`http-01` needs an entry point for HTTP on port 80 of the external gate",
+                "add it, or leave the challenge out",
+            ),
+            Challenge::TlsAlpn01 => (
+                listens(443, EntryProtocol::Https),
+                "`tls-alpn-01` needs an entry point for HTTPS on port 443 of the external gate",
+                "add it, or leave the challenge out",
+            ),
+            Challenge::Dns01 => (
+                provider || dns.is_some_and(|dns| dns.public),
+                "`dns-01` needs a zone at a provider, or public DNS at the edge",
+                "set a zone's `publish: provider:NAME`, or `dns.public: true`",
+            ),
+        };
+        if !works {
+            report.add(Code::SiteRole, format!("certificates.challenges[{index}]"), message, help);
+        }
+    }
+    if certificates.challenges.is_empty() {
+        report.add(
+            Code::SiteMissing,
+            "certificates.challenges",
+            "no challenge is left to prove a name with",
+            "leave `challenges` out",
+        );
+    }
+}
