@@ -1,1 +1,30 @@
-//! The data plane: listeners, connections, forwarding.
+//! The data plane: the only IO on the path of a request.
+//!
+//! One thread per core, sharing nothing: each has its sockets ([`worker`]), its connections to clients ([`connection`],
+//! then [`h1`] or [`h2`]), its kept connections to servers ([`upstream`]) and its buffers ([`buffer`]). What they serve
+//! is a plan, compiled with the state that outlives plans ([`state`]) and swapped in as a whole by the [`actuator`].
+//!
+//! A request's way: [`connection`] -> [`transaction`] (what all versions of HTTP have in common) -> [`forward`]
+//! (route, server, exchange) -> [`upstream`]. Errors become answers in [`answer`] only.
+
+mod access;
+mod actuator;
+mod answer;
+mod buffer;
+mod connection;
+mod forward;
+mod h1;
+mod h2;
+mod headers;
+mod io;
+mod listener;
+mod metrics;
+mod state;
+mod timer;
+mod tls;
+mod transaction;
+mod tunnel;
+mod upstream;
+mod worker;
+
+pub use actuator::{EntryPointMetrics, Proxy, ProxyChange, ProxyError, ProxyView};

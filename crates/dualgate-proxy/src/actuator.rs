@@ -1,0 +1,425 @@
+//! Makes the data plane equal to its plan.
+//!
+//! Sockets are opened first, all or none; then the plan is swapped in as a whole; then sockets that the plan no longer
+//! names are closed. A request sees one plan from its first byte to its last.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write as _};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use dualgate_core::model::finding::{Code, Finding, Place};
+use dualgate_core::model::site::EntryProtocol;
+use dualgate_core::model::{Digest, ObjectKey};
+use dualgate_core::plan::proxy::{Listener, ProxyPlan};
+use dualgate_core::seam::Actuator;
+use foldhash::HashMap;
+use foldhash::HashMapExt as _;
+use rustls::sign::CertifiedKey;
+use tokio::sync::oneshot;
+
+use crate::access::{self, LogSender};
+use crate::listener::{EntryPointId, ListenError, ListenerState, listen};
+use crate::metrics::{EntryPointCounters, HistogramSum, describe, quote};
+use crate::state::{Registry, Runtime};
+use crate::tls::{CertificateBook, CertificateError, DefaultCertificate, TlsListener, client_config};
+use crate::worker::{Command, Common, WorkerHandle, start};
+
+/// Why the data plane could not be made as planned.
+#[derive(Debug, thiserror::Error)]
+pub enum ProxyError {
+    /// A socket could not be opened: what ran before goes on.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// TLS could not be set up.
+    #[error("set up TLS: {0}")]
+    Tls(#[from] rustls::Error),
+    /// There is no default certificate.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+    /// A thread could not be started.
+    #[error("start a worker: {0}")]
+    Worker(io::Error),
+    /// The access log cannot be opened.
+    #[error("open the access log `{path}`: {error}")]
+    AccessLog {
+        /// Its path.
+        path: String,
+        /// Why not.
+        error: io::Error,
+    },
+    /// A worker has ended.
+    #[error("a worker has ended")]
+    WorkerGone,
+}
+
+/// One difference between what runs and what is planned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProxyChange {
+    /// A socket is to be opened.
+    Listen(Listener),
+    /// A socket is to be closed.
+    Close(Listener),
+    /// Routes, backends, certificates or settings change.
+    Plan {
+        /// How many routes there will be.
+        routes: usize,
+        /// How many backends.
+        backends: usize,
+        /// How many certificates.
+        certificates: usize,
+    },
+}
+
+impl fmt::Display for ProxyChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listen(listener) => write!(f, "+ listen on {} for {}", listener.address, EntryPointId::of(listener)),
+            Self::Close(listener) => write!(f, "- listen on {} for {}", listener.address, EntryPointId::of(listener)),
+            Self::Plan { routes, backends, certificates } => {
+                write!(f, "~ serve {routes} routes to {backends} backends with {certificates} certificates")
+            }
+        }
+    }
+}
+
+/// The data plane of this process.
+#[derive(Debug)]
+pub struct Proxy {
+    workers: Vec<WorkerHandle>,
+    common: Common,
+    registry: Registry,
+    book: Arc<ArcSwap<CertificateBook>>,
+    keys: HashMap<Digest, Arc<CertifiedKey>>,
+    default: DefaultCertificate,
+    tls: TlsListener,
+    /// What each worker counts for each entry point.
+    counters: BTreeMap<EntryPointId, Vec<Arc<EntryPointCounters>>>,
+    access_log: Option<dualgate_core::model::site::AccessLog>,
+    /// What is wrong with what is served.
+    findings: Vec<Finding>,
+}
+
+impl Proxy {
+    /// Starts `workers` threads that serve nothing yet.
+    pub fn start(workers: usize) -> Result<Self, ProxyError> {
+        let default = DefaultCertificate::make()?;
+        let mut registry = Registry::new(Instant::now());
+        let plan = Arc::new(ProxyPlan::default());
+        let (book, _) = CertificateBook::new(&plan, &default, &mut HashMap::new());
+        let book = Arc::new(ArcSwap::from_pointee(book));
+        let common = Common {
+            runtime: Arc::new(ArcSwap::from_pointee(registry.compile(plan))),
+            access_log: Arc::new(ArcSwap::from_pointee(None)),
+            client_tls: client_config()?,
+            open: Arc::new(AtomicUsize::new(0)),
+        };
+        let workers = (0..workers.max(1))
+            .map(|index| start(index, common.clone()))
+            .collect::<io::Result<Vec<_>>>()
+            .map_err(ProxyError::Worker)?;
+        Ok(Self {
+            workers,
+            common,
+            registry,
+            tls: TlsListener::new(book.clone())?,
+            book,
+            keys: HashMap::new(),
+            default,
+            counters: BTreeMap::new(),
+            access_log: None,
+            findings: Vec::new(),
+        })
+    }
+
+    /// What is wrong with what is served, such as a certificate that cannot be used.
+    pub fn findings(&self) -> &[Finding] {
+        &self.findings
+    }
+
+    /// What other threads may look at while the data plane runs.
+    pub fn view(&self) -> ProxyView {
+        ProxyView {
+            runtime: self.common.runtime.clone(),
+            workers: self.workers.iter().map(|worker| worker.counters.clone()).collect(),
+            open: self.common.open.clone(),
+        }
+    }
+
+    /// The counters in Prometheus' text form.
+    pub fn entry_point_metrics(&self) -> EntryPointMetrics {
+        EntryPointMetrics(self.counters.clone())
+    }
+
+    /// Closes all sockets and lets connections end; how many are left after `limit`.
+    pub async fn drain(&mut self, limit: Duration) -> usize {
+        let mut waiting = Vec::new();
+        for worker in &self.workers {
+            let (done, answer) = oneshot::channel();
+            if worker.commands.send(Command::Drain(limit, done)).await.is_ok() {
+                waiting.push(answer);
+            }
+        }
+        let mut left = 0;
+        for answer in waiting {
+            left += answer.await.unwrap_or(0);
+        }
+        left
+    }
+
+    fn running(&self) -> Arc<Runtime> {
+        self.common.runtime.load_full()
+    }
+
+    /// Sockets for every worker, by listener. Nothing is changed yet.
+    fn open(&mut self, listeners: &[&Listener]) -> Result<Vec<(Command, usize)>, ProxyError> {
+        let mut commands = Vec::new();
+        for listener in listeners {
+            let id = EntryPointId::of(listener);
+            let tls = match listener.protocol {
+                EntryProtocol::Http => None,
+                EntryProtocol::Https => Some(self.tls.config(id.clone())?),
+            };
+            let workers = self.workers.len();
+            let counters = self
+                .counters
+                .entry(id.clone())
+                .or_insert_with(|| (0..workers).map(|_| Arc::new(EntryPointCounters::default())).collect());
+            for (worker, counters) in counters.iter().enumerate() {
+                let state = ListenerState { id: id.clone(), tls: tls.clone(), counters: counters.clone() };
+                commands.push((Command::Listen(listen(listener)?, Arc::new(state)), worker));
+            }
+        }
+        Ok(commands)
+    }
+
+    fn open_access_log(&mut self, plan: &ProxyPlan) -> Result<(), ProxyError> {
+        let wanted = &plan.settings.access_log;
+        if *wanted == self.access_log {
+            return Ok(());
+        }
+        let sender: Option<LogSender> = match wanted {
+            None => None,
+            Some(log) => {
+                Some(access::open(log).map_err(|error| ProxyError::AccessLog { path: log.path.clone(), error })?)
+            }
+        };
+        self.common.access_log.store(Arc::new(sender));
+        self.access_log = wanted.clone();
+        Ok(())
+    }
+
+    async fn tell(&self, worker: usize, command: Command) -> Result<(), ProxyError> {
+        self.workers[worker].commands.send(command).await.map_err(|_| ProxyError::WorkerGone)
+    }
+}
+
+impl Actuator for Proxy {
+    type Plan = ProxyPlan;
+    type Change = ProxyChange;
+    type Error = ProxyError;
+
+    async fn observe(&mut self) -> Result<ProxyPlan, ProxyError> {
+        Ok((*self.running().plan).clone())
+    }
+
+    fn diff(observed: &ProxyPlan, desired: &ProxyPlan) -> Vec<ProxyChange> {
+        let missing =
+            |from: &[Listener], listener: &Listener| !from.iter().any(|other| is_same_socket(other, listener));
+        let closed = observed.listeners.iter().filter(|listener| missing(&desired.listeners, listener));
+        let opened = desired.listeners.iter().filter(|listener| missing(&observed.listeners, listener));
+        let mut changes: Vec<ProxyChange> = closed.cloned().map(ProxyChange::Close).collect();
+        changes.extend(opened.cloned().map(ProxyChange::Listen));
+        if observed.generation != desired.generation {
+            changes.push(ProxyChange::Plan {
+                routes: desired.table.routes().len(),
+                backends: desired.backends.len(),
+                certificates: desired.certificates.len(),
+            });
+        }
+        changes
+    }
+
+    async fn apply(&mut self, desired: &Arc<ProxyPlan>, changes: &[ProxyChange]) -> Result<(), ProxyError> {
+        // An address that changes hands must be free before it is taken.
+        let reopened = |listener: &Listener| {
+            changes.iter().any(|change| matches!(change, ProxyChange::Listen(new) if new.address == listener.address))
+        };
+        for change in changes {
+            if let ProxyChange::Close(listener) = change
+                && reopened(listener)
+            {
+                self.close(listener.address).await?;
+            }
+        }
+        let opened: Vec<&Listener> = changes
+            .iter()
+            .filter_map(|change| match change {
+                ProxyChange::Listen(listener) => Some(listener),
+                ProxyChange::Close(_) | ProxyChange::Plan { .. } => None,
+            })
+            .collect();
+        let commands = self.open(&opened)?;
+        self.open_access_log(desired)?;
+        let (book, refused) = CertificateBook::new(desired, &self.default, &mut self.keys);
+        self.findings = refused
+            .iter()
+            .map(|(certificate, error)| {
+                let key = ObjectKey { kind: "Secret".into(), name: certificate.secret.clone() };
+                Finding::new(Code::SecretInvalid, Place::object(&key), format!("cannot be shown: {error}"))
+                    .help("check that tls.crt and tls.key belong together; the default certificate is shown until then")
+            })
+            .collect();
+        self.book.store(Arc::new(book));
+        let runtime = self.registry.compile(desired.clone());
+        self.common.runtime.store(Arc::new(runtime));
+        for (command, worker) in commands {
+            self.tell(worker, command).await?;
+        }
+        for change in changes {
+            if let ProxyChange::Close(listener) = change
+                && !reopened(listener)
+            {
+                self.close(listener.address).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Proxy {
+    async fn close(&self, address: SocketAddr) -> Result<(), ProxyError> {
+        for worker in 0..self.workers.len() {
+            self.tell(worker, Command::Close(address)).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether one open socket serves both; everything else of a listener is looked up in the running plan.
+fn is_same_socket(one: &Listener, other: &Listener) -> bool {
+    one.address == other.address
+        && one.protocol == other.protocol
+        && one.gate == other.gate
+        && one.entry_point == other.entry_point
+}
+
+/// What other threads may look at while the data plane runs.
+#[derive(Clone, Debug)]
+pub struct ProxyView {
+    runtime: Arc<ArcSwap<Runtime>>,
+    workers: Vec<Arc<crate::metrics::WorkerCounters>>,
+    open: Arc<AtomicUsize>,
+}
+
+impl ProxyView {
+    /// The plan that is served.
+    pub fn plan(&self) -> Arc<ProxyPlan> {
+        self.runtime.load().plan.clone()
+    }
+
+    /// System calls so far: reads, writes, and calls answered with EAGAIN.
+    pub fn system_calls(&self) -> (u64, u64, u64) {
+        self.workers.iter().fold((0, 0, 0), |(reads, writes, blocked), worker| {
+            (reads + worker.io.reads.get(), writes + worker.io.writes.get(), blocked + worker.io.would_block.get())
+        })
+    }
+
+    /// Open connections.
+    pub fn open_connections(&self) -> usize {
+        self.open.load(Relaxed)
+    }
+
+    /// The counters of workers and backends in Prometheus' text form.
+    pub fn write_metrics(&self, out: &mut String) {
+        let (reads, writes, blocked) = self.system_calls();
+        describe("dualgate_proxy_io_calls_total", "counter", "System calls on connections.", out);
+        for (call, count) in [("read", reads), ("write", writes), ("would_block", blocked)] {
+            let _ = writeln!(out, "dualgate_proxy_io_calls_total{{call=\"{call}\"}} {count}");
+        }
+        describe("dualgate_proxy_panics_total", "counter", "Connections ended by a fault in dualgate.", out);
+        let panics: u64 = self.workers.iter().map(|worker| worker.panics.get()).sum();
+        let _ = writeln!(out, "dualgate_proxy_panics_total {panics}");
+        describe("dualgate_access_log_lost_lines_total", "counter", "Lines that the access log lost.", out);
+        let lost: u64 = self.workers.iter().map(|worker| worker.log_lost.get()).sum();
+        let _ = writeln!(out, "dualgate_access_log_lost_lines_total {lost}");
+        let runtime = self.runtime.load();
+        describe("dualgate_backend_requests_total", "counter", "Requests by backend and class of status.", out);
+        self.for_each_backend(&runtime, |backend, counters| {
+            for (class, count) in counters.requests.iter().enumerate().filter(|(_, count)| count.get() > 0) {
+                let (class, count) = (class + 1, count.get());
+                let _ = writeln!(
+                    out,
+                    "dualgate_backend_requests_total{{backend=\"{backend}\",status=\"{class}xx\"}} {count}"
+                );
+            }
+        });
+        describe("dualgate_backend_connect_failures_total", "counter", "Connections that could not be opened.", out);
+        self.for_each_backend(&runtime, |backend, counters| {
+            let count = counters.connect_failures.get();
+            let _ = writeln!(out, "dualgate_backend_connect_failures_total{{backend=\"{backend}\"}} {count}");
+        });
+        describe("dualgate_backend_retries_total", "counter", "Requests that were sent once more.", out);
+        self.for_each_backend(&runtime, |backend, counters| {
+            let count = counters.retries.get();
+            let _ = writeln!(out, "dualgate_backend_retries_total{{backend=\"{backend}\"}} {count}");
+        });
+    }
+
+    fn for_each_backend(&self, runtime: &Runtime, mut visit: impl FnMut(&str, &crate::metrics::BackendCounters)) {
+        for backend in runtime.backends() {
+            visit(&quote(&backend.backend.id.to_string()), &backend.shared.counters);
+        }
+    }
+}
+
+/// The counters of entry points.
+#[derive(Clone, Debug)]
+pub struct EntryPointMetrics(BTreeMap<EntryPointId, Vec<Arc<EntryPointCounters>>>);
+
+impl EntryPointMetrics {
+    /// In Prometheus' text form.
+    pub fn write(&self, out: &mut String) {
+        type Read = fn(&EntryPointCounters) -> u64;
+        let plain: [(&str, &str, &str, Read); 6] = [
+            ("dualgate_connections_accepted_total", "counter", "Connections accepted.", |c| c.accepted.get()),
+            ("dualgate_connections_open", "gauge", "Connections open.", |c| c.open.get()),
+            ("dualgate_connections_refused_total", "counter", "Connections ended before a request.", |c| {
+                c.refused.get()
+            }),
+            ("dualgate_requests_aborted_total", "counter", "Requests whose answer was broken off.", |c| {
+                c.aborted.get()
+            }),
+            ("dualgate_request_body_bytes_total", "counter", "Octets of requests' bodies.", |c| c.bytes_in.get()),
+            ("dualgate_response_body_bytes_total", "counter", "Octets of answers' bodies.", |c| c.bytes_out.get()),
+        ];
+        for (name, kind, help, read) in plain {
+            describe(name, kind, help, out);
+            for (id, counters) in &self.0 {
+                let sum: u64 = counters.iter().map(|counters| read(counters)).sum();
+                let _ = writeln!(out, "{name}{{{}}} {sum}", labels(id));
+            }
+        }
+        describe("dualgate_requests_total", "counter", "Requests by class of status.", out);
+        for (id, counters) in &self.0 {
+            for class in 0..5 {
+                let sum: u64 = counters.iter().map(|counters| counters.requests[class].get()).sum();
+                let _ = writeln!(out, "dualgate_requests_total{{{},status=\"{}xx\"}} {sum}", labels(id), class + 1);
+            }
+        }
+        describe("dualgate_request_duration_seconds", "histogram", "From a request's head to its answer's end.", out);
+        for (id, counters) in &self.0 {
+            let mut sum = HistogramSum::default();
+            counters.iter().for_each(|counters| sum.add(&counters.duration));
+            sum.write("dualgate_request_duration_seconds", &labels(id), out);
+        }
+    }
+}
+
+fn labels(id: &EntryPointId) -> String {
+    format!("gate=\"{}\",entry_point=\"{}\"", id.gate, quote(id.entry_point.as_str()))
+}

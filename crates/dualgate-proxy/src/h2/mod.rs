@@ -1,0 +1,8 @@
+//! HTTP/2: the client's side of a connection.
+//!
+//! The protocol is the `h2` crate's; limits, deadlines and the meeting with [`crate::transaction`] are here.
+
+mod server;
+mod stream;
+
+pub use server::serve;

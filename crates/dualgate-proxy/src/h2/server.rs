@@ -1,0 +1,122 @@
+//! A connection of HTTP/2: its streams side by side, each a task.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::server::{Builder, Connection as H2Connection};
+
+use super::stream;
+use crate::buffer::Buffer;
+use crate::connection::Connection;
+use crate::io::{Adapter, Io};
+use crate::timer::Timer;
+
+/// The most streams at a time.
+const STREAMS: u32 = 100;
+/// The window of a stream: what an upload can be ahead of its server.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// The window of a connection: the most that all its uploads together can make us keep.
+const CONNECTION_WINDOW: u32 = 1024 * 1024;
+/// What a stream's answer can be ahead of its client.
+const SEND_BUFFER: usize = 256 * 1024;
+/// Streams that were reset and not yet taken: more is an attack (CVE-2023-44487).
+const PENDING_RESETS: usize = 20;
+/// Faults of the client that are answered with a reset: more is an attack (CVE-2025-8671).
+const FAULTS: usize = 200;
+/// How long the last streams may take to be told that no more are welcome.
+const GOODBYE: Duration = Duration::from_secs(2);
+
+/// Serves a connection until it ends. `buffer` holds what was read so far.
+pub async fn serve(connection: Rc<Connection>, io: Io, buffer: Buffer, timer: Timer) {
+    let runtime = connection.runtime();
+    let settings = &runtime.plan.settings;
+    timer.set(settings.head_timeout);
+    let handshake = Builder::new()
+        .max_concurrent_streams(STREAMS)
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_header_list_size(u32::try_from(settings.max_head_bytes).unwrap_or(u32::MAX))
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_pending_accept_reset_streams(PENDING_RESETS)
+        .max_local_error_reset_streams(Some(FAULTS))
+        .handshake::<_, Bytes>(Adapter::new(io, buffer));
+    let keep_alive = settings.keep_alive_timeout;
+    let Ok(Ok(mut h2)) = timer.limit(handshake).await else {
+        connection.counters().refused.increment();
+        return;
+    };
+    drop(runtime);
+    timer.set(keep_alive);
+    loop {
+        match next(&connection, &mut h2, &timer, keep_alive).await {
+            Next::Stream(stream) => {
+                let (connection, (request, respond)) = (connection.clone(), *stream);
+                tokio::task::spawn_local(stream::serve(connection, request, respond));
+            }
+            Next::Drain => {
+                h2.graceful_shutdown();
+                finish(&mut h2).await;
+                return;
+            }
+            Next::Idle => {
+                h2.graceful_shutdown();
+                timer.set(GOODBYE);
+                let _ = timer.limit(finish(&mut h2)).await;
+                return;
+            }
+            Next::End => return,
+        }
+    }
+}
+
+enum Next {
+    Stream(Box<(http::Request<h2::RecvStream>, h2::server::SendResponse<Bytes>)>),
+    Drain,
+    Idle,
+    End,
+}
+
+async fn next(
+    connection: &Rc<Connection>,
+    h2: &mut H2Connection<Adapter, Bytes>,
+    timer: &Timer,
+    keep_alive: Duration,
+) -> Next {
+    let mut drained = pin!(connection.drained());
+    let event = poll_fn(|cx| {
+        if let Poll::Ready(accepted) = h2.poll_accept(cx) {
+            return Poll::Ready(match accepted {
+                Some(Ok(stream)) => Next::Stream(Box::new(stream)),
+                Some(Err(error)) => {
+                    tracing::debug!(client = %connection.peer.address, %error, "HTTP/2 connection ended");
+                    Next::End
+                }
+                None => Next::End,
+            });
+        }
+        std::future::Future::poll(drained.as_mut(), cx).map(|()| Next::Drain)
+    });
+    let mut event = pin!(event);
+    loop {
+        match timer.limit(event.as_mut()).await {
+            Ok(event) => {
+                timer.set(keep_alive);
+                return event;
+            }
+            // Streams have deadlines of their own; only a connection without any is idle.
+            Err(_) if connection.has_streams() => timer.set(keep_alive),
+            Err(_) => return Next::Idle,
+        }
+    }
+}
+
+/// Lets the open streams end and takes no others.
+async fn finish(h2: &mut H2Connection<Adapter, Bytes>) {
+    while let Some(Ok((_, mut respond))) = h2.accept().await {
+        respond.send_reset(h2::Reason::REFUSED_STREAM);
+    }
+}

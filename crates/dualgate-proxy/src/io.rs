@@ -1,0 +1,237 @@
+//! The one place where bytes cross a socket.
+//!
+//! [`Io`] is a TCP connection, plain or with TLS on top. Both directions can be used at the same time from one task,
+//! because every method takes `&self` and holds no borrow across an await. Each system call is counted here.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::buffer::{Buffer, BufferPool};
+use crate::metrics::IoCounters;
+use crate::tls::{ClientSession, ServerSession};
+
+/// What connections of one worker share for their input and output.
+#[derive(Debug, Default)]
+pub struct IoShared {
+    /// Free buffers.
+    pub pool: BufferPool,
+    /// System calls.
+    pub counters: std::sync::Arc<IoCounters>,
+}
+
+/// A connection.
+#[derive(Debug)]
+pub struct Io {
+    stream: RefCell<Stream>,
+    shared: Rc<IoShared>,
+}
+
+#[derive(Debug)]
+enum Stream {
+    Plain(Socket),
+    TlsServer(Box<ServerSession>, Socket),
+    TlsClient(Box<ClientSession>, Socket),
+}
+
+/// A TCP socket that counts its system calls.
+#[derive(Debug)]
+pub struct Socket {
+    tcp: TcpStream,
+    shared: Rc<IoShared>,
+}
+
+impl Socket {
+    /// The free buffers.
+    pub fn pool(&self) -> &BufferPool {
+        &self.shared.pool
+    }
+
+    /// Reads once into `buffer`; 0 is the end. No buffer is taken while there is nothing to read.
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut Buffer) -> Poll<io::Result<usize>> {
+        ready!(self.tcp.poll_read_ready(cx))?;
+        let outcome = buffer.poll_fill(&self.shared.pool, cx, |cx, free| Pin::new(&mut self.tcp).poll_read(cx, free));
+        self.shared.counters.read(outcome.is_ready());
+        outcome
+    }
+
+    /// Writes once.
+    pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let outcome = Pin::new(&mut self.tcp).poll_write(cx, bytes);
+        self.shared.counters.write(outcome.is_ready());
+        outcome
+    }
+
+    /// Says that nothing more will be written.
+    pub fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
+    }
+}
+
+impl Io {
+    /// Without TLS.
+    pub fn plain(tcp: TcpStream, shared: &Rc<IoShared>) -> Self {
+        Self::new(Stream::Plain(Socket { tcp, shared: shared.clone() }), shared)
+    }
+
+    /// As TLS client; the handshake happens with the first write.
+    pub fn tls_client(tcp: TcpStream, session: ClientSession, shared: &Rc<IoShared>) -> Self {
+        Self::new(Stream::TlsClient(Box::new(session), Socket { tcp, shared: shared.clone() }), shared)
+    }
+
+    fn new(stream: Stream, shared: &Rc<IoShared>) -> Self {
+        Self { stream: RefCell::new(stream), shared: shared.clone() }
+    }
+
+    /// Turns a plain connection, of which `read` was already read, into the server's side of TLS.
+    pub fn into_tls_server(self, mut session: ServerSession, read: &mut Buffer) -> Self {
+        let Self { stream, shared } = self;
+        let stream = match stream.into_inner() {
+            Stream::Plain(socket) => {
+                session.take_in(&shared.pool, read);
+                Stream::TlsServer(Box::new(session), socket)
+            }
+            other @ (Stream::TlsServer(..) | Stream::TlsClient(..)) => other,
+        };
+        Self::new(stream, &shared)
+    }
+
+    /// The free buffers.
+    pub fn pool(&self) -> &BufferPool {
+        &self.shared.pool
+    }
+
+    /// What the TLS handshake agreed on.
+    pub fn alpn(&self) -> Option<Vec<u8>> {
+        match &*self.stream.borrow() {
+            Stream::Plain(_) => None,
+            Stream::TlsServer(session, _) => session.alpn().map(<[u8]>::to_vec),
+            Stream::TlsClient(session, _) => session.alpn().map(<[u8]>::to_vec),
+        }
+    }
+
+    /// Whether nothing has arrived on an idle connection; bytes or an end mean that it cannot be used again.
+    pub fn is_quiet(&self) -> bool {
+        let stream = self.stream.borrow();
+        let tcp = match &*stream {
+            Stream::Plain(socket) | Stream::TlsServer(_, socket) | Stream::TlsClient(_, socket) => &socket.tcp,
+        };
+        tcp.poll_read_ready(&mut Context::from_waker(std::task::Waker::noop())).is_pending()
+    }
+
+    /// Reads more into `buffer`; 0 is the end.
+    pub fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut Buffer) -> Poll<io::Result<usize>> {
+        match &mut *self.stream.borrow_mut() {
+            Stream::Plain(socket) => socket.poll_read(cx, buffer),
+            Stream::TlsServer(session, socket) => session.poll_read(cx, socket, buffer),
+            Stream::TlsClient(session, socket) => session.poll_read(cx, socket, buffer),
+        }
+    }
+
+    /// Writes some of `bytes`. What TLS took in is written by the next call or by [`Io::poll_flush`].
+    pub fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut *self.stream.borrow_mut() {
+            Stream::Plain(socket) => socket.poll_write(cx, bytes),
+            Stream::TlsServer(session, socket) => session.poll_write(cx, socket, bytes),
+            Stream::TlsClient(session, socket) => session.poll_write(cx, socket, bytes),
+        }
+    }
+
+    /// Writes what TLS holds back.
+    pub fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self.stream.borrow_mut() {
+            Stream::Plain(_) => Poll::Ready(Ok(())),
+            Stream::TlsServer(session, socket) => session.poll_flush(cx, socket),
+            Stream::TlsClient(session, socket) => session.poll_flush(cx, socket),
+        }
+    }
+
+    /// Says that nothing more will be written.
+    pub fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self.stream.borrow_mut() {
+            Stream::Plain(socket) => socket.poll_shutdown(cx),
+            Stream::TlsServer(session, socket) => session.poll_shutdown(cx, socket),
+            Stream::TlsClient(session, socket) => session.poll_shutdown(cx, socket),
+        }
+    }
+
+    /// Reads more into `buffer`; 0 is the end.
+    pub async fn read(&self, buffer: &mut Buffer) -> io::Result<usize> {
+        poll_fn(|cx| self.poll_read(cx, buffer)).await
+    }
+
+    /// Writes all of `bytes`.
+    pub async fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let count = poll_fn(|cx| self.poll_write(cx, bytes)).await?;
+            if count == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            bytes = &bytes[count..];
+        }
+        poll_fn(|cx| self.poll_flush(cx)).await
+    }
+
+    /// Writes all of `bytes` and empties it.
+    pub async fn write_out(&self, bytes: &mut Vec<u8>) -> io::Result<()> {
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let outcome = self.write_all(bytes).await;
+        bytes.clear();
+        outcome
+    }
+
+    /// Says that nothing more will be written.
+    pub async fn shutdown(&self) -> io::Result<()> {
+        poll_fn(|cx| self.poll_shutdown(cx)).await
+    }
+}
+
+/// [`Io`] for libraries that want tokio's traits, starting with bytes that were read before.
+#[derive(Debug)]
+pub struct Adapter {
+    io: Io,
+    read: Buffer,
+}
+
+impl Adapter {
+    /// Around `io`.
+    pub fn new(io: Io, read: Buffer) -> Self {
+        Self { io, read }
+    }
+}
+
+impl AsyncRead for Adapter {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, target: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        if this.read.is_empty() {
+            ready!(this.io.poll_read(cx, &mut this.read))?;
+        }
+        let count = this.read.len().min(target.remaining());
+        target.put_slice(&this.read.filled()[..count]);
+        this.read.consume(count);
+        this.read.release(this.io.pool());
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Adapter {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.io.poll_write(cx, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io.poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io.poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,315 @@
+//! What requests share: the running plan, and the state that outlives plans.
+//!
+//! Balancers, health and counters are keyed by what they belong to, not by the plan that named it: a new plan finds
+//! them as they were. They are atomics, because they hold for all workers together.
+
+use std::hash::Hash;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use dualgate_core::model::Family;
+use dualgate_core::plan::proxy::{Backend, BackendId, Listener, ProxyPlan, Scheme, ServerAddress};
+use dualgate_core::route::{Action, BackendIndex, Route};
+use foldhash::HashMap;
+use foldhash::HashMapExt as _;
+
+use crate::listener::EntryPointId;
+use crate::metrics::BackendCounters;
+
+/// A plan with its state: immutable, replaced as a whole.
+#[derive(Debug)]
+pub struct Runtime {
+    /// The plan.
+    pub plan: Arc<ProxyPlan>,
+    backends: Vec<BackendState>,
+}
+
+impl Runtime {
+    /// The backend that a route points to.
+    pub fn backend(&self, index: BackendIndex) -> Option<&BackendState> {
+        self.backends.get(index.0 as usize)
+    }
+
+    /// The backend of a route.
+    pub fn backend_of(&self, route: &Route) -> Option<&BackendState> {
+        match route.action {
+            Action::Forward(index) => self.backend(index),
+            Action::Unavailable(_) => None,
+        }
+    }
+
+    /// How an entry point is to be served; `None` if it no longer is.
+    pub fn listener(&self, id: &EntryPointId) -> Option<&Listener> {
+        self.plan.listeners.iter().find(|listener| listener.gate == id.gate && listener.entry_point == id.entry_point)
+    }
+
+    /// All backends.
+    pub fn backends(&self) -> &[BackendState] {
+        &self.backends
+    }
+}
+
+/// A backend with its state.
+#[derive(Clone, Debug)]
+pub struct BackendState {
+    /// What the plan says of it.
+    pub backend: Arc<Backend>,
+    /// Its servers, in the plan's order.
+    pub servers: Vec<Arc<ServerState>>,
+    /// What outlives the plan.
+    pub shared: Arc<BackendShared>,
+}
+
+/// What a backend keeps from plan to plan.
+#[derive(Debug, Default)]
+pub struct BackendShared {
+    next: AtomicUsize,
+    /// What is counted for it.
+    pub counters: BackendCounters,
+}
+
+impl BackendState {
+    /// The next server in turn that is well and not in `tried`; one that is not well where no other is left.
+    pub fn pick(&self, now: Instant, tried: &[u64]) -> Option<&Arc<ServerState>> {
+        let count = self.servers.len();
+        if count == 0 {
+            return None;
+        }
+        let start = self.shared.next.fetch_add(1, Relaxed);
+        let in_turn = || (0..count).map(|step| &self.servers[start.wrapping_add(step) % count]);
+        let untried = |server: &&Arc<ServerState>| !tried.contains(&server.uid);
+        in_turn().filter(untried).find(|server| server.health.is_well(now)).or_else(|| in_turn().find(untried))
+    }
+}
+
+/// One server with its state.
+#[derive(Debug)]
+pub struct ServerState {
+    /// A number that no other server of this process has: the key of its connections.
+    pub uid: u64,
+    /// Its name, for people.
+    pub id: Arc<str>,
+    /// Where it is.
+    pub at: ServerAddress,
+    /// What it speaks.
+    pub scheme: Scheme,
+    /// Whether it answers.
+    pub health: Health,
+    prefers_v4: AtomicBool,
+    retired: AtomicBool,
+}
+
+impl ServerState {
+    /// The family over which it was reached last; IPv6 to begin with.
+    pub fn preferred(&self) -> Family {
+        if self.prefers_v4.load(Relaxed) { Family::V4 } else { Family::V6 }
+    }
+
+    /// It was reached over this family.
+    pub fn prefer(&self, family: Family) {
+        self.prefers_v4.store(family == Family::V4, Relaxed);
+    }
+
+    /// No plan names it any more: its idle connections can be closed.
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Relaxed)
+    }
+}
+
+/// Passive health: a server that cannot be reached is left out, each time for longer.
+#[derive(Debug)]
+pub struct Health {
+    epoch: Instant,
+    failures: AtomicU32,
+    until_millis: AtomicU64,
+}
+
+impl Health {
+    /// The first time out; it doubles with each failure in a row.
+    pub const FIRST: Duration = Duration::from_secs(1);
+    /// The longest time out.
+    pub const LONGEST: Duration = Duration::from_secs(30);
+
+    fn new(epoch: Instant) -> Self {
+        Self { epoch, failures: AtomicU32::new(0), until_millis: AtomicU64::new(0) }
+    }
+
+    /// Whether requests should go there.
+    pub fn is_well(&self, now: Instant) -> bool {
+        self.until_millis.load(Relaxed) <= self.millis(now)
+    }
+
+    /// It answered.
+    pub fn succeeded(&self) {
+        if self.failures.load(Relaxed) != 0 {
+            self.failures.store(0, Relaxed);
+            self.until_millis.store(0, Relaxed);
+        }
+    }
+
+    /// It could not be reached.
+    pub fn failed(&self, now: Instant) {
+        let failures = self.failures.fetch_add(1, Relaxed).min(16);
+        let out = Self::FIRST.saturating_mul(1 << failures).min(Self::LONGEST);
+        self.until_millis.store(self.millis(now) + out.as_millis() as u64, Relaxed);
+    }
+
+    fn millis(&self, now: Instant) -> u64 {
+        now.saturating_duration_since(self.epoch).as_millis() as u64 + 1
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct ServerKey {
+    backend: BackendId,
+    id: Arc<str>,
+    at: ServerAddress,
+    scheme: Scheme,
+}
+
+/// The state that outlives plans, by identity.
+#[derive(Debug)]
+pub struct Registry {
+    epoch: Instant,
+    next_uid: u64,
+    backends: HashMap<BackendId, Arc<BackendShared>>,
+    servers: HashMap<ServerKey, Arc<ServerState>>,
+}
+
+impl Registry {
+    /// Knows nothing yet; `epoch` is any moment before the first failure.
+    pub fn new(epoch: Instant) -> Self {
+        Self { epoch, next_uid: 1, backends: HashMap::new(), servers: HashMap::new() }
+    }
+
+    /// Joins a plan with what is known; what the plan no longer names is forgotten.
+    pub fn compile(&mut self, plan: Arc<ProxyPlan>) -> Runtime {
+        let mut servers = HashMap::with_capacity(self.servers.len());
+        let mut shared = HashMap::with_capacity(self.backends.len());
+        let backends = plan
+            .backends
+            .iter()
+            .map(|backend| {
+                let kept = shared
+                    .entry(backend.id.clone())
+                    .or_insert_with(|| self.backends.remove(&backend.id).unwrap_or_default());
+                BackendState {
+                    backend: backend.clone(),
+                    servers: backend.servers.iter().map(|server| self.server(backend, server, &mut servers)).collect(),
+                    shared: kept.clone(),
+                }
+            })
+            .collect();
+        for retired in self.servers.values() {
+            retired.retired.store(true, Relaxed);
+        }
+        (self.servers, self.backends) = (servers, shared);
+        Runtime { plan, backends }
+    }
+
+    fn server(
+        &mut self,
+        backend: &Backend,
+        server: &dualgate_core::plan::proxy::Server,
+        kept: &mut HashMap<ServerKey, Arc<ServerState>>,
+    ) -> Arc<ServerState> {
+        let key = ServerKey {
+            backend: backend.id.clone(),
+            id: server.id.clone(),
+            at: server.at.clone(),
+            scheme: backend.scheme,
+        };
+        if let Some(known) = kept.get(&key) {
+            return known.clone();
+        }
+        let state = self.servers.remove(&key).unwrap_or_else(|| {
+            let uid = self.next_uid;
+            self.next_uid += 1;
+            Arc::new(ServerState {
+                uid,
+                id: server.id.clone(),
+                at: server.at.clone(),
+                scheme: backend.scheme,
+                health: Health::new(self.epoch),
+                prefers_v4: AtomicBool::new(false),
+                retired: AtomicBool::new(false),
+            })
+        });
+        kept.insert(key, state.clone());
+        state
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dualgate_core::model::object::PortRef;
+    use dualgate_core::model::{Dual, ObjectName};
+    use dualgate_core::plan::proxy::Server;
+
+    fn plan(servers: &[&str]) -> Arc<ProxyPlan> {
+        let servers = servers
+            .iter()
+            .enumerate()
+            .map(|(number, id)| Server {
+                id: (*id).into(),
+                at: ServerAddress::Sockets(Dual::V4(([10, 0, 0, number as u8], 80).into())),
+            })
+            .collect();
+        let backend = Backend {
+            id: BackendId { service: ObjectName::new("apps", "a"), port: 80 },
+            scheme: Scheme::Http,
+            pass_host: true,
+            servers,
+            port: PortRef::Number(80),
+        };
+        Arc::new(ProxyPlan { backends: vec![Arc::new(backend)], ..ProxyPlan::default() })
+    }
+
+    #[test]
+    fn turns_go_round_all_servers_and_go_on_across_plans() {
+        let now = Instant::now();
+        let mut registry = Registry::new(now);
+        let picked = |runtime: &Runtime| runtime.backends[0].pick(now, &[]).unwrap().id.to_string();
+        let first = registry.compile(plan(&["a", "b", "c"]));
+        assert_eq!([picked(&first), picked(&first)], ["a", "b"]);
+        let second = registry.compile(plan(&["a", "b", "c"]));
+        assert_eq!([picked(&second), picked(&second)], ["c", "a"]);
+    }
+
+    #[test]
+    fn health_survives_a_plan_and_a_server_that_left_is_retired() {
+        let now = Instant::now();
+        let mut registry = Registry::new(now);
+        let first = registry.compile(plan(&["a", "b"]));
+        first.backends[0].servers[0].health.failed(now);
+        let second = registry.compile(plan(&["a"]));
+        assert!(!second.backends[0].servers[0].health.is_well(now));
+        assert!(first.backends[0].servers[1].is_retired() && !second.backends[0].servers[0].is_retired());
+    }
+
+    #[test]
+    fn a_server_that_fails_is_left_out_for_longer_each_time_until_it_answers() {
+        let now = Instant::now();
+        let health = Health::new(now);
+        health.failed(now);
+        assert!(!health.is_well(now + Duration::from_millis(900)) && health.is_well(now + Duration::from_millis(1100)));
+        health.failed(now);
+        assert!(!health.is_well(now + Duration::from_millis(1900)));
+        health.succeeded();
+        assert!(health.is_well(now));
+    }
+
+    #[test]
+    fn when_no_server_is_well_one_is_tried_all_the_same_but_none_twice() {
+        let now = Instant::now();
+        let runtime = Registry::new(now).compile(plan(&["a", "b"]));
+        let backend = &runtime.backends[0];
+        backend.servers.iter().for_each(|server| server.health.failed(now));
+        let first = backend.pick(now, &[]).unwrap().uid;
+        let second = backend.pick(now, &[first]).unwrap().uid;
+        assert_ne!(first, second);
+        assert!(backend.pick(now, &[first, second]).is_none());
+    }
+}
