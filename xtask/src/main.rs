@@ -5,6 +5,7 @@
 mod arch;
 mod bench;
 mod breach;
+mod build_cost;
 mod docs;
 mod licences;
 mod source;
@@ -26,6 +27,7 @@ Commands:
   arch            Check the rules: dependency direction, purity, sizes, names, leftovers
   docs [--check]  Write the generated pages of docs/reference/, or compare them
   licences        Check every linked crate against deny.toml: licence, one version, source
+  build-cost      Print what each dependency costs of a cold build with tests (takes minutes)
   bench           Measure dualgate beside nginx and HAProxy; `bench --help` says how
 ";
 
@@ -59,6 +61,7 @@ fn run(arguments: &[&str]) -> Result<Vec<Breach>> {
         ["docs"] => docs::write(&Workspace::here()?),
         ["docs", "--check"] => docs::check(&Workspace::here()?),
         ["licences"] => licences::check(&Workspace::here()?),
+        ["build-cost"] => build_cost::run(&Workspace::here()?).map(|()| Vec::new()),
         ["bench", options @ ..] => bench::run(&Workspace::here()?, options).map(|()| Vec::new()),
         // What `bench` measures against; it starts this itself.
         ["backend"] => bench::backend::run().map(|()| Vec::new()),

@@ -38,6 +38,7 @@ const ARROWS: &[Arrows] = &[
             "serde_json",
             "sha2",
             "thiserror",
+            "x509-parser",
         ]),
     },
     Arrows {
