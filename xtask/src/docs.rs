@@ -17,7 +17,10 @@ struct Page {
     text: fn() -> String,
 }
 
-const PAGES: &[Page] = &[Page { path: FINDINGS_PAGE, text: findings }];
+const PAGES: &[Page] = &[
+    Page { path: FINDINGS_PAGE, text: findings },
+    Page { path: "docs/reference/site.md", text: dualgate_core::parse::site::reference },
+];
 
 /// Writes every page that differs.
 pub fn write(workspace: &Workspace) -> Result<Vec<Breach>> {
