@@ -12,6 +12,7 @@
 //!
 //! What a user got wrong is a [`model::Finding`], never an error that stops something else.
 
+pub mod case;
 pub mod check;
 pub mod explain;
 pub mod lower;

@@ -12,7 +12,7 @@ use crate::model::object::PortRef;
 use crate::model::site::Reading;
 use crate::model::{HostPattern, ObjectName};
 
-pub use precedence::{Lost, Precedence, TraefikPrecedence, traefik_rule};
+pub use precedence::{Lost, Precedence, TraefikPrecedence, compare, traefik_rule};
 pub use table::{Candidate, Table};
 
 /// The number of a (gate, entry point) pair within one plan: 0 to 63.
