@@ -12,6 +12,7 @@ use crate::model::{Code, Family, GateName, IpRange};
 pub(super) fn check(site: &Site, report: &mut Report<'_>) {
     let claims = claims(site);
     duplicate_node_addresses(site, report);
+    repeated_gate_addresses(site, report);
     public_addresses(site, report);
     outside_the_lan(site, &claims, report);
     in_use(site, &claims, report);
@@ -195,6 +196,18 @@ fn reserved(net: &IpNet) -> impl Iterator<Item = IpAddr> {
     [Some(net.network()), last].into_iter().flatten().filter(move |_| !single)
 }
 
+fn repeated_gate_addresses(site: &Site, report: &mut Report<'_>) {
+    for (name, gate) in &site.gates {
+        for (position, address) in gate.addresses.iter().enumerate() {
+            if gate.addresses[..position].contains(address) {
+                let message = format!("`{address}` is written a second time");
+                let field = format!("gates.{name}.addresses[{position}]");
+                report.add(Code::SiteDuplicate, field, message, "leave one of them out");
+            }
+        }
+    }
+}
+
 /// A gate's address may be a node's own only where that node alone serves the gate.
 fn gate_on_a_node(site: &Site, report: &mut Report<'_>) {
     for (name, gate) in &site.gates {
@@ -217,7 +230,7 @@ fn gate_on_a_node(site: &Site, report: &mut Report<'_>) {
 }
 
 fn handed_out_by_dhcp(site: &Site, claims: &[Claim], report: &mut Report<'_>) {
-    for claim in claims {
+    for claim in claims.iter().chain(&edges_on_the_lan(site)) {
         for (index, dhcp) in site.lan.dhcp.iter().enumerate() {
             if let Some(both) = shared(&claim.range, dhcp) {
                 let message =
@@ -226,6 +239,7 @@ fn handed_out_by_dhcp(site: &Site, claims: &[Claim], report: &mut Report<'_>) {
                 report.add(Code::SiteOverlap, &claim.field, message, help);
             }
         }
+        // The default holds where nothing else is said.
         let fritzbox = site.lan.router.as_ref().is_some_and(|router| router.kind == RouterKind::Fritzbox);
         let Some(both) = fritzbox_default(site).and_then(|dhcp| shared(&claim.range, &dhcp)) else { continue };
         if fritzbox && !site.lan.dhcp.iter().any(|range| range.family() == Family::V4) {
@@ -234,6 +248,19 @@ fn handed_out_by_dhcp(site: &Site, claims: &[Claim], report: &mut Report<'_>) {
             report.add(Code::SiteTrap, &claim.field, message, help);
         }
     }
+}
+
+/// The private addresses of edges inside the LAN: a home node answers for them, as for virtual IPs.
+fn edges_on_the_lan(site: &Site) -> Vec<Claim> {
+    let mut claims = Vec::new();
+    for (index, edge) in site.nodes.iter().enumerate().filter(|(_, node)| node.is_edge()) {
+        for (position, address) in edge.addresses.iter().enumerate() {
+            let field = format!("nodes[{index}].addresses[{position}]");
+            let what = format!("node `{}`", edge.name);
+            claims.extend(single(*address).map(|range| Claim { range, field, what, avoids_ends: false }));
+        }
+    }
+    claims
 }
 
 /// .20 to .200 of its /24.

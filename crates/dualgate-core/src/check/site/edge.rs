@@ -20,7 +20,7 @@ pub(super) fn check(site: &Site, report: &mut Report<'_>) {
     let home = || site.nodes.iter().any(|node| !node.is_edge());
     home_has_no_public_address(site, report);
     match (&site.tunnel, edges.first()) {
-        (None, Some((index, edge))) if home() => {
+        (None, Some((index, edge))) if home() && !stands_at_home(site, edge) => {
             let message = format!("nothing connects home with the edge `{}`", edge.name);
             report.add(Code::SiteMissing, format!("nodes[{index}]"), message, "add `tunnel: {}`");
         }
@@ -59,6 +59,13 @@ fn uplink_has(uplink: Uplink, family: Family) -> bool {
 
 fn uplink(site: &Site) -> Uplink {
     site.lan.router.as_ref().map_or(Uplink::DualStack, |router| router.uplink)
+}
+
+/// An external gate on the LAN itself, whose public addresses the home line can have.
+fn stands_at_home(site: &Site, node: &Node) -> bool {
+    let line_has = |address: &IpAddr| uplink_has(uplink(site), Family::of(*address));
+    let on_lan = node.addresses.iter().any(|address| any_contains(&site.lan.subnets, *address));
+    on_lan && node.public_addresses.iter().all(line_has)
 }
 
 fn home_has_no_public_address(site: &Site, report: &mut Report<'_>) {
@@ -196,9 +203,9 @@ fn provider_firewall(site: &Site, tunnel: &Tunnel, report: &mut Report<'_>) {
     let list = |mut ports: Vec<u16>| {
         ports.sort_unstable();
         ports.dedup();
-        ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+        enumerate(&ports.iter().map(ToString::to_string).collect::<Vec<_>>())
     };
-    let message = format!("the provider's own firewall must let in TCP {}, UDP {} and ICMP", list(tcp), list(udp));
-    let help = "it lies outside the machine: open these in the provider's panel, for IPv4 and IPv6";
+    let message = format!("the provider's own firewall must let in ICMP; TCP {}; UDP {}", list(tcp), list(udp));
+    let help = "it lies outside the machine: open these in the provider's panel, for every family that the edge has";
     report.note(Code::SiteTrap, "gates.external", message, help);
 }

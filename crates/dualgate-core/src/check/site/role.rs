@@ -211,7 +211,11 @@ fn ports(site: &Site, report: &mut Report<'_>) {
     for node in &site.nodes {
         let listeners = listeners(site, node);
         for (index, listener) in listeners.iter().enumerate() {
-            let Some(other) = listeners[..index].iter().find(|other| collide(other.at, listener.at)) else { continue };
+            let Some(other) =
+                listeners[..index].iter().find(|other| other.field != listener.field && collide(other.at, listener.at))
+            else {
+                continue;
+            };
             if told.insert((listener.field.clone(), other.field.clone())) {
                 let message = format!("{} and {} both listen on `{}`", listener.what, other.what, listener.at);
                 report.add(Code::SitePort, &listener.field, message, "give one of them another address or port");

@@ -44,9 +44,9 @@ impl Marks {
     }
 }
 
-/// What reading a site file gave.
+/// A site file as it was read.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Reading {
+pub struct SiteFile {
     /// The site; `None` when any finding is an error, as half a site must not be acted on.
     pub site: Option<Site>,
     /// Where its fields were written.
@@ -58,12 +58,12 @@ pub struct Reading {
 /// Reads a site file. `file` is its path as people know it. Every mistake of form is reported, not only the
 /// first one; [`crate::check::site`] looks at what the keys mean together.
 pub fn site(file: &str, text: &str) -> (Option<Site>, Vec<Finding>) {
-    let Reading { site, findings, .. } = read(file, text);
+    let SiteFile { site, findings, .. } = read(file, text);
     (site, findings)
 }
 
 /// As [`site`], with the places of all fields.
-pub fn read(file: &str, text: &str) -> Reading {
+pub fn read(file: &str, text: &str) -> SiteFile {
     let documents = yaml::documents(text);
     let fields = documents.documents.first().map(yaml::Node::fields).unwrap_or_default();
     let marks = Marks { file: file.into(), fields };
@@ -75,7 +75,7 @@ pub fn read(file: &str, text: &str) -> Reading {
         findings.extend(sink.findings.into_iter().map(|mistake| mistake.at(&marks)));
     }
     findings.sort_by_key(|finding| (finding.at.line, finding.at.column));
-    Reading { site: site.filter(|_| findings.is_empty()), marks, findings }
+    SiteFile { site: site.filter(|_| findings.is_empty()), marks, findings }
 }
 
 /// What is wrong before any key has a meaning.

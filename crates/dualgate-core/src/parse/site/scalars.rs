@@ -256,7 +256,7 @@ impl Read for Timeout {
     fn read(node: &Node, path: &str, sink: &mut Sink) -> Option<Self> {
         let duration = Duration::read(node, path, sink)?;
         if duration.is_zero() {
-            sink.mistake(Code::SiteValue, path, "nothing can be done in no time", "write a duration above zero");
+            sink.mistake(Code::SiteValue, path, "`0s` is too short", "write a duration above zero");
             return None;
         }
         Some(Self(duration))
@@ -287,7 +287,7 @@ impl<const MIN: u64, const MAX: u64> Size<MIN, MAX> {
 
 impl<const MIN: u64, const MAX: u64> Read for Size<MIN, MAX> {
     fn example() -> &'static str {
-        "`32KiB`, `10MiB`, `1GiB`, `65536`"
+        "`32KiB`, `64Ki`, `65536`"
     }
 
     fn form() -> String {
