@@ -62,15 +62,19 @@ pub(super) fn servers(of: &Endpoints<'_>, findings: &mut Vec<Finding>) -> Vec<Se
 }
 
 fn nobody(of: &Endpoints<'_>) -> Finding {
-    let label =
-        if of.port.name.is_empty() { of.port.port.to_string() } else { format!("{} ({})", of.port.port, of.port.name) };
+    let name = &*of.port.name;
+    let label = if name.is_empty() { of.port.port.to_string() } else { format!("{} ({name})", of.port.port) };
+    let matched = of.slices.iter().any(|(_, slice)| slice_port(slice, of.port).is_some());
+    let ports: BTreeSet<&str> = of.slices.iter().flat_map(|(_, slice)| &slice.ports).map(|port| &*port.name).collect();
     let (why, help) = if of.slices.is_empty() {
-        (
-            "it has no EndpointSlice",
-            "without a cluster, add an EndpointSlice or the annotation `dualgate.dev/endpoints`",
-        )
+        let help = "without a cluster, add an EndpointSlice or the annotation `dualgate.dev/endpoints`";
+        ("it has no EndpointSlice".to_owned(), help)
+    } else if matched {
+        ("no endpoint is ready".to_owned(), "look at the pods' readiness")
     } else {
-        ("no endpoint is ready", "look at the pods' readiness")
+        let ports = ports.into_iter().collect::<Vec<_>>().join("`, `");
+        let help = "a port of an EndpointSlice has the name of the Service's port";
+        (format!("its EndpointSlices have no TCP port named `{name}`, only `{ports}`"), help)
     };
     let message = format!("port {label}: {why}; requests get 503");
     Finding::new(Code::IngressNoEndpoints, of.object.place(""), message).help(help)
@@ -115,7 +119,7 @@ fn written_servers(text: &str, port: &ServicePort) -> Result<Vec<Server>, String
         let id = at.iter().map(ToString::to_string).collect::<Vec<_>>().join("+");
         servers.push(Server { id: id.into(), at: ServerAddress::Sockets(at) });
     }
-    Ok(servers)
+    if servers.is_empty() { Err("it is empty; it counts as absent".to_owned()) } else { Ok(servers) }
 }
 
 /// `10.0.0.5:3000`, `[fd00::5]:3000`, or an address alone for the Service's target port.
@@ -141,7 +145,6 @@ struct Found {
 
 fn from_slices(of: &Endpoints<'_>, findings: &mut Vec<Finding>) -> Vec<Server> {
     let mut found: BTreeMap<Arc<str>, Found> = BTreeMap::new();
-    let mut unmatched = Vec::new();
     for &(object, slice) in of.slices {
         match slice.address_type {
             AddressType::V4 | AddressType::V6 => {}
@@ -154,20 +157,9 @@ fn from_slices(of: &Endpoints<'_>, findings: &mut Vec<Finding>) -> Vec<Server> {
                 continue;
             }
         }
-        match slice_port(slice, of.port) {
-            Some(port) => slice.endpoints.iter().for_each(|endpoint| collect(endpoint, port, &mut found)),
-            None => unmatched.push((object, slice)),
+        if let Some(port) = slice_port(slice, of.port) {
+            slice.endpoints.iter().for_each(|endpoint| collect(endpoint, port, &mut found));
         }
-    }
-    if found.is_empty() {
-        findings.extend(unmatched.into_iter().filter(|(_, slice)| !slice.endpoints.is_empty()).map(
-            |(object, slice)| {
-                let names = slice.ports.iter().map(|port| format!("`{}`", port.name)).collect::<Vec<_>>().join(", ");
-                let message =
-                    format!("none of its ports ({names}) has the name `{}` of the Service's port", of.port.name);
-                Finding::new(Code::ServiceEndpoints, object.place("ports"), message)
-            },
-        ));
     }
     let any_ready = found.values().any(|found| !found.ready.is_empty());
     let used = |found: &Found| if any_ready { found.ready.clone() } else { found.terminating.clone() };
