@@ -1,1 +1,8 @@
-//! What a node does to its host: folder source, store, facts.
+//! What a node does to its host: reads objects from a folder, keeps what must survive a restart.
+
+mod descriptors;
+pub mod folder;
+pub mod store;
+
+pub use descriptors::raise_descriptor_limit;
+pub use folder::FolderSource;

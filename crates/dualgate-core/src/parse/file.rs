@@ -10,7 +10,7 @@ use crate::model::names::ObjectKey;
 use crate::model::object::{Object, ObjectSet, Origin};
 
 /// What one file holds.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct FileObjects {
     /// Its path as the user gave it.
     pub path: Arc<str>,
