@@ -32,12 +32,12 @@ struct Package {
     source: Option<String>,
 }
 
-/// Checks every crate that any of the targets builds, in any table.
+/// Checks every crate that any of the targets builds, but for tests.
 pub fn check(workspace: &Workspace) -> Result<Vec<Breach>> {
     let rules = Rules::read(&workspace.read(RULES)?)?;
     let mut built = BTreeSet::new();
     for target in &rules.targets {
-        let edges = ["--edges", "normal,build,dev", "--prefix", "none", "--format", "{p}"];
+        let edges = ["--edges", "normal,build", "--prefix", "none", "--format", "{p}"];
         let tree = ["tree", "--workspace", "--locked", "--all-features", "--target", target];
         let tree = workspace.cargo(&[&tree[..], &edges[..]].concat())?;
         built.extend(tree.lines().filter_map(name_and_version));
