@@ -149,7 +149,7 @@ struct Fill<'a> {
 
 impl Fill<'_> {
     fn command(&self, program: &Program) -> Result<Command> {
-        let folder = &self.setting.folder;
+        let Setting { folder, workers, .. } = self.setting;
         Ok(match program {
             Program::Nginx => {
                 let servers = self.servers(|_, address| format!("server {address};"), "\n        ");
@@ -173,6 +173,7 @@ impl Fill<'_> {
                 let mut dualgate = Command::new(path);
                 let source = format!("folder:{}", folder.join("objects").display());
                 dualgate.arg("run").arg("--site").arg(site).args(["--source", &source]);
+                dualgate.arg("--state").arg(folder.join("state")).args(["--workers", &workers.to_string()]);
                 dualgate
             }
         })
