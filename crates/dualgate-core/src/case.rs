@@ -199,7 +199,7 @@ impl Case {
         for (number, line) in (1..).zip(text.lines()) {
             let wrong = |message: String| CaseError { name: name.to_owned(), line: number, message };
             if let Some(heading) = line.strip_prefix("== ") {
-                section = case.heading(heading).map_err(wrong)?;
+                section = case.heading(number, heading).map_err(wrong)?;
                 continue;
             }
             case.line(section, number, line).map_err(wrong)?;
@@ -207,10 +207,12 @@ impl Case {
         Ok(case)
     }
 
-    fn heading<'t>(&mut self, heading: &'t str) -> Result<&'t str, String> {
+    fn heading<'t>(&mut self, number: usize, heading: &'t str) -> Result<&'t str, String> {
         match heading.split_once(": ") {
             None => {
                 match heading {
+                    // Blank lines before it, so that places in the manifests are places in the case file.
+                    "objects" if self.objects.is_empty() => self.objects = "\n".repeat(number),
                     "site" | "services" | "objects" | "requests" | "findings" => {}
                     "notes" => self.notes = Some(Vec::new()),
                     other => return Err(format!("`{other}` is not a section")),

@@ -408,3 +408,6 @@ fn place(snapshot: &Snapshot, ingress: &ObjectName, field: &str) -> String {
         Some(Place { file: None, .. }) | None => String::new(),
     }
 }
+
+#[cfg(test)]
+mod tests;

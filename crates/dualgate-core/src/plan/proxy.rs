@@ -244,3 +244,172 @@ fn narrow_certificate(certificate: &SiteCertificate, here: EntryPointSet) -> Vec
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::case::{Case, Families};
+
+    const SITE_AND_TWO_APPLICATIONS: &str = "\
+== services
+public 80
+private 80
+shared 80
+== objects
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: public, namespace: default, annotations: {dualgate.dev/gates: 'internal,external'}}
+spec:
+  rules:
+  - host: public.example.org
+    http:
+      paths:
+      - {path: /, pathType: Prefix, backend: {service: {name: public, port: {number: 80}}}}
+      - {path: /shared, pathType: Prefix, backend: {service: {name: shared, port: {number: 80}}}}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: private, namespace: default}
+spec:
+  rules:
+  - host: private.example.org
+    http:
+      paths:
+      - {path: /, pathType: Prefix, backend: {service: {name: private, port: {number: 80}}}}
+      - {path: /shared, pathType: Prefix, backend: {service: {name: shared, port: {number: 80}}}}
+";
+
+    fn plan(text: &str, families: Families, node: &str) -> ProxyPlan {
+        let snapshot = Case::parse("test", text).unwrap().snapshot(families).unwrap();
+        proxy(&snapshot, &NodeName::new(node))
+    }
+
+    fn sockets(plan: &ProxyPlan) -> Vec<String> {
+        let listener = |l: &Listener| format!("{} {} {} {}", l.gate, l.entry_point, l.address, l.address_may_be_absent);
+        plan.listeners.iter().map(listener).collect()
+    }
+
+    #[test]
+    fn the_edge_holds_only_what_is_public() {
+        let plan = plan(SITE_AND_TWO_APPLICATIONS, Families::Both, "edge");
+        let hosts: Vec<String> = plan.table.routes().iter().map(|route| route.host.to_string()).collect();
+        assert_eq!(hosts, ["public.example.org", "public.example.org"]);
+        let backends: Vec<String> = plan.backends.iter().map(|backend| backend.id.to_string()).collect();
+        assert_eq!(backends, ["default/public:80", "default/shared:80"]);
+        let external: EntryPointSet = plan.listeners.iter().map(|listener| listener.index).collect();
+        assert!(plan.table.routes().iter().all(|route| route.entry_points.without(external).is_empty()));
+        assert!(!format!("{plan:?}").contains("private"), "a trace of the private application");
+    }
+
+    #[test]
+    fn the_edge_holds_no_key_and_no_name_of_a_certificate_that_is_not_public() {
+        let both = EntryPointSet::default().with(EntryPointIndex(0)).with(EntryPointIndex(3));
+        let inside = EntryPointSet::default().with(EntryPointIndex(0));
+        let host = |name: &str| name.parse::<HostPattern>().unwrap();
+        let certificate = SiteCertificate {
+            secret: ObjectName::new("default", "tls"),
+            hosts: vec![(host("public.example.org"), both), (host("private.example.org"), inside)],
+            digest: Digest::of(b""),
+            chain: Arc::new([]),
+            key: Secret::new(*b"key"),
+            not_before: 0,
+            not_after: 1,
+            names: Vec::new(),
+        };
+        let edge = EntryPointSet::default().with(EntryPointIndex(3));
+        let found = narrow_certificate(&certificate, edge);
+        assert_eq!(
+            found.iter().map(|c| (&*c.hosts, c.entry_points)).collect::<Vec<_>>(),
+            [(&[host("public.example.org")][..], edge)]
+        );
+        assert_eq!(narrow_certificate(&certificate, EntryPointSet::default().with(EntryPointIndex(2))), []);
+        let home = narrow_certificate(&certificate, inside);
+        assert_eq!(home.len(), 1, "one set of entry points is one certificate");
+        assert_eq!(home[0].hosts, [host("private.example.org"), host("public.example.org")]);
+    }
+
+    #[test]
+    fn home_listens_on_virtual_ips_that_may_be_elsewhere_and_the_edge_on_its_own() {
+        let home = |families| sockets(&plan("", families, "home2"));
+        assert_eq!(
+            home(Families::V4),
+            ["internal web 192.168.178.10:80 true", "internal websecure 192.168.178.10:443 true"]
+        );
+        assert_eq!(
+            home(Families::V6),
+            ["internal web [fda8:a1db:5685::10]:80 true", "internal websecure [fda8:a1db:5685::10]:443 true"]
+        );
+        assert_eq!(home(Families::Both).len(), 4);
+        assert_eq!(
+            sockets(&plan("", Families::Both, "edge")),
+            [
+                "external web 203.0.113.10:80 false",
+                "external web [2001:db8:1::10]:80 false",
+                "external websecure 203.0.113.10:443 false",
+                "external websecure [2001:db8:1::10]:443 false",
+            ]
+        );
+    }
+
+    #[test]
+    fn both_families_of_an_entry_point_share_its_number_and_nodes_agree_on_numbers() {
+        let (home, edge) = (plan("", Families::Both, "home1"), plan("", Families::Both, "edge"));
+        let numbers = |plan: &ProxyPlan| plan.listeners.iter().map(|listener| listener.index.0).collect::<Vec<_>>();
+        assert_eq!((numbers(&home), numbers(&edge)), (vec![0, 0, 1, 1], vec![2, 2, 3, 3]));
+    }
+
+    #[test]
+    fn an_unknown_node_and_a_node_without_gate_get_the_empty_plan() {
+        for node in ["nobody", "server"] {
+            let site = "== site\napiVersion: dualgate.dev/v1alpha1\nkind: Site\nname: x\nnodes: [{name: server, roles: [server], addresses: [192.168.1.5]}]\ngates: {internal: {}}\n";
+            let plan = plan(&format!("{site}{SITE_AND_TWO_APPLICATIONS}"), Families::V4, node);
+            assert_eq!((plan.listeners.len(), plan.table.routes().len(), plan.backends.len()), (0, 0, 0), "{node}");
+        }
+    }
+
+    #[test]
+    fn one_pod_is_one_server_with_an_address_of_each_family_that_there_is() {
+        let at = |families| plan(SITE_AND_TWO_APPLICATIONS, families, "edge").backends[0].servers.clone();
+        let server = |at| vec![Server { id: "public-1".into(), at: ServerAddress::Sockets(at) }];
+        let (v4, v6) = ("10.42.0.1:80".parse().unwrap(), "[fd01::1]:80".parse().unwrap());
+        assert_eq!(at(Families::V4), server(Dual::V4(v4)));
+        assert_eq!(at(Families::V6), server(Dual::V6(v6)));
+        assert_eq!(at(Families::Both), server(Dual::Both { v4, v6 }));
+    }
+
+    #[test]
+    fn what_servers_speak_comes_from_annotation_then_app_protocol_then_port() {
+        for (annotation, port, expected) in [
+            ("", "{port: 80}", Scheme::Http),
+            ("", "{port: 443}", Scheme::Https),
+            ("", "{name: https-web, port: 8443}", Scheme::Https),
+            ("", "{name: https, port: 8443, appProtocol: http}", Scheme::Http),
+            ("", "{port: 80, appProtocol: HTTPS}", Scheme::Https),
+            ("", "{port: 80, appProtocol: kubernetes.io/h2c}", Scheme::H2c),
+            ("", "{port: 80, appProtocol: kubernetes.io/ws}", Scheme::Http),
+            ("h2c", "{port: 443, appProtocol: https}", Scheme::H2c),
+            ("http", "{port: 443}", Scheme::Http),
+        ] {
+            let annotation = match annotation {
+                "" => String::new(),
+                scheme => format!(", annotations: {{traefik.ingress.kubernetes.io/service.serversscheme: {scheme}}}"),
+            };
+            let objects = format!(
+                "== objects
+apiVersion: v1
+kind: Service
+metadata: {{name: web, namespace: default{annotation}}}
+spec: {{selector: {{a: b}}, ports: [{port}]}}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {{name: web, namespace: default}}
+spec: {{defaultBackend: {{service: {{name: web, port: {{number: {}}}}}}}}}
+",
+                port.split(['{', ',', '}']).find_map(|part| part.trim().strip_prefix("port: ")).unwrap()
+            );
+            let plan = plan(&objects, Families::V4, "home1");
+            assert_eq!(plan.backends[0].scheme, expected, "{annotation} {port}");
+        }
+    }
+}
