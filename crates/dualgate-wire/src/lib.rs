@@ -1,1 +1,5 @@
 //! Pure wire formats: bytes to typed meaning and back.
+//!
+//! Nothing here panics on any input, allocates by what an input claims, or reads beyond its budget.
+
+pub mod proxy_protocol;
