@@ -1,12 +1,12 @@
 //! Makes the data plane equal to its plan.
 //!
-//! Sockets are opened first, all or none; then the plan is swapped in as a whole; then sockets that the plan no longer
-//! names are closed. A request sees one plan from its first byte to its last.
+//! Sockets are opened first; then the plan is swapped in as a whole; then sockets that the plan no longer names are
+//! closed. A request sees one plan from its first byte to its last. A socket that cannot be opened is a finding, stays a
+//! difference, and so is tried again; the others serve meanwhile.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -32,9 +32,6 @@ use crate::worker::{Command, Common, WorkerHandle, start};
 /// Why the data plane could not be made as planned.
 #[derive(Debug, thiserror::Error)]
 pub enum ProxyError {
-    /// A socket could not be opened: what ran before goes on.
-    #[error(transparent)]
-    Listen(#[from] ListenError),
     /// TLS could not be set up.
     #[error("set up TLS: {0}")]
     Tls(#[from] rustls::Error),
@@ -100,6 +97,8 @@ pub struct Proxy {
     /// What each worker counts for each entry point.
     counters: BTreeMap<EntryPointId, Vec<Arc<EntryPointCounters>>>,
     access_log: Option<dualgate_core::model::site::AccessLog>,
+    /// The sockets that are open.
+    listening: Vec<Listener>,
     /// What is wrong with what is served.
     findings: Vec<Finding>,
 }
@@ -132,6 +131,7 @@ impl Proxy {
             default,
             counters: BTreeMap::new(),
             access_log: None,
+            listening: Vec::new(),
             findings: Vec::new(),
         })
     }
@@ -175,26 +175,45 @@ impl Proxy {
         self.common.runtime.load_full()
     }
 
-    /// Sockets for every worker, by listener. Nothing is changed yet.
-    fn open(&mut self, listeners: &[&Listener]) -> Result<Vec<(Command, usize)>, ProxyError> {
-        let mut commands = Vec::new();
-        for listener in listeners {
-            let id = EntryPointId::of(listener);
-            let tls = match listener.protocol {
-                EntryProtocol::Http => None,
-                EntryProtocol::Https => Some(self.tls.config(id.clone())?),
-            };
-            let workers = self.workers.len();
-            let counters = self
-                .counters
-                .entry(id.clone())
-                .or_insert_with(|| (0..workers).map(|_| Arc::new(EntryPointCounters::default())).collect());
-            for (worker, counters) in counters.iter().enumerate() {
-                let state = ListenerState { id: id.clone(), tls: tls.clone(), counters: counters.clone() };
-                commands.push((Command::Listen(listen(listener)?, Arc::new(state)), worker));
-            }
+    /// A socket for every worker, or none.
+    fn open(&mut self, listener: &Listener) -> Result<Result<Vec<Command>, ListenError>, ProxyError> {
+        let id = EntryPointId::of(listener);
+        let tls = match listener.protocol {
+            EntryProtocol::Http => None,
+            EntryProtocol::Https => Some(self.tls.config(id.clone())?),
+        };
+        let workers = self.workers.len();
+        let counters = self
+            .counters
+            .entry(id.clone())
+            .or_insert_with(|| (0..workers).map(|_| Arc::new(EntryPointCounters::default())).collect());
+        let command = |counters: &Arc<EntryPointCounters>| {
+            let state = ListenerState { id: id.clone(), tls: tls.clone(), counters: counters.clone() };
+            Ok(Command::Listen(listen(listener)?, Arc::new(state)))
+        };
+        Ok(counters.iter().map(command).collect())
+    }
+
+    /// Shows the certificates of this plan; what cannot be shown becomes a finding.
+    fn show_certificates(&mut self, plan: &ProxyPlan) {
+        let (book, refused) = CertificateBook::new(plan, &self.default, &mut self.keys);
+        self.book.store(Arc::new(book));
+        self.findings = refused
+            .iter()
+            .map(|(certificate, error)| {
+                let key = ObjectKey { kind: "Secret".into(), name: certificate.secret.clone() };
+                Finding::new(Code::SecretInvalid, Place::object(&key), format!("cannot be shown: {error}"))
+                    .help("check that tls.crt and tls.key belong together; the default certificate is shown until then")
+            })
+            .collect();
+    }
+
+    async fn close(&mut self, listener: &Listener) -> Result<(), ProxyError> {
+        self.listening.retain(|open| !is_same_socket(open, listener));
+        for worker in 0..self.workers.len() {
+            self.tell(worker, Command::Close(listener.address)).await?;
         }
-        Ok(commands)
+        Ok(())
     }
 
     fn open_access_log(&mut self, plan: &ProxyPlan) -> Result<(), ProxyError> {
@@ -224,7 +243,7 @@ impl Actuator for Proxy {
     type Error = ProxyError;
 
     async fn observe(&mut self) -> Result<ProxyPlan, ProxyError> {
-        Ok((*self.running().plan).clone())
+        Ok(ProxyPlan { listeners: self.listening.clone(), ..(*self.running().plan).clone() })
     }
 
     fn diff(observed: &ProxyPlan, desired: &ProxyPlan) -> Vec<ProxyChange> {
@@ -245,59 +264,60 @@ impl Actuator for Proxy {
     }
 
     async fn apply(&mut self, desired: &Arc<ProxyPlan>, changes: &[ProxyChange]) -> Result<(), ProxyError> {
-        // An address that changes hands must be free before it is taken.
-        let reopened = |listener: &Listener| {
-            changes.iter().any(|change| matches!(change, ProxyChange::Listen(new) if new.address == listener.address))
-        };
+        self.open_access_log(desired)?;
+        let (mut leaving, mut coming) = (Vec::new(), Vec::new());
         for change in changes {
-            if let ProxyChange::Close(listener) = change
-                && reopened(listener)
-            {
-                self.close(listener.address).await?;
+            match change {
+                ProxyChange::Close(listener) => leaving.push(listener),
+                ProxyChange::Listen(listener) => coming.push(listener),
+                ProxyChange::Plan { .. } => {}
             }
         }
-        let opened: Vec<&Listener> = changes
-            .iter()
-            .filter_map(|change| match change {
-                ProxyChange::Listen(listener) => Some(listener),
-                ProxyChange::Close(_) | ProxyChange::Plan { .. } => None,
-            })
-            .collect();
-        let commands = self.open(&opened)?;
-        self.open_access_log(desired)?;
-        let (book, refused) = CertificateBook::new(desired, &self.default, &mut self.keys);
-        self.findings = refused
-            .iter()
-            .map(|(certificate, error)| {
-                let key = ObjectKey { kind: "Secret".into(), name: certificate.secret.clone() };
-                Finding::new(Code::SecretInvalid, Place::object(&key), format!("cannot be shown: {error}"))
-                    .help("check that tls.crt and tls.key belong together; the default certificate is shown until then")
-            })
-            .collect();
-        self.book.store(Arc::new(book));
+        // An address that changes hands must be free before it is taken.
+        let changes_hands = |listener: &Listener| coming.iter().any(|new| new.address == listener.address);
+        for listener in leaving.iter().filter(|listener| changes_hands(listener)) {
+            self.close(listener).await?;
+        }
+        let (mut opened, mut failed) = (Vec::new(), Vec::new());
+        for listener in &coming {
+            match self.open(listener)? {
+                Ok(commands) => opened.push((*listener, commands)),
+                Err(error) => failed.push(listen_finding(&error)),
+            }
+        }
+        self.show_certificates(desired);
+        self.findings.extend(failed);
         let runtime = self.registry.compile(desired.clone());
         self.common.runtime.store(Arc::new(runtime));
-        for (command, worker) in commands {
-            self.tell(worker, command).await?;
-        }
-        for change in changes {
-            if let ProxyChange::Close(listener) = change
-                && !reopened(listener)
-            {
-                self.close(listener.address).await?;
+        for (listener, commands) in opened {
+            for (worker, command) in commands.into_iter().enumerate() {
+                self.tell(worker, command).await?;
             }
+            self.listening.push(listener.clone());
+        }
+        for listener in leaving.iter().filter(|listener| !changes_hands(listener)) {
+            self.close(listener).await?;
         }
         Ok(())
     }
 }
 
-impl Proxy {
-    async fn close(&self, address: SocketAddr) -> Result<(), ProxyError> {
-        for worker in 0..self.workers.len() {
-            self.tell(worker, Command::Close(address)).await?;
+fn listen_finding(error: &ListenError) -> Finding {
+    let help = match error.error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "another program listens there: find it with `ss -ltnp`, stop it, or give the entry point another port"
         }
-        Ok(())
-    }
+        io::ErrorKind::AddrNotAvailable => {
+            "no interface of this machine has the address: check the gate's addresses, or whether IPv6 is switched off"
+        }
+        io::ErrorKind::PermissionDenied => {
+            "ports below 1024 need CAP_NET_BIND_SERVICE, or the sysctl net.ipv4.ip_unprivileged_port_start"
+        }
+        _ => "it is tried again every few seconds",
+    };
+    let field = format!("gates.{}.entryPoints.{}", error.id.gate, error.id.entry_point);
+    let place = Place { field, ..Place::default() };
+    Finding::new(Code::ListenerFailed, place, error.to_string()).help(help)
 }
 
 /// Whether one open socket serves both; everything else of a listener is looked up in the running plan.

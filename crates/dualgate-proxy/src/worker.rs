@@ -186,18 +186,20 @@ pub struct WorkerHandle {
 pub fn start(index: usize, common: Common) -> io::Result<WorkerHandle> {
     let (commands, inbox) = mpsc::channel(64);
     let counters = Arc::new(WorkerCounters::default());
-    let runtime = Builder::new_current_thread().enable_io().enable_time().build_local(LocalOptions::default());
-    drop(runtime?);
     let counted = counters.clone();
-    // It ends when `commands` is dropped.
+    let (tell, told) = std::sync::mpsc::sync_channel(1);
+    // It ends when `commands` is dropped. A runtime of this kind stays on the thread that made it.
     std::thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-        // A runtime of this kind stays on its thread, so it is made there; that it can be made was seen above.
         let built = Builder::new_current_thread().enable_io().enable_time().build_local(LocalOptions::default());
         match built {
-            Ok(runtime) => runtime.block_on(run(common, counted, inbox)),
-            Err(error) => tracing::error!(%error, "a worker has no runtime"),
+            Ok(runtime) => {
+                drop(tell.send(Ok(())));
+                runtime.block_on(run(common, counted, inbox));
+            }
+            Err(error) => drop(tell.send(Err(error))),
         }
     })?;
+    told.recv().unwrap_or_else(|_| Err(io::ErrorKind::BrokenPipe.into()))?;
     Ok(WorkerHandle { commands, counters })
 }
 
