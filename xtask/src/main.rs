@@ -8,6 +8,7 @@ mod breach;
 mod build_cost;
 mod docs;
 mod licences;
+mod process;
 mod source;
 mod workspace;
 

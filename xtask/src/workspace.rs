@@ -69,6 +69,13 @@ impl Workspace {
         std::fs::read_to_string(self.root.join(path)).with_context(|| format!("read `{path}`"))
     }
 
+    /// Builds the program of a package with a profile, and says where it is.
+    pub fn binary(&self, package: &str, profile: &str) -> Result<PathBuf> {
+        self.cargo(&["build", "--locked", "--profile", profile, "--package", package])?;
+        let folder = if profile == "dev" { "debug" } else { profile };
+        Ok(self.target.join(folder).join(package))
+    }
+
     /// The output of cargo, run in the root.
     pub fn cargo(&self, arguments: &[&str]) -> Result<String> {
         cargo(&self.root, arguments)

@@ -2,6 +2,7 @@
 
 mod arrows;
 mod catalogue;
+mod fuzz;
 mod leftovers;
 mod purity;
 mod shape;
@@ -26,6 +27,7 @@ pub fn check(workspace: &Workspace) -> Result<Vec<Breach>> {
     }
     breaches.extend(leftovers::in_text(&workspace.root, &files));
     breaches.extend(catalogue::check(&files, &sources));
+    breaches.extend(fuzz::check(&workspace.root, &files));
     breaches.sort();
     Ok(breaches)
 }

@@ -1,16 +1,15 @@
 //! The candidates: dualgate and the peers, each with a configuration that asks for the same work.
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
 use super::backend::{CHECK_PATH, ENDPOINTS};
-use super::process::Running;
 use super::workload::Scheme;
+use crate::process::{Running, ask, free_ports};
 
 /// What all candidates share.
 pub struct Setting {
@@ -95,7 +94,7 @@ impl Candidate {
         let mut answered = String::new();
         process
             .wait_until(|| {
-                answered = ask(http).unwrap_or_default();
+                answered = ask(http, "localhost", CHECK_PATH).unwrap_or_default();
                 answered.starts_with("HTTP/1.1 200")
             })
             .with_context(|| format!("the last answer of {name} was:\n{answered}"))?;
@@ -114,29 +113,6 @@ impl Candidate {
             Scheme::Https => self.https,
         }
     }
-}
-
-/// Ports that nobody listens on now.
-fn free_ports<const N: usize>() -> Result<[u16; N]> {
-    // All are held until all are known, so no two are the same.
-    let listeners: Vec<TcpListener> =
-        (0..N).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect::<Result<_, _>>()?;
-    let mut ports = [0; N];
-    for (port, listener) in ports.iter_mut().zip(&listeners) {
-        *port = listener.local_addr()?.port();
-    }
-    Ok(ports)
-}
-
-/// The answer to a request for what the back end sees.
-fn ask(port: u16) -> Result<String> {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
-    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
-    let request = format!("GET {CHECK_PATH} HTTP/1.1\r\nHost: localhost:{port}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes())?;
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer)?;
-    Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
 /// Fills a candidate's templates.
@@ -247,11 +223,5 @@ mod tests {
     fn a_template_is_filled_everywhere() {
         let values = [("HTTP", "127.0.0.1:80".to_owned()), ("HTTPS", "127.0.0.1:443".to_owned())];
         assert_eq!(filled("a {{HTTP}} {{HTTPS}} {{HTTP}}", &values), "a 127.0.0.1:80 127.0.0.1:443 127.0.0.1:80");
-    }
-
-    #[test]
-    fn free_ports_are_different() {
-        let [a, b, c] = free_ports().unwrap();
-        assert!(a != b && b != c && a != c);
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::client::Seen;
-use super::process::Usage;
+use crate::process::Usage;
 
 /// One counted run of one candidate.
 #[derive(Clone, Copy, Debug, PartialEq)]

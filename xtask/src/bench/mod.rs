@@ -6,7 +6,6 @@ pub mod backend;
 mod candidate;
 mod client;
 mod figures;
-mod process;
 mod workload;
 
 use std::path::PathBuf;
@@ -14,10 +13,10 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
+use crate::process::Usage;
 use crate::workspace::Workspace;
 use candidate::{Candidate, Program, Setting};
 use figures::{Row, Run, Table};
-use process::Usage;
 use workload::{WORKLOADS, Workload};
 
 const USAGE: &str = "\
@@ -64,18 +63,18 @@ pub fn run(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
     }
     let options = Options::read(arguments)?;
     find_programs()?;
-    let target = &workspace.target;
-    build(workspace, "release", "xtask")?;
+    eprintln!("building the back end");
+    let backend = workspace.binary("xtask", "release")?;
     let mut programs = vec![Program::Nginx, Program::Haproxy];
     if let Some(profile) = &options.profile {
-        build(workspace, profile, "dualgate")?;
-        programs.insert(0, Program::Dualgate(target.join(profile).join("dualgate")));
+        eprintln!("building dualgate with profile {profile}");
+        programs.insert(0, Program::Dualgate(workspace.binary("dualgate", profile)?));
     }
 
-    let folder = target.join("bench");
+    let folder = workspace.target.join("bench");
     std::fs::create_dir_all(&folder).with_context(|| format!("create `{}`", folder.display()))?;
     candidate::make_certificate(&folder)?;
-    let (_backend, endpoints) = candidate::start_backend(&target.join("release/xtask"))?;
+    let (_backend, endpoints) = candidate::start_backend(&backend)?;
     let workers = std::thread::available_parallelism()?.get();
     let setting = Setting { templates: workspace.root.join("bench"), folder, endpoints, workers };
     let candidates: Vec<Candidate> =
@@ -160,11 +159,6 @@ fn find_programs() -> Result<()> {
         list(|needed| needed.0.to_owned()),
         list(|needed| needed.1.to_owned())
     )
-}
-
-fn build(workspace: &Workspace, profile: &str, package: &str) -> Result<()> {
-    eprintln!("building {package} with profile {profile}");
-    workspace.cargo(&["build", "--locked", "--profile", profile, "--package", package]).map(drop)
 }
 
 /// Every candidate once a round, each time after a run that is not counted, in an order that turns round.

@@ -1,6 +1,8 @@
-//! Processes of the benchmark: started, waited for, ended with all their children, and what they cost.
+//! Programs that xtask runs: started, waited for, ended with all their children, and what they cost.
 
 use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -66,6 +68,29 @@ impl Drop for Running {
             let _ = child.wait();
         }
     }
+}
+
+/// Ports of loopback that nobody listens on now.
+pub fn free_ports<const N: usize>() -> Result<[u16; N]> {
+    // All are held until all are known, so no two are the same.
+    let listeners: Vec<TcpListener> =
+        (0..N).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect::<Result<_, _>>()?;
+    let mut ports = [0; N];
+    for (port, listener) in ports.iter_mut().zip(&listeners) {
+        *port = listener.local_addr()?.port();
+    }
+    Ok(ports)
+}
+
+/// The answer, head and body, to a GET over HTTP/1.1 on loopback.
+pub fn ask(port: u16, host: &str, path: &str) -> Result<String> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
 }
 
 /// Waits for something that cannot be waited on; false if it takes longer than `limit`.
@@ -160,6 +185,12 @@ mod tests {
     #[test]
     fn memory_is_the_proportional_share() {
         assert_eq!(proportional("Rss: 900 kB\nPss:   12 kB\nPss_Dirty: 3 kB\n"), Some(12 * 1024));
+    }
+
+    #[test]
+    fn free_ports_are_different() {
+        let [a, b, c] = free_ports().unwrap();
+        assert!(a != b && b != c && a != c);
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! The generated pages of `docs/reference/`: written from the code, compared in CI.
 
+mod cli;
+mod metrics;
+
 use std::fmt::Write as _;
 
 use anyhow::{Context, Result};
@@ -14,18 +17,20 @@ pub const FINDINGS_PAGE: &str = "docs/reference/findings.md";
 /// A generated page.
 struct Page {
     path: &'static str,
-    text: fn() -> String,
+    text: fn(&Workspace) -> Result<String>,
 }
 
 const PAGES: &[Page] = &[
-    Page { path: FINDINGS_PAGE, text: findings },
-    Page { path: "docs/reference/site.md", text: dualgate_core::parse::site::reference },
+    Page { path: FINDINGS_PAGE, text: |_| Ok(findings()) },
+    Page { path: "docs/reference/site.md", text: |_| Ok(dualgate_core::parse::site::reference()) },
+    Page { path: "docs/reference/cli.md", text: cli::page },
+    Page { path: "docs/reference/metrics.md", text: metrics::page },
 ];
 
 /// Writes every page that differs.
 pub fn write(workspace: &Workspace) -> Result<Vec<Breach>> {
     for Page { path, text } in PAGES {
-        let page = text();
+        let page = text(workspace).with_context(|| format!("make `{path}`"))?;
         if workspace.read(path).ok().as_ref() != Some(&page) {
             let file = workspace.root.join(path);
             let folder = file.parent().context("a page has a folder")?;
@@ -41,8 +46,9 @@ pub fn write(workspace: &Workspace) -> Result<Vec<Breach>> {
 pub fn check(workspace: &Workspace) -> Result<Vec<Breach>> {
     let mut breaches = Vec::new();
     for Page { path, text } in PAGES {
+        let page = text(workspace).with_context(|| format!("make `{path}`"))?;
         let written = workspace.read(path).unwrap_or_default();
-        breaches.extend(compare(path, &written, &text()));
+        breaches.extend(compare(path, &written, &page));
     }
     for (path, text) in workspace.text_files()?.iter().filter(|(path, _)| path.ends_with(".md")) {
         breaches.extend(broken_links(path, text, |target| workspace.root.join(target).exists()));
