@@ -122,16 +122,18 @@ fn summarise_ingress(ingress: &Ingress, lines: &mut Vec<String>) {
     lines.extend(ingress.default_backend.iter().map(|backend| format!("default -> {}", backend_text(backend))));
     for tls in &ingress.tls {
         let hosts: Vec<_> = tls.hosts.iter().map(ToString::to_string).collect();
-        lines.push(format!("tls [{}] secret {}", hosts.join(", "), tls.secret.as_deref().unwrap_or("none")));
+        let secret = tls.secret.as_deref().unwrap_or("none");
+        lines.push(format!("tls {} [{}] secret {secret}", tls.index, hosts.join(", ")));
     }
     for rule in &ingress.rules {
         let Some(paths) = &rule.paths else {
-            lines.push(format!("{} without http", rule.host));
+            lines.push(format!("rule {} {} without http", rule.index, rule.host));
             continue;
         };
-        lines.push(format!("{} with {} paths", rule.host, paths.len()));
+        lines.push(format!("rule {} {} with {} paths", rule.index, rule.host, paths.len()));
         for path in paths {
-            lines.push(format!("  {:?} {:?} -> {}", path.path_type, path.path, backend_text(&path.backend)));
+            let backend = backend_text(&path.backend);
+            lines.push(format!("  path {} {:?} {:?} -> {backend}", path.index, path.path_type, path.path));
         }
     }
 }
@@ -186,6 +188,17 @@ fn what_an_api_server_hands_out_has_no_places_and_no_typing_errors() {
         ["IngressClass a spec.controller: error[object-invalid]: `wrong` is not valid: a domain, `/` and a path are \
           needed, such as `acme.io/foo`, at most 250 characters"]
     );
+}
+
+#[test]
+fn an_ingress_without_end_is_refused() {
+    let rules = vec![serde_json::json!({}); 70_000];
+    let json = serde_json::json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "a"}, "spec": {"rules": rules}
+    });
+    let Parsed { objects, findings, .. } = object(&json, None);
+    let messages: Vec<_> = findings.iter().map(|finding| finding.message.as_str()).collect();
+    assert_eq!((objects.len(), messages), (0, vec!["`rules` holds 70000 items; 65535 are allowed"]));
 }
 
 #[test]

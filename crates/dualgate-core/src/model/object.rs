@@ -134,6 +134,8 @@ pub struct Ingress {
 /// `Ingress.spec.rules[]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct IngressRule {
+    /// Its index in `rules` as they were written, so that a rule that was left out moves no other.
+    pub index: u16,
     /// `host`.
     pub host: HostPattern,
     /// `http.paths`; `None` when `http` is absent.
@@ -143,6 +145,8 @@ pub struct IngressRule {
 /// `Ingress.spec.rules[].http.paths[]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct IngressPath {
+    /// Its index in `paths` as they were written.
+    pub index: u16,
     /// `path`; may be empty only for `ImplementationSpecific`.
     pub path: String,
     /// `pathType`.
@@ -200,6 +204,8 @@ impl std::fmt::Display for PortRef {
 /// `Ingress.spec.tls[]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct IngressTls {
+    /// Its index in `tls` as it was written.
+    pub index: u16,
     /// `hosts`; empty means the hosts of this Ingress's rules.
     pub hosts: Vec<HostPattern>,
     /// `secretName`, in the Ingress's namespace.

@@ -22,9 +22,9 @@ pub(super) fn ingress(read: &mut Reader<'_>, root: Field<'_>, meta: &Meta) -> Re
     let rules_field = spec.get("rules");
     let mut rules = Vec::new();
     let mut has_rules = false;
-    for field in read.list(&rules_field)? {
+    for (index, field) in indexed(read, &rules_field)? {
         has_rules = true;
-        rules.extend(rule(read, field));
+        rules.extend(rule(read, field, index));
     }
     let default_field = spec.get("defaultBackend");
     let default_backend = match (default_field.is_absent(), has_rules) {
@@ -35,10 +35,19 @@ pub(super) fn ingress(read: &mut Reader<'_>, root: Field<'_>, meta: &Meta) -> Re
     };
     let tls_field = spec.get("tls");
     let mut tls = Vec::new();
-    for field in read.list(&tls_field).into_iter().flatten() {
-        tls.extend(ingress_tls(read, field));
+    for (index, field) in indexed(read, &tls_field).into_iter().flatten() {
+        tls.extend(ingress_tls(read, field, index));
     }
     Ok(Ingress { class, default_backend, tls, rules })
+}
+
+/// A list's items with their indices.
+fn indexed<'b>(read: &mut Reader<'_>, field: &'b Field<'_>) -> Read<impl Iterator<Item = (u16, Field<'b>)> + use<'b>> {
+    let length = field.json().as_array().map_or(0, Vec::len);
+    if length > usize::from(u16::MAX) {
+        return read.refuse(*field, format!("{field} holds {length} items; {} are allowed", u16::MAX), "");
+    }
+    Ok((0..u16::MAX).zip(read.list(field)?))
 }
 
 fn class(read: &mut Reader<'_>, root: Field<'_>, meta: &Meta) -> Read<Option<String>> {
@@ -61,7 +70,7 @@ fn class(read: &mut Reader<'_>, root: Field<'_>, meta: &Meta) -> Read<Option<Str
     Ok(named.map(str::to_owned).or_else(|| annotated.cloned()))
 }
 
-fn rule(read: &mut Reader<'_>, field: Field<'_>) -> Read<IngressRule> {
+fn rule(read: &mut Reader<'_>, field: Field<'_>, index: u16) -> Read<IngressRule> {
     read.mapping(field, RULE)?;
     let host_field = field.get("host");
     let host = match read.text(host_field)? {
@@ -74,20 +83,20 @@ fn rule(read: &mut Reader<'_>, field: Field<'_>) -> Read<IngressRule> {
     };
     let http = field.get("http");
     if http.is_absent() {
-        return Ok(IngressRule { host, paths: None });
+        return Ok(IngressRule { index, host, paths: None });
     }
     read.mapping(http, &["paths"])?;
     let paths_field = http.get("paths");
     let mut paths = Vec::new();
     let mut has_paths = false;
-    for field in read.list(&paths_field)? {
+    for (index, field) in indexed(read, &paths_field)? {
         has_paths = true;
-        paths.extend(path(read, field));
+        paths.extend(path(read, field, index));
     }
     if !has_paths {
         return read.refuse(paths_field, "`paths` is required", "leave `http` out for a rule without paths");
     }
-    Ok(IngressRule { host, paths: Some(paths) })
+    Ok(IngressRule { index, host, paths: Some(paths) })
 }
 
 /// Without a host a rule means every host, which nobody should get from a misspelt `host`. The API is frozen, so
@@ -127,7 +136,7 @@ fn host(read: &mut Reader<'_>, field: Field<'_>, text: &str) -> Read<HostPattern
     Ok(pattern)
 }
 
-fn path(read: &mut Reader<'_>, field: Field<'_>) -> Read<IngressPath> {
+fn path(read: &mut Reader<'_>, field: Field<'_>, index: u16) -> Read<IngressPath> {
     read.mapping(field, &["path", "pathType", "backend"])?;
     let words = [
         ("Exact", PathType::Exact),
@@ -146,7 +155,7 @@ fn path(read: &mut Reader<'_>, field: Field<'_>) -> Read<IngressPath> {
     let text = read.text(path_field)?.unwrap_or_default();
     check_path(read, path_field, text, path_type)?;
     let backend = backend(read, field.get("backend"))?;
-    Ok(IngressPath { path: text.to_owned(), path_type, backend })
+    Ok(IngressPath { index, path: text.to_owned(), path_type, backend })
 }
 
 fn check_path(read: &mut Reader<'_>, field: Field<'_>, path: &str, path_type: PathType) -> Read<()> {
@@ -207,7 +216,7 @@ fn service_backend(read: &mut Reader<'_>, field: Field<'_>) -> Read<IngressBacke
 }
 
 /// An entry whose hosts are all wrong is left out as a whole: without hosts it would mean more than was written.
-fn ingress_tls(read: &mut Reader<'_>, field: Field<'_>) -> Read<IngressTls> {
+fn ingress_tls(read: &mut Reader<'_>, field: Field<'_>, index: u16) -> Read<IngressTls> {
     read.mapping(field, &["hosts", "secretName"])?;
     let hosts_field = field.get("hosts");
     let mut hosts = Vec::new();
@@ -224,5 +233,5 @@ fn ingress_tls(read: &mut Reader<'_>, field: Field<'_>) -> Read<IngressTls> {
     if let Some(name) = secret {
         read.check(secret_field, name, syntax::subdomain)?;
     }
-    Ok(IngressTls { hosts, secret: secret.map(str::to_owned) })
+    Ok(IngressTls { index, hosts, secret: secret.map(str::to_owned) })
 }
