@@ -10,6 +10,7 @@ use std::task::Poll;
 use dualgate_core::model::site::EntryProtocol;
 use dualgate_core::plan::proxy::Listener;
 use dualgate_http::HeadView;
+use dualgate_wire::proxy_protocol::{self, Header};
 use ipnet::IpNet;
 use tokio::net::TcpStream;
 
@@ -210,8 +211,32 @@ async fn client_address(
     if !is_in(&plan.proxy_protocol, address) {
         return Some(address);
     }
-    let _ = (io, buffer, timer);
-    None
+    loop {
+        if !buffer.is_empty() {
+            match proxy_protocol::parse(buffer.filled()) {
+                Ok(proxy_protocol::Progress::Complete { value: header, length }) => {
+                    buffer.consume(length);
+                    return Some(source(&header).unwrap_or(address));
+                }
+                Ok(proxy_protocol::Progress::Incomplete) => {}
+                Err(error) => {
+                    tracing::debug!(peer = %address, %error, "no PROXY header");
+                    return None;
+                }
+            }
+        }
+        if !matches!(timer.limit(io.read(buffer)).await, Ok(Ok(1..))) {
+            return None;
+        }
+    }
+}
+
+/// The client that a PROXY header names; a health check of the proxy itself names none.
+fn source(header: &Header) -> Option<SocketAddr> {
+    match header {
+        Header::Proxied { source, .. } => Some(*source),
+        Header::Local | Header::Unknown => None,
+    }
 }
 
 fn is_in(nets: &[IpNet], address: SocketAddr) -> bool {

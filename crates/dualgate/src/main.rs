@@ -1,2 +1,29 @@
 //! dualgate: two gates, one home.
-fn main() {}
+//!
+//! The binary composes: [`cli`] says what can be asked, [`commands`] has one file per command, [`river`] carries
+//! changes from the source to the actuators, [`admin`] shows what runs.
+
+mod admin;
+mod cli;
+mod commands;
+mod describe;
+mod echo;
+mod inputs;
+mod output;
+mod river;
+mod state;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    match commands::run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            output::error(&error);
+            ExitCode::from(output::COULD_NOT_TELL)
+        }
+    }
+}

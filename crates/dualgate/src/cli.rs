@@ -1,0 +1,202 @@
+//! What can be asked of dualgate on the command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use dualgate_core::model::{GateName, NodeName};
+
+/// Two gates for one home: the same applications at home and from the Internet, over IPv4 and IPv6.
+///
+/// dualgate serves Kubernetes Ingresses at an internal gate (the LAN) and an external gate (a cloud server with public
+/// addresses). One site file describes the home; the objects come from a folder of manifests.
+///
+/// Exit codes: 0 as it should be, 1 something differs or was found, 2 it could not be told.
+#[derive(Debug, Parser)]
+#[command(name = "dualgate", version, max_term_width = 100, propagate_version = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve this node's gates until SIGTERM.
+    Run(Run),
+    /// Look for mistakes in the site file and the manifests, without touching anything.
+    Check(Check),
+    /// Say what happens to a request for this URL, and why.
+    Explain(Explain),
+    /// List what is reachable from the Internet, and why.
+    Exposure(Exposure),
+    /// Show what would change on a running node.
+    Plan(Plan),
+    /// Show what a running node serves and what is wrong with it.
+    Status(Status),
+    /// Answer HTTP requests with what was asked: a backend to try things with.
+    Echo(Echo),
+}
+
+/// Where the site and its objects come from.
+#[derive(Clone, Debug, Args)]
+pub struct Inputs {
+    /// The site file.
+    #[arg(long, value_name = "FILE", default_value = "site.yaml")]
+    pub site: PathBuf,
+    /// Where objects come from: `folder:DIR`, a folder of Kubernetes manifests [default: `manifests` beside the site
+    /// file].
+    #[arg(long, value_name = "SOURCE")]
+    pub source: Option<SourceArgument>,
+}
+
+/// A source of objects.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceArgument {
+    /// A folder of manifests.
+    Folder(PathBuf),
+}
+
+impl FromStr for SourceArgument {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            Some(("folder", directory)) if !directory.is_empty() => Ok(Self::Folder(directory.into())),
+            Some(("cluster", _)) | None if text.starts_with("cluster") => {
+                Err("a Kubernetes API is no source yet; use `folder:DIR`".to_owned())
+            }
+            _ => Err(format!("`{text}` is no source; use `folder:DIR`, such as `folder:manifests`")),
+        }
+    }
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON document for programs.
+    Json,
+}
+
+/// How results are printed.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Output {
+    /// How results are printed.
+    #[arg(long, short, value_name = "FORMAT", default_value = "text")]
+    pub output: Format,
+}
+
+/// `dualgate run`
+#[derive(Debug, Args)]
+pub struct Run {
+    /// The inputs.
+    #[command(flatten)]
+    pub inputs: Inputs,
+    /// Which node of the site this is [default: the host name, or the only node].
+    #[arg(long, value_name = "NAME", value_parser = parse_node)]
+    pub node: Option<NodeName>,
+    /// Where state is kept [default: $STATE_DIRECTORY, else the user's state directory].
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+    /// Threads that serve [default: one for each core].
+    #[arg(long, value_name = "COUNT")]
+    pub workers: Option<usize>,
+    /// Also answer as a backend on these addresses, to try things with.
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
+    pub echo: Vec<SocketAddr>,
+    /// How the log is written: text, or one JSON object a line.
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub log: Format,
+    /// Log more: once for debugging, twice for everything.
+    #[arg(long, short, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// `dualgate check`
+#[derive(Debug, Args)]
+pub struct Check {
+    /// The inputs.
+    #[command(flatten)]
+    pub inputs: Inputs,
+    /// Print notes too; without it only warnings and errors are printed.
+    #[arg(long)]
+    pub notes: bool,
+    /// How results are printed.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// `dualgate explain`
+#[derive(Debug, Args)]
+pub struct Explain {
+    /// The URL, such as `https://grafana.example.org/login`.
+    pub url: String,
+    /// From where it is asked; without it, from both sides.
+    #[arg(long, value_name = "GATE")]
+    pub from: Option<GateName>,
+    /// The inputs.
+    #[command(flatten)]
+    pub inputs: Inputs,
+    /// How results are printed.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// `dualgate exposure`
+#[derive(Debug, Args)]
+pub struct Exposure {
+    /// The inputs.
+    #[command(flatten)]
+    pub inputs: Inputs,
+    /// How results are printed.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// `dualgate plan`
+#[derive(Debug, Args)]
+pub struct Plan {
+    /// The inputs.
+    #[command(flatten)]
+    pub inputs: Inputs,
+    /// Which node of the site is meant [default: the host name, or the only node].
+    #[arg(long, value_name = "NAME", value_parser = parse_node)]
+    pub node: Option<NodeName>,
+    /// Where that node's admin listener is [default: as the site file says].
+    #[arg(long, value_name = "ADDRESS")]
+    pub admin: Option<SocketAddr>,
+    /// How results are printed.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// `dualgate status`
+#[derive(Debug, Args)]
+pub struct Status {
+    /// The node's admin listener.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9180")]
+    pub admin: SocketAddr,
+    /// How results are printed.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// `dualgate echo`
+#[derive(Debug, Args)]
+pub struct Echo {
+    /// Where to listen; can be given several times.
+    #[arg(long, value_name = "ADDRESS", value_delimiter = ',', default_values = ["127.0.0.1:9001", "[::1]:9001"])]
+    pub listen: Vec<SocketAddr>,
+    /// The name to answer with [default: the host name].
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+}
+
+fn parse_node(text: &str) -> Result<NodeName, String> {
+    if text.is_empty() { Err("a node's name is not empty".to_owned()) } else { Ok(NodeName::new(text)) }
+}

@@ -1,0 +1,26 @@
+//! One file per command.
+
+mod check;
+mod echo;
+mod explain;
+mod exposure;
+mod plan;
+mod run;
+mod status;
+
+use std::process::ExitCode;
+
+use crate::cli::{Cli, Command};
+
+/// Runs what was asked; the exit code says how it is (0), that something was found (1), or that it could not be told.
+pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    match cli.command {
+        Command::Run(args) => run::run(&args),
+        Command::Check(args) => check::run(&args),
+        Command::Explain(args) => explain::run(&args),
+        Command::Exposure(args) => exposure::run(&args),
+        Command::Plan(args) => plan::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Echo(args) => echo::run(&args),
+    }
+}

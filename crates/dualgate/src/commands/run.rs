@@ -1,0 +1,152 @@
+//! `dualgate run`: serves this node's gates.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use dualgate_core::model::NodeName;
+use dualgate_core::model::finding::Severity;
+use dualgate_core::model::site::Site;
+use dualgate_host::Store;
+use dualgate_proxy::Proxy;
+use tokio::runtime::{Builder, LocalOptions};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::cli::{Format, Run};
+use crate::inputs::{choose_node, host_name, read_site};
+use crate::output;
+use crate::river::{River, Spring};
+use crate::state::State;
+use crate::{admin, echo};
+
+/// Serves until SIGTERM.
+pub fn run(args: &Run) -> anyhow::Result<ExitCode> {
+    start_log(args);
+    let (site, findings) = read_site(&args.inputs.site)?;
+    let Some(site) = site else {
+        let errors = findings.iter().filter(|finding| finding.severity == Severity::Error);
+        let errors: Vec<String> = errors.map(|finding| format!("\n  {finding}")).collect();
+        bail!("the site file cannot be used (see `dualgate check`):{}", errors.concat());
+    };
+    let node = choose_node(&site, args.node.as_ref())?;
+    let directory = state_directory(args, &site, &node);
+    let _lock = lock(&directory)?;
+    let workers = args.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    // Raising the soft limit to the hard one needs no privilege; connections are file descriptors.
+    let descriptors = dualgate_host::raise_descriptor_limit();
+    tracing::info!(%node, workers, descriptors, state = %directory.display(), "dualgate {}", env!("CARGO_PKG_VERSION"));
+    let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
+    runtime.block_on(serve(args, site, findings, node, &directory, workers))
+}
+
+async fn serve(
+    args: &Run,
+    site: Site,
+    site_findings: Vec<dualgate_core::model::Finding>,
+    node: NodeName,
+    directory: &Path,
+    workers: usize,
+) -> anyhow::Result<ExitCode> {
+    let settings = site.proxy.clone();
+    let proxy = Proxy::start(workers)?;
+    let state = State::new(site.name.clone(), node.clone(), proxy.view(), proxy.entry_point_metrics());
+    admin::start(&site.admin.listen, &state).await;
+    if !args.echo.is_empty() {
+        echo::start(&args.echo, &host_name()).await?;
+    }
+    let store = match Store::open(directory) {
+        Ok(store) => Some(store),
+        Err(error) => {
+            tracing::warn!(error = %format!("{:#}", anyhow::Error::from(error)), "the last good state cannot be kept");
+            None
+        }
+    };
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let stop = async move {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("SIGTERM"),
+            _ = interrupt.recv() => tracing::info!("interrupted"),
+        }
+    };
+    let (hung_up, reload) = watch::channel(0);
+    let mut hang_up = signal(SignalKind::hangup())?;
+    tokio::task::spawn_local(async move {
+        while hang_up.recv().await.is_some() {
+            hung_up.send_modify(|count| *count += 1);
+        }
+    });
+    let spring = Spring {
+        node,
+        site_path: args.inputs.site.clone(),
+        site,
+        site_findings,
+        source: args.inputs.source(),
+        proxy,
+        store,
+        state: state.clone(),
+    };
+    let mut proxy = River::new(spring).flow(stop, reload).await;
+    state.draining();
+    // Load balancers and routers need a moment to see that this node is no longer ready.
+    tracing::info!(grace = ?settings.accept_grace, "not ready any more; still accepting");
+    tokio::time::sleep(settings.accept_grace).await;
+    let left = proxy.drain(settings.drain_timeout).await;
+    match left {
+        0 => tracing::info!("all connections have ended"),
+        left => tracing::warn!(left, "connections were cut at the end of the drain time-out"),
+    }
+    Ok(ExitCode::from(output::AS_DESIRED))
+}
+
+fn start_log(args: &Run) {
+    let level = match args.verbose {
+        0 => tracing::Level::INFO,
+        1 => tracing::Level::DEBUG,
+        _ => tracing::Level::TRACE,
+    };
+    let log = tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr).with_target(false);
+    match args.log {
+        Format::Text => {
+            let coloured = output::Style::of(&io::stderr()) == output::Style::Coloured;
+            log.with_ansi(coloured).init();
+        }
+        Format::Json => log.json().init(),
+    }
+}
+
+/// Where state is kept: as said, as systemd says, else where the user's programs keep theirs.
+fn state_directory(args: &Run, site: &Site, node: &NodeName) -> PathBuf {
+    let own = |base: PathBuf| base.join("dualgate").join(&site.name).join(node.as_str());
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    args.state
+        .clone()
+        .or_else(|| variable("STATE_DIRECTORY"))
+        .or_else(|| variable("XDG_STATE_HOME").map(own))
+        .or_else(|| variable("HOME").map(|home| own(home.join(".local/state"))))
+        .unwrap_or_else(|| own(PathBuf::from("/var/lib")))
+}
+
+/// Two processes with the same state would each take half of the connections.
+fn lock(directory: &Path) -> anyhow::Result<File> {
+    let shown = directory.display();
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .with_context(|| format!("make the state directory `{shown}` (name another with --state)"))?;
+    let path = directory.join("lock");
+    let file = File::options().create(true).truncate(false).write(true).open(&path);
+    let file =
+        file.with_context(|| format!("open `{}` (name another state directory with --state)", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            bail!("another dualgate runs with the state directory `{shown}`: stop it, or name another with --state")
+        }
+        Err(std::fs::TryLockError::Error(error)) => Err(error).with_context(|| format!("lock `{}`", path.display())),
+    }
+}

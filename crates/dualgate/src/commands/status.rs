@@ -1,0 +1,139 @@
+//! `dualgate status`: what a running node serves, and what is wrong with it.
+
+use std::fmt::Write as _;
+use std::io::{self, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+
+use crate::cli::{Format, Status};
+use crate::output::finding::{self, Files, Shown, Tally};
+use crate::output::{self, Colour, Style, count};
+use crate::state::Report;
+
+/// For each step of asking.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// The longest answer that is read.
+const MAX_ANSWER: u64 = 64 << 20;
+
+/// What lines of a plan begin with, and what is written above them.
+const CHAPTERS: &[(&str, &str)] =
+    &[("listen", "listens on"), ("route", "routes"), ("backend", "backends"), ("certificate", "certificates")];
+
+/// 0 when it is ready and without errors, else 1.
+pub fn run(args: &Status) -> anyhow::Result<ExitCode> {
+    let report = ask(args.admin)?;
+    let mut findings = findings(&report)?;
+    match args.output.output {
+        Format::Json => output::json(&report)?,
+        Format::Text => output::text(&page(&report, &mut findings, Style::stdout()))?,
+    }
+    Ok(output::verdict(report.ready && Tally::of(&findings).errors == 0))
+}
+
+fn findings(report: &Report) -> anyhow::Result<Vec<Shown>> {
+    let read = report.findings.iter().map(|finding| serde_json::from_value(finding.clone()));
+    read.collect::<Result<_, _>>().context("read the node's findings (is it another version?)")
+}
+
+/// Asks a node how it is.
+pub fn ask(admin: SocketAddr) -> anyhow::Result<Report> {
+    let answer = fetch(admin, "/status").with_context(|| {
+        format!(
+            "ask the node at {admin}: is `dualgate run` running there? Its admin listener is `admin.listen` of the site \
+             file; name another with --admin"
+        )
+    })?;
+    let (head, body) = answer.split_once("\r\n\r\n").with_context(|| format!("what answers at {admin} is no node"))?;
+    let status = head.lines().next().unwrap_or_default();
+    if status.split(' ').nth(1) != Some("200") {
+        bail!("what answers at {admin} says `{}` to GET /status: is it a dualgate?", output::one_line(status));
+    }
+    serde_json::from_str(body).with_context(|| format!("read the status from {admin} (is it another version?)"))
+}
+
+/// HTTP/1.0 and no keep-alive: the answer ends where the connection ends.
+fn fetch(admin: SocketAddr, path: &str) -> io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&admin, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: {admin}\r\nConnection: close\r\n\r\n").as_bytes())?;
+    let mut answer = String::new();
+    stream.take(MAX_ANSWER).read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+fn page(report: &Report, findings: &mut Vec<Shown>, style: Style) -> String {
+    let mut page = String::new();
+    let readiness = match report.ready {
+        true => style.paint(Colour::Green, "ready"),
+        false => style.paint(Colour::Red, "not ready"),
+    };
+    let name = style.paint(Colour::Bold, &report.node);
+    let _ = writeln!(page, "{name} of site {}: {}, {readiness}", report.site, report.phase);
+    for why in &report.not_ready {
+        let _ = writeln!(page, "  {} {why}", style.paint(Colour::Red, "because:"));
+    }
+    let _ = writeln!(
+        page,
+        "  snapshot {} of {} from {}; {}; up for {}",
+        report.generation,
+        count(report.objects, "object"),
+        origin(&report.objects_from),
+        count(report.connections, "open connection"),
+        uptime(report.uptime_seconds)
+    );
+    for (word, title) in CHAPTERS {
+        let lines: Vec<&str> = report.plan.iter().filter_map(|line| after_word(line, word)).collect();
+        chapter(&mut page, title, &lines, style);
+    }
+    let is_known = |line: &str| CHAPTERS.iter().any(|(word, _)| after_word(line, word).is_some());
+    let others: Vec<&str> = report.plan.iter().map(String::as_str).filter(|line| !is_known(line)).collect();
+    chapter(&mut page, "also", &others, style);
+    let tally = Tally::of(findings);
+    findings.retain(|finding| !finding.is_note());
+    if !findings.is_empty() {
+        let _ = write!(page, "\n{}", finding::render(findings, style, &mut Files::nowhere()));
+    }
+    let counts = [(tally.errors, "error"), (tally.warnings, "warning"), (tally.notes, "note")];
+    let found: Vec<String> = counts.iter().filter(|(n, _)| *n > 0).map(|(n, noun)| count(*n, noun)).collect();
+    if !found.is_empty() {
+        let _ = writeln!(page, "\n{} (`dualgate check --notes` prints all)", found.join(", "));
+    }
+    page
+}
+
+fn chapter(page: &mut String, title: &str, lines: &[&str], style: Style) {
+    if lines.is_empty() {
+        return;
+    }
+    let _ = writeln!(page, "\n{}", style.paint(Colour::Bold, title));
+    for line in lines {
+        let _ = writeln!(page, "  {}", output::one_line(line));
+    }
+}
+
+fn after_word<'a>(line: &'a str, word: &str) -> Option<&'a str> {
+    line.strip_prefix(word)?.strip_prefix(' ')
+}
+
+fn origin(word: &str) -> &str {
+    match word {
+        "source" => "its source",
+        "disk" => "the disk, as the source is away",
+        "nothing" => "nowhere yet",
+        other => other,
+    }
+}
+
+fn uptime(seconds: u64) -> String {
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min"),
+        (0, _, _) => format!("{hours} h {minutes} min"),
+        _ => format!("{} {hours} h", count(usize::try_from(days).unwrap_or(usize::MAX), "day")),
+    }
+}

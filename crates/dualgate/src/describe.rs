@@ -1,0 +1,68 @@
+//! A plan as lines for people: what `status` shows, and what `plan` compares.
+
+use std::collections::BTreeSet;
+
+use dualgate_core::plan::proxy::{Backend, Listener, ProxyPlan, Scheme, ServerAddress};
+use dualgate_core::route::{Action, EntryPointSet, Route};
+
+/// One line for each thing that the plan asks for; equal plans give equal lines.
+pub fn proxy(plan: &ProxyPlan) -> BTreeSet<String> {
+    let listeners = plan.listeners.iter().map(listener);
+    let routes = plan.table.routes().iter().map(|one| route(plan, one));
+    let backends = plan.backends.iter().map(|one| backend(one));
+    let certificates = plan.certificates.iter().map(|certificate| {
+        let hosts = certificate.hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let places = places(plan, certificate.entry_points);
+        format!(
+            "certificate {} for {hosts} at {places} (sha256 {:.12})",
+            certificate.secret,
+            certificate.digest.to_string()
+        )
+    });
+    listeners.chain(routes).chain(backends).chain(certificates).collect()
+}
+
+fn listener(listener: &Listener) -> String {
+    format!("listen {} for {}/{} ({:?})", listener.address, listener.gate, listener.entry_point, listener.protocol)
+        .replace("(Http)", "(http)")
+        .replace("(Https)", "(https)")
+}
+
+fn route(plan: &ProxyPlan, route: &Route) -> String {
+    let target = match &route.action {
+        Action::Forward(index) => {
+            plan.backends.get(index.0 as usize).map_or_else(|| "nowhere".to_owned(), |backend| backend.id.to_string())
+        }
+        Action::Unavailable(why) => format!("503 ({why})"),
+    };
+    let places = places(plan, route.entry_points);
+    format!("route {} {} at {places} -> {target} (Ingress {})", route.host, route.path, route.origin.ingress)
+}
+
+fn backend(backend: &Backend) -> String {
+    let scheme = match backend.scheme {
+        Scheme::Http => "http",
+        Scheme::Https => "https",
+        Scheme::H2c => "h2c",
+    };
+    let servers: Vec<String> = backend
+        .servers
+        .iter()
+        .map(|server| match &server.at {
+            ServerAddress::Sockets(sockets) => sockets.iter().map(ToString::to_string).collect::<Vec<_>>().join("+"),
+            ServerAddress::Name { host, port } => format!("{host}:{port}"),
+        })
+        .collect();
+    let servers = if servers.is_empty() { "no endpoint".to_owned() } else { servers.join(", ") };
+    format!("backend {} {scheme}: {servers}", backend.id)
+}
+
+fn places(plan: &ProxyPlan, entry_points: EntryPointSet) -> String {
+    let places: BTreeSet<String> = plan
+        .listeners
+        .iter()
+        .filter(|listener| entry_points.contains(listener.index))
+        .map(|listener| format!("{}/{}", listener.gate, listener.entry_point))
+        .collect();
+    places.into_iter().collect::<Vec<_>>().join(",")
+}

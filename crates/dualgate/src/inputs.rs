@@ -1,0 +1,120 @@
+//! The site file and the objects, read once: for commands that look and do not serve.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, bail};
+use dualgate_core::check;
+use dualgate_core::model::finding::{Finding, Severity};
+use dualgate_core::model::site::Site;
+use dualgate_core::model::snapshot::{Facts, Generation};
+use dualgate_core::model::{NodeName, ObjectSet, Snapshot};
+use dualgate_core::parse;
+use dualgate_core::seam::Source as _;
+use dualgate_host::FolderSource;
+
+use crate::cli::{Inputs, SourceArgument};
+
+/// What was read.
+pub struct Loaded {
+    /// The snapshot that a node would plan from, if the site file can be used.
+    pub snapshot: Option<Snapshot>,
+    /// What is wrong, the site file first.
+    pub findings: Vec<Finding>,
+}
+
+impl Inputs {
+    /// Where objects come from.
+    pub fn source(&self) -> SourceArgument {
+        self.source.clone().unwrap_or_else(|| {
+            let beside = self.site.parent().filter(|parent| !parent.as_os_str().is_empty());
+            SourceArgument::Folder(beside.unwrap_or(Path::new(".")).join("manifests"))
+        })
+    }
+
+    /// Reads and checks both.
+    pub fn load(&self) -> anyhow::Result<Loaded> {
+        let (site, mut findings) = read_site(&self.site)?;
+        let objects = read_objects(&self.source())?;
+        findings.extend(objects.findings.iter().cloned());
+        let snapshot = site.map(|site| snapshot(Generation(1), Arc::new(site), objects));
+        if let Some(snapshot) = &snapshot {
+            findings.extend(check::objects::objects(snapshot));
+        }
+        Ok(Loaded { snapshot, findings })
+    }
+
+    /// Reads both; the mistakes of a site file that cannot be used are printed and end the command.
+    pub fn snapshot(&self) -> anyhow::Result<Snapshot> {
+        let Loaded { snapshot, findings } = self.load()?;
+        snapshot.with_context(|| {
+            let errors: Vec<String> = findings
+                .iter()
+                .filter(|finding| finding.severity == Severity::Error)
+                .map(|finding| format!("\n  {finding}"))
+                .collect();
+            format!("the site file `{}` cannot be used:{}", self.site.display(), errors.concat())
+        })
+    }
+}
+
+/// Reads the site file and looks for mistakes in it.
+pub fn read_site(path: &Path) -> anyhow::Result<(Option<Site>, Vec<Finding>)> {
+    let text = std::fs::read_to_string(path).with_context(|| {
+        format!(
+            "read the site file `{}` (name it with --site; examples/laptop/site.yaml is one to start from)",
+            path.display()
+        )
+    })?;
+    let reading = parse::site::read(&path.display().to_string(), &text);
+    let mut findings = reading.findings;
+    if let Some(site) = &reading.site {
+        findings.extend(check::site::site(site, &reading.marks));
+    }
+    Ok((reading.site, findings))
+}
+
+fn read_objects(source: &SourceArgument) -> anyhow::Result<Arc<ObjectSet>> {
+    let SourceArgument::Folder(directory) = source;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
+    runtime.block_on(async { Ok(open_folder(directory)?.next().await?) })
+}
+
+/// Opens a folder of manifests.
+pub fn open_folder(directory: &PathBuf) -> anyhow::Result<FolderSource> {
+    FolderSource::new(directory).with_context(|| {
+        format!("open the source folder `{}` (name another with --source folder:DIR)", directory.display())
+    })
+}
+
+/// Joins what is known at this moment.
+pub fn snapshot(generation: Generation, site: Arc<Site>, objects: Arc<ObjectSet>) -> Snapshot {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+    Snapshot { generation, site, objects, facts: Facts { now } }
+}
+
+/// The node that is meant: the one named, else this host's, else the only one.
+pub fn choose_node(site: &Site, named: Option<&NodeName>) -> anyhow::Result<NodeName> {
+    let known = || site.nodes.iter().map(|node| node.name.as_str()).collect::<Vec<_>>().join(", ");
+    if let Some(name) = named {
+        return match site.node(name) {
+            Some(node) => Ok(node.name.clone()),
+            None => bail!("the site has no node `{name}`; it has {}", known()),
+        };
+    }
+    let host = NodeName::new(host_name());
+    match (site.node(&host), site.nodes.as_slice()) {
+        (Some(node), _) => Ok(node.name.clone()),
+        (None, [only]) => Ok(only.name.clone()),
+        (None, _) => {
+            bail!("this host is called `{host}`, which no node of the site is; say which with --node ({})", known())
+        }
+    }
+}
+
+/// The host's name, without its domain.
+pub fn host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().split('.').next().unwrap_or_default().to_owned()
+}

@@ -1,0 +1,335 @@
+//! The river: from the source to the actuators, for as long as the process lives.
+//!
+//! A round begins when the objects or the site file change, or when something of the last round is missing. It ends
+//! with the world made as planned, or with a finding and everything as it was.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use dualgate_core::check;
+use dualgate_core::lower;
+use dualgate_core::model::finding::{Code, Finding, Place, Severity};
+use dualgate_core::model::site::Site;
+use dualgate_core::model::snapshot::Generation;
+use dualgate_core::model::{NodeName, ObjectSet};
+use dualgate_core::plan;
+use dualgate_core::plan::proxy::ProxyPlan;
+use dualgate_core::seam::{Actuator as _, Source as _};
+use dualgate_host::Store;
+use dualgate_proxy::Proxy;
+use tokio::sync::watch;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use crate::cli::SourceArgument;
+use crate::describe;
+use crate::inputs::{open_folder, read_site, snapshot};
+use crate::state::{Origin, Round, State};
+
+/// How often what is missing is tried again.
+const RESYNC: Duration = Duration::from_secs(5);
+/// How often the site file is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// How often a plan is made without a change: certificates expire.
+const REPLAN: Duration = Duration::from_secs(3600);
+/// How long changes must rest before they are written to disk.
+const SAVE_AFTER: Duration = Duration::from_secs(1);
+
+/// What flows.
+pub struct River {
+    node: NodeName,
+    site_path: PathBuf,
+    site: Arc<Site>,
+    site_findings: Vec<Finding>,
+    site_modified: Option<SystemTime>,
+    objects: watch::Receiver<Option<Arc<ObjectSet>>>,
+    origin: Origin,
+    current: Option<Arc<ObjectSet>>,
+    generation: Generation,
+    desired: Option<Arc<ProxyPlan>>,
+    findings: Vec<Finding>,
+    proxy: Proxy,
+    store: Option<Store>,
+    save_at: Option<Instant>,
+    state: State,
+}
+
+/// What a river is made from.
+pub struct Spring {
+    /// Which node this is.
+    pub node: NodeName,
+    /// The site file.
+    pub site_path: PathBuf,
+    /// What it says.
+    pub site: Site,
+    /// What is wrong with it.
+    pub site_findings: Vec<Finding>,
+    /// Where objects come from.
+    pub source: SourceArgument,
+    /// The data plane.
+    pub proxy: Proxy,
+    /// Where the last good state is kept.
+    pub store: Option<Store>,
+    /// What others see.
+    pub state: State,
+}
+
+impl River {
+    /// Starts to watch the source.
+    pub fn new(spring: Spring) -> Self {
+        let (found, objects) = watch::channel(None);
+        tokio::task::spawn_local(watch_source(spring.source, found));
+        Self {
+            node: spring.node,
+            site_modified: modified(&spring.site_path),
+            site_path: spring.site_path,
+            site: Arc::new(spring.site),
+            site_findings: spring.site_findings,
+            objects,
+            origin: Origin::Nothing,
+            current: None,
+            generation: Generation(0),
+            desired: None,
+            findings: Vec::new(),
+            proxy: spring.proxy,
+            store: spring.store,
+            save_at: None,
+            state: spring.state,
+        }
+    }
+
+    /// Flows until `stop`; returns the data plane, still serving.
+    pub async fn flow(mut self, stop: impl Future<Output = ()>, mut reload: watch::Receiver<u64>) -> Proxy {
+        let mut stop = std::pin::pin!(stop);
+        let mut look = ticks(LOOK);
+        let mut resync = ticks(RESYNC);
+        let mut replan = ticks(REPLAN);
+        replan.reset();
+        self.start_from_disk().await;
+        loop {
+            let save = self.save_at;
+            tokio::select! {
+                () = &mut stop => break,
+                Ok(()) = self.objects.changed() => {
+                    let found = self.objects.borrow_and_update().clone();
+                    self.take_objects(found).await;
+                }
+                Ok(()) = reload.changed() => self.reload_site().await,
+                _ = look.tick() => {
+                    if modified(&self.site_path) != self.site_modified {
+                        self.reload_site().await;
+                    }
+                }
+                _ = resync.tick() => self.converge().await,
+                _ = replan.tick() => self.round().await,
+                () = until(save) => self.save(),
+            }
+        }
+        if self.save_at.is_some() {
+            self.save();
+        }
+        self.proxy
+    }
+
+    /// A gate that starts while its source is away serves what it served last. The source usually answers at once; a
+    /// moment's patience avoids serving old routes for an instant.
+    async fn start_from_disk(&mut self) {
+        let first = tokio::time::timeout(Duration::from_secs(1), self.objects.wait_for(Option::is_some));
+        if first.await.is_ok_and(|found| found.is_ok()) {
+            self.objects.mark_changed();
+            return;
+        }
+        let Some(store) = &self.store else { return };
+        match store.load() {
+            Ok(Some(saved)) => {
+                tracing::warn!(
+                    objects = saved.objects.objects.len(),
+                    "the source is away: serving the last good state"
+                );
+                self.origin = Origin::Disk;
+                for problem in &saved.keys {
+                    tracing::warn!(digest = %problem.digest, fault = ?problem.fault, "a secret is missing from the last good state");
+                }
+                self.current = Some(saved.objects);
+                self.round().await;
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!(error = %Chain(&error), "the last good state cannot be used"),
+        }
+    }
+
+    async fn take_objects(&mut self, found: Option<Arc<ObjectSet>>) {
+        let Some(found) = found else { return };
+        if self.origin != Origin::Source {
+            tracing::info!(objects = found.objects.len(), "objects read");
+        }
+        self.origin = Origin::Source;
+        self.current = Some(found);
+        self.save_at = Some(Instant::now() + SAVE_AFTER);
+        self.round().await;
+    }
+
+    async fn reload_site(&mut self) {
+        self.site_modified = modified(&self.site_path);
+        let (site, mut findings) = match read_site(&self.site_path) {
+            Ok(read) => read,
+            Err(error) => {
+                let place = Place { file: Some(self.site_path.display().to_string().into()), ..Place::default() };
+                (None, vec![Finding::new(Code::Unreadable, place, format!("{error:#}"))])
+            }
+        };
+        match site {
+            Some(site) => {
+                tracing::info!("the site file was read again");
+                self.site = Arc::new(site);
+            }
+            None => {
+                let place = Place { file: Some(self.site_path.display().to_string().into()), ..Place::default() };
+                findings.push(Finding::new(
+                    Code::Stale,
+                    place,
+                    "the site file cannot be used; the last good one stays",
+                ));
+            }
+        }
+        self.site_findings = findings;
+        self.round().await;
+    }
+
+    /// A new snapshot and its plan.
+    async fn round(&mut self) {
+        let Some(objects) = self.current.clone() else { return };
+        self.generation = Generation(self.generation.0 + 1);
+        let snapshot = snapshot(self.generation, self.site.clone(), objects.clone());
+        let lowered = lower::snapshot(&snapshot);
+        let plan = plan::select(&snapshot, &lowered, &self.node);
+        self.findings = self.site_findings.clone();
+        self.findings.extend(objects.findings.iter().cloned());
+        self.findings.extend(check::objects::objects(&snapshot));
+        if self.origin == Origin::Disk {
+            let text = "the source is away: the last good state from disk is served";
+            self.findings.push(Finding::new(Code::Stale, Place::default(), text));
+        }
+        self.desired = Some(Arc::new(plan.proxy));
+        self.converge().await;
+    }
+
+    /// Makes the world as desired, if it is not.
+    async fn converge(&mut self) {
+        let (Some(desired), Some(objects)) = (self.desired.clone(), self.current.clone()) else { return };
+        let applied = async {
+            let observed = self.proxy.observe().await?;
+            let changes = Proxy::diff(&observed, &desired);
+            if !changes.is_empty() {
+                self.proxy.apply(&desired, &changes).await?;
+            }
+            let left = Proxy::diff(&self.proxy.observe().await?, &desired);
+            Ok::<_, dualgate_proxy::ProxyError>((changes, left))
+        };
+        match applied.await {
+            Ok((changes, left)) => {
+                let news = changes.iter().filter(|change| !left.contains(change));
+                news.for_each(|change| tracing::info!(generation = desired.generation.0, "{change}"));
+                let mut findings = self.findings.clone();
+                findings.extend(self.proxy.findings().iter().cloned());
+                log_findings(&findings, &self.state.findings());
+                self.state.applied(Round {
+                    generation: desired.generation,
+                    origin: self.origin,
+                    objects,
+                    plan: describe::proxy(&desired),
+                    findings,
+                    missing: left.iter().map(ToString::to_string).collect(),
+                    metrics: self.proxy.entry_point_metrics(),
+                });
+            }
+            Err(error) => {
+                tracing::error!(%error, "the plan could not be applied; what ran before goes on");
+                self.state.failed(Finding::new(Code::Stale, Place::default(), error.to_string()));
+            }
+        }
+    }
+
+    /// Writes the last good state. A full disk costs only that.
+    fn save(&mut self) {
+        self.save_at = None;
+        if let (Some(store), Some(objects)) = (&mut self.store, &self.current)
+            && let Err(error) = store.save(objects, self.generation)
+        {
+            tracing::warn!(error = %Chain(&error), "the last good state was not written");
+        }
+    }
+}
+
+/// An error with its causes.
+struct Chain<'a>(&'a dyn std::error::Error);
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+/// Says what is newly wrong, and only that.
+fn log_findings(findings: &[Finding], known: &[Finding]) {
+    for finding in findings.iter().filter(|finding| !known.contains(finding)) {
+        let (code, help) = (finding.code.id(), finding.help.as_str());
+        match finding.severity {
+            Severity::Error | Severity::Warning => tracing::warn!(code, help, "{}: {}", finding.at, finding.message),
+            Severity::Note => tracing::debug!(code, help, "{}: {}", finding.at, finding.message),
+        }
+    }
+}
+
+/// Hands on every set that the source yields; a source that is away is tried again.
+async fn watch_source(source: SourceArgument, found: watch::Sender<Option<Arc<ObjectSet>>>) {
+    let SourceArgument::Folder(directory) = source;
+    let mut complained = false;
+    loop {
+        match open_folder(&directory) {
+            Ok(mut folder) => loop {
+                match folder.next().await {
+                    Ok(set) => {
+                        complained = false;
+                        if found.send(Some(set)).is_err() {
+                            return;
+                        }
+                    }
+                    Err(error) => {
+                        tracing::warn!(error = %Chain(&error), "the source failed");
+                        break;
+                    }
+                }
+            },
+            Err(error) if !complained => {
+                complained = true;
+                tracing::warn!("{error:#}; it is tried again every second");
+            }
+            Err(_) => {}
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+fn ticks(period: Duration) -> tokio::time::Interval {
+    let mut interval = interval(period);
+    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    interval
+}
+
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn modified(path: &std::path::Path) -> Option<SystemTime> {
+    std::fs::metadata(path).ok()?.modified().ok()
+}

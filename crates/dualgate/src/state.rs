@@ -1,0 +1,247 @@
+//! What the running process knows of itself: written by the river, read by the admin listener.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use dualgate_core::model::finding::Finding;
+use dualgate_core::model::snapshot::Generation;
+use dualgate_core::model::{NodeName, ObjectSet};
+use dualgate_proxy::{EntryPointMetrics, ProxyView};
+use serde::Serialize;
+
+/// Shared between the river and the admin listener.
+#[derive(Clone)]
+pub struct State(Arc<Mutex<Inner>>);
+
+struct Inner {
+    node: NodeName,
+    site: String,
+    started: Instant,
+    phase: Phase,
+    origin: Origin,
+    generation: Generation,
+    applied: Generation,
+    findings: Vec<Finding>,
+    objects: Arc<ObjectSet>,
+    plan: BTreeSet<String>,
+    missing: Vec<String>,
+    snapshots: u64,
+    failures: u64,
+    view: ProxyView,
+    metrics: EntryPointMetrics,
+}
+
+/// Where a process is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// It has no plan yet.
+    Starting,
+    /// It serves.
+    Serving,
+    /// It lets connections end.
+    Draining,
+}
+
+/// Where the objects came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// From nowhere yet.
+    Nothing,
+    /// From the source.
+    Source,
+    /// From the last good state on disk: the source is away.
+    Disk,
+}
+
+/// What a round of the river came to.
+pub struct Round {
+    /// Which snapshot.
+    pub generation: Generation,
+    /// Where its objects came from.
+    pub origin: Origin,
+    /// The objects.
+    pub objects: Arc<ObjectSet>,
+    /// The plan, described.
+    pub plan: BTreeSet<String>,
+    /// All that is wrong.
+    pub findings: Vec<Finding>,
+    /// What of the plan could not be made so.
+    pub missing: Vec<String>,
+    /// The counters after this round.
+    pub metrics: EntryPointMetrics,
+}
+
+/// What `dualgate status` shows.
+#[derive(Clone, Debug, Serialize, serde::Deserialize)]
+pub struct Report {
+    /// The site.
+    pub site: String,
+    /// The node.
+    pub node: String,
+    /// `starting`, `serving` or `draining`.
+    pub phase: String,
+    /// `nothing`, `source` or `disk`.
+    pub objects_from: String,
+    /// Whether it serves all that it should.
+    pub ready: bool,
+    /// Why not.
+    pub not_ready: Vec<String>,
+    /// The snapshot that is served.
+    pub generation: u64,
+    /// Seconds since the start.
+    pub uptime_seconds: u64,
+    /// How many objects there are.
+    pub objects: usize,
+    /// Open connections.
+    pub connections: usize,
+    /// The plan, described.
+    pub plan: BTreeSet<String>,
+    /// What is wrong.
+    pub findings: Vec<serde_json::Value>,
+}
+
+impl State {
+    /// Of a process that begins.
+    pub fn new(site: String, node: NodeName, view: ProxyView, metrics: EntryPointMetrics) -> Self {
+        Self(Arc::new(Mutex::new(Inner {
+            node,
+            site,
+            started: Instant::now(),
+            phase: Phase::Starting,
+            origin: Origin::Nothing,
+            generation: Generation(0),
+            applied: Generation(0),
+            findings: Vec::new(),
+            objects: Arc::default(),
+            plan: BTreeSet::new(),
+            missing: Vec::new(),
+            snapshots: 0,
+            failures: 0,
+            view,
+            metrics,
+        })))
+    }
+
+    fn with<T>(&self, look: impl FnOnce(&mut Inner) -> T) -> T {
+        // Whoever panicked while holding it left a whole value behind: every change is one assignment.
+        look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A round was applied.
+    pub fn applied(&self, round: Round) {
+        self.with(|inner| {
+            inner.phase = if inner.phase == Phase::Draining { Phase::Draining } else { Phase::Serving };
+            inner.snapshots += u64::from(round.generation != inner.generation);
+            (inner.generation, inner.applied) = (round.generation, round.generation);
+            inner.origin = round.origin;
+            inner.objects = round.objects;
+            inner.plan = round.plan;
+            inner.findings = round.findings;
+            inner.missing = round.missing;
+            inner.metrics = round.metrics;
+        });
+    }
+
+    /// A round failed: what ran before goes on.
+    pub fn failed(&self, finding: Finding) {
+        self.with(|inner| {
+            inner.failures += 1;
+            inner.findings.retain(|known| known.message != finding.message);
+            inner.findings.push(finding);
+        });
+    }
+
+    /// Connections are being let go.
+    pub fn draining(&self) {
+        self.with(|inner| inner.phase = Phase::Draining);
+    }
+
+    /// Why it is not ready; empty when it is.
+    pub fn not_ready(&self) -> Vec<String> {
+        self.with(|inner| match inner.phase {
+            Phase::Starting => vec!["no plan has been applied yet".to_owned()],
+            Phase::Draining => vec!["draining".to_owned()],
+            Phase::Serving => inner.missing.clone(),
+        })
+    }
+
+    /// What `dualgate status` shows.
+    pub fn report(&self) -> Report {
+        let not_ready = self.not_ready();
+        self.with(|inner| Report {
+            site: inner.site.clone(),
+            node: inner.node.to_string(),
+            phase: word(&inner.phase),
+            objects_from: word(&inner.origin),
+            ready: not_ready.is_empty(),
+            not_ready,
+            generation: inner.applied.0,
+            uptime_seconds: inner.started.elapsed().as_secs(),
+            objects: inner.objects.objects.len(),
+            connections: inner.view.open_connections(),
+            plan: inner.plan.clone(),
+            findings: inner.findings.iter().filter_map(|finding| serde_json::to_value(finding).ok()).collect(),
+        })
+    }
+
+    /// The objects as a dump that holds no secret.
+    pub fn dump(&self) -> serde_json::Value {
+        let objects = self.with(|inner| inner.objects.clone());
+        serde_json::json!({
+            "apiVersion": "v1",
+            "kind": "List",
+            "items": objects.objects.iter().map(|object| (*object.dump).clone()).collect::<Vec<_>>(),
+        })
+    }
+
+    /// All counters in Prometheus' text form.
+    pub fn metrics(&self) -> String {
+        use std::fmt::Write as _;
+        let mut out = String::with_capacity(16 * 1024);
+        let (view, metrics) = self.with(|inner| (inner.view.clone(), inner.metrics.clone()));
+        metrics.write(&mut out);
+        view.write_metrics(&mut out);
+        self.with(|inner| {
+            let mut gauge = |name: &str, help: &str, value: u64| {
+                let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
+            };
+            gauge("dualgate_snapshot_generation", "The snapshot that is served.", inner.applied.0);
+            gauge("dualgate_snapshot_objects", "Objects of the snapshot.", inner.objects.objects.len() as u64);
+            gauge(
+                "dualgate_snapshot_stale",
+                "1 while the state on disk is served.",
+                u64::from(inner.origin == Origin::Disk),
+            );
+            gauge("dualgate_uptime_seconds", "Since the start.", inner.started.elapsed().as_secs());
+            let _ = writeln!(
+                out,
+                "# HELP dualgate_apply_failures_total Plans that could not be applied.\n\
+                 # TYPE dualgate_apply_failures_total counter\ndualgate_apply_failures_total {}",
+                inner.failures
+            );
+            let _ = writeln!(out, "# HELP dualgate_findings Findings by code.\n# TYPE dualgate_findings gauge");
+            let mut codes = std::collections::BTreeMap::new();
+            inner.findings.iter().for_each(|finding| *codes.entry(finding.code).or_insert(0u64) += 1);
+            for (code, count) in codes {
+                let _ = writeln!(out, "dualgate_findings{{code=\"{code}\",severity=\"{}\"}} {count}", code.severity());
+            }
+        });
+        out
+    }
+
+    /// What is wrong at the moment.
+    pub fn findings(&self) -> Vec<Finding> {
+        self.with(|inner| inner.findings.clone())
+    }
+}
+
+fn word(value: &impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        Ok(other) => other.to_string(),
+        Err(_) => String::new(),
+    }
+}
