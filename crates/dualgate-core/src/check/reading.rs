@@ -16,9 +16,6 @@ use super::objects::Ingresses;
 /// How many examples a finding gives.
 const EXAMPLES: usize = 3;
 
-/// How many routes of one Ingress are asked about; every route of a host costs a step of Traefik's table.
-const ROUTES_ASKED: usize = 500;
-
 pub(super) fn differences(snapshot: &Snapshot, lowered: &Lowered, ingresses: &Ingresses<'_>) -> Vec<Finding> {
     let specification = World::read(snapshot, Reading::Specification);
     let traefik = World::read(snapshot, Reading::Traefik);
@@ -31,7 +28,7 @@ pub(super) fn differences(snapshot: &Snapshot, lowered: &Lowered, ingresses: &In
             Reading::Specification => (&specification, &traefik),
             Reading::Traefik => (&traefik, &specification),
         };
-        let asked = routes.get(&ingress.key.name)?.iter().take(ROUTES_ASKED);
+        let asked = routes.get(&ingress.key.name)?.iter();
         let mut examples: Vec<String> = asked.flat_map(|route| compare(route, here, there, ingress.reading)).collect();
         examples.sort();
         examples.dedup();
@@ -104,4 +101,43 @@ fn requests(path: &PathPattern) -> Vec<String> {
     let more = [format!("{bare}/"), format!("{bare}/x"), format!("{path}x")];
     let bare = (!bare.is_empty()).then(|| bare.to_owned());
     bare.into_iter().chain(more).filter(|path| path.starts_with('/')).collect()
+}
+
+#[cfg(test)]
+mod tests {
+
+    use crate::case::{Case, Families};
+
+    #[test]
+    fn a_difference_is_told_by_requests_that_end_differently() {
+        let text = "\
+== site
+ingressClasses: [{controller: dualgate.dev/ingress-controller}, {name: traefik, compat: traefik}]
+== services
+web 80
+== objects
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: here, namespace: default}
+spec:
+  rules: [{host: a.example.org, http: {paths: [{path: /api, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}]}}]
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: there, namespace: default}
+spec:
+  ingressClassName: traefik
+  rules: [{host: b.example.org, http: {paths: [{path: /api/, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}]}}]
+";
+        let snapshot = Case::parse("test", text).unwrap().snapshot(Families::Both).unwrap();
+        let messages: Vec<String> =
+            crate::check::objects::objects(&snapshot).into_iter().map(|finding| finding.message).collect();
+        assert_eq!(
+            messages,
+            [
+                "Traefik would route it differently: `a.example.org/apix` goes to 404, with Traefik to default/web:80",
+                "by the specification it would be routed differently: `b.example.org/api` goes to 404, by the specification to default/web:80",
+            ]
+        );
+    }
 }

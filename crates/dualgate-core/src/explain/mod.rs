@@ -44,6 +44,9 @@ pub struct Explanation {
     /// The route that serves it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub route: Option<RouteView>,
+    /// Why its Ingress is ours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
     /// The routes that do not, and why.
     pub lost: Vec<LostView>,
     /// How many more there are that came no closer.
@@ -167,6 +170,7 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Explanation {
         entry_point: None,
         certificate: None,
         route: None,
+        class: None,
         lost: Vec::new(),
         lost_more: 0,
         backend: None,
@@ -196,6 +200,8 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Explanation {
         Some(winner) => {
             let route = table.route(winner.route);
             explanation.route = Some(people.route(winner.route));
+            let ours = lowered.ingresses.iter().find(|ingress| ingress.key.name == route.origin.ingress);
+            explanation.class = ours.map(|ingress| ingress.membership.to_string());
             (explanation.outcome, explanation.because, explanation.backend) = end(route, &lowered);
         }
     }

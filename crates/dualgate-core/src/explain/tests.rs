@@ -71,6 +71,7 @@ certificate  default: no usable tls section names `web.example.org`: the default
 host         web.example.org
 path         Prefix /api
 Ingress      default/web spec.rules[0].http.paths[1] (apps.yaml:23)
+class        no class named, and no IngressClass exists
 backend      default/api:80 over http, with the client's Host
   server     api-1: 10.42.0.3:80, [fd01::3]:80
 not chosen

@@ -21,6 +21,9 @@ impl fmt::Display for Explanation {
             writeln!(f, "path         {}", route.path)?;
             writeln!(f, "Ingress      {}", whose(route))?;
         }
+        if let Some(class) = &self.class {
+            writeln!(f, "class        {class}")?;
+        }
         if let Some(backend) = &self.backend {
             let host = if backend.pass_host { "the client's Host" } else { "its own Host" };
             writeln!(f, "backend      {} over {}, with {host}", backend.service, backend.scheme)?;

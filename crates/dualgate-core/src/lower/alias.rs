@@ -39,9 +39,8 @@ fn home(alias: &Alias, pattern: &HostPattern, written: &[&HostPattern]) -> Optio
         (Alias::Name { of, home }, HostPattern::Exact(host)) => (host == of).then(|| HostPattern::Exact(home.clone())),
         // A wildcard covers the name unless the Ingress has the name itself.
         (Alias::Name { of, home }, HostPattern::Wildcard(_)) => {
-            let itself = |other: &&&HostPattern| matches!(other, HostPattern::Exact(host) if host == of);
-            (pattern.matches(of.as_str()) && !written.iter().any(|other| itself(&other)))
-                .then(|| HostPattern::Exact(home.clone()))
+            let itself = HostPattern::Exact(of.clone());
+            (pattern.matches(of.as_str()) && !written.contains(&&itself)).then(|| HostPattern::Exact(home.clone()))
         }
         (Alias::Domain { of, home }, HostPattern::Exact(host)) => below(host, of, home).map(HostPattern::Exact),
         (Alias::Domain { of, home }, HostPattern::Wildcard(suffix)) => {

@@ -5,7 +5,7 @@
 
 use std::str::FromStr;
 
-use crate::model::{Code, EntryPointName, Finding, GateName, Object, Place};
+use crate::model::{Code, EntryPointName, Finding, GateName, Object, Place, Severity};
 use crate::plan::proxy::Scheme;
 
 /// The gates at which an Ingress is served: `internal`, `external` or `internal,external`.
@@ -76,6 +76,7 @@ impl OfIngress {
                     "router.priority" => read.priority = reader.parse::<i64>().filter(|priority| *priority != 0),
                     "router.pathmatcher" => read.path_matcher = reader.parse(),
                     "router.tls" => tls = reader.bool(),
+                    "router.middlewares" => reader.without_middlewares(),
                     word => {
                         if word.starts_with("router.tls.") {
                             tls_option = Some(key.clone());
@@ -162,6 +163,14 @@ impl Reader<'_, '_> {
     fn ignored(&mut self) {
         let message = format!("dualgate does not act on `{}`", self.key);
         self.findings.push(Finding::new(Code::AnnotationIgnored, self.place(), message).help(IGNORED_HELP));
+    }
+
+    /// Worse than ignored: what guards the application may be missing.
+    fn without_middlewares(&mut self) {
+        let message = format!("no middleware runs: dualgate does not act on `{}`", self.key);
+        let finding = Finding::new(Code::AnnotationIgnored, self.place(), message);
+        let help = "an application that relies on one for authentication is open; keep it at home with `dualgate.dev/gates: internal`";
+        self.findings.push(Finding { severity: Severity::Error, ..finding.help(help) });
     }
 
     fn unknown(&mut self, known: &[&str]) {

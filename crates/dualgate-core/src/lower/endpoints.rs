@@ -13,15 +13,20 @@
 //!
 //! Ready endpoints are used; if there are none, those that still serve while they terminate, as kube-proxy
 //! does. The ClusterIP is never used: it would hide the pods from the balancer.
+//!
+//! Whoever may write a Service decides here where a gate connects to. So no server is dualgate's own admin
+//! listener, nor an address that means "this host" or nobody in particular. (Names are resolved later, where
+//! they are used.)
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use crate::model::address::Family;
 use crate::model::object::{
     AddressType, Endpoint, EndpointSlice, PortRef, Protocol, Service, ServicePort, ServiceType,
 };
+use crate::model::site::Admin;
 use crate::model::{Code, Dual, Finding, Object};
 use crate::plan::proxy::{Server, ServerAddress};
 
@@ -35,30 +40,61 @@ pub(super) struct Endpoints<'a> {
     pub slices: &'a [(&'a Object, &'a EndpointSlice)],
     /// `dualgate.dev/endpoints`.
     pub annotation: Option<&'a str>,
+    /// What no server may be.
+    pub admin: &'a Admin,
 }
 
-/// The servers, in the order of their identities.
+/// The servers, in the order of their identities; those of the annotation as written.
 pub(super) fn servers(of: &Endpoints<'_>, findings: &mut Vec<Finding>) -> Vec<Server> {
+    let mut servers = candidates(of, findings);
+    let before = servers.len();
+    servers.retain(|server| match refusal(&server.at, of.admin) {
+        None => true,
+        Some(why) => {
+            let message = format!("`{}` is left out: {why}", server.id);
+            findings.push(Finding::new(Code::ServiceEndpoints, of.object.place(""), message));
+            false
+        }
+    });
+    if before == 0 {
+        findings.push(nobody(of));
+    }
+    servers
+}
+
+fn candidates(of: &Endpoints<'_>, findings: &mut Vec<Finding>) -> Vec<Server> {
     if let Some(text) = of.annotation {
         match written_servers(text, of.port) {
             Ok(servers) => return servers,
             Err(why) => {
+                let help = "servers are separated by `,`, the addresses of one server joined by `+`: `10.0.0.5:3000+[fd00::5]:3000`";
                 let place = annotation::place(of.object, ENDPOINTS);
-                findings.push(
-                    Finding::new(Code::AnnotationInvalid, place, why)
-                        .help("servers are separated by `,`, the addresses of one server joined by `+`: `10.0.0.5:3000+[fd00::5]:3000`"),
-                );
+                findings.push(Finding::new(Code::AnnotationInvalid, place, why).help(help));
             }
         }
     }
     if of.service.kind == ServiceType::ExternalName {
         return of.service.external_name.iter().map(|name| named_server(name, of.port.port)).collect();
     }
-    let found = from_slices(of, findings);
-    if found.is_empty() {
-        findings.push(nobody(of));
-    }
-    found
+    from_slices(of, findings)
+}
+
+/// Why nothing may be forwarded there.
+fn refusal(at: &ServerAddress, admin: &Admin) -> Option<&'static str> {
+    let ServerAddress::Sockets(sockets) = at else { return None };
+    sockets.iter().find_map(|socket| {
+        let ip = socket.ip().to_canonical();
+        let is_admin = |listen: &SocketAddr| {
+            listen.port() == socket.port() && (listen.ip().is_unspecified() || listen.ip().to_canonical() == ip)
+        };
+        if ip.is_unspecified() || ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) {
+            Some("it is no address of a server")
+        } else if admin.listen.iter().any(is_admin) {
+            Some("it is the admin listener of dualgate")
+        } else {
+            None
+        }
+    })
 }
 
 fn nobody(of: &Endpoints<'_>) -> Finding {

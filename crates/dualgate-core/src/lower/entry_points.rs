@@ -44,19 +44,19 @@ impl EntryPoints {
         self.pairs.iter().filter(move |pair| set.contains(pair.index))
     }
 
-    /// The pairs for which `predicate` holds.
-    pub fn where_(&self, predicate: impl Fn(&EntryPointRef) -> bool) -> EntryPointSet {
+    /// The set of those for which `predicate` holds.
+    pub fn those(&self, predicate: impl Fn(&EntryPointRef) -> bool) -> EntryPointSet {
         self.pairs.iter().filter(|pair| predicate(pair)).map(|pair| pair.index).collect()
     }
 
     /// The pairs of a gate.
     pub fn of_gate(&self, gate: GateName) -> EntryPointSet {
-        self.where_(|pair| pair.gate == gate)
+        self.those(|pair| pair.gate == gate)
     }
 
     /// The pairs that speak TLS.
     pub fn https(&self) -> EntryPointSet {
-        self.where_(|pair| match pair.point.protocol {
+        self.those(|pair| match pair.point.protocol {
             EntryProtocol::Https => true,
             EntryProtocol::Http => false,
         })

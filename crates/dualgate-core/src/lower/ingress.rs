@@ -1,5 +1,7 @@
 //! The routes of one Ingress.
 
+use std::ops::RangeInclusive;
+
 use crate::model::object::{Ingress, IngressBackend, IngressPath, PathType, PortRef};
 use crate::model::site::Reading;
 use crate::model::{Code, Finding, HostPattern, Object};
@@ -9,6 +11,9 @@ use super::annotation::{OfIngress, PathMatcher};
 use super::placement::Placement;
 use super::rule_path;
 use super::service::Backends;
+
+/// The numbers of rules and paths; what is beyond them, no Kubernetes object could hold.
+const NUMBERS: RangeInclusive<u16> = 0..=u16::MAX;
 
 /// One Ingress with what was found out about it.
 pub(super) struct Part<'a> {
@@ -23,9 +28,9 @@ impl Part<'_> {
     /// Its routes, in the order of its rules, the default backend last.
     pub fn routes(&mut self, backends: &mut Backends<'_>, findings: &mut Vec<Finding>) -> Vec<Route> {
         let mut routes = Vec::new();
-        for (number, rule) in (0..).zip(&self.ingress.rules) {
+        for (number, rule) in NUMBERS.zip(&self.ingress.rules) {
             match &rule.paths {
-                Some(paths) => routes.extend((0..).zip(paths).filter_map(|(path_number, path)| {
+                Some(paths) => routes.extend(NUMBERS.zip(paths).filter_map(|(path_number, path)| {
                     let part = RoutePart::Path { rule: number, path: path_number };
                     let pattern = self.pattern(path, part, findings)?;
                     Some(self.route(rule.host.clone(), pattern, part, &path.backend, backends, findings))
@@ -76,7 +81,7 @@ impl Part<'_> {
         backends: &mut Backends<'_>,
         findings: &mut Vec<Finding>,
     ) -> Route {
-        let field = match part {
+        let field = || match part {
             RoutePart::Path { .. } => format!("{part}.backend"),
             RoutePart::Rule { .. } | RoutePart::DefaultBackend => "spec.defaultBackend".to_owned(),
         };
@@ -85,7 +90,7 @@ impl Part<'_> {
                 let action = backends.resolve(self.object, &field, name, port, findings);
                 (name.clone(), Some(port.clone()), action)
             }
-            IngressBackend::Resource { what } => (what.clone(), None, self.refuse_resource(&field, what, findings)),
+            IngressBackend::Resource { what } => (what.clone(), None, self.refuse_resource(&field(), what, findings)),
         };
         Route {
             host,

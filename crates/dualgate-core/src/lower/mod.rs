@@ -71,7 +71,7 @@ pub fn snapshot(snapshot: &Snapshot) -> Lowered {
 pub fn lower(site: &Site, objects: &ObjectSet, facts: Facts) -> Lowered {
     let world = world::World::new(objects);
     let entry_points = EntryPoints::of(site);
-    let mut backends = service::Backends::new(&world);
+    let mut backends = service::Backends::new(site, &world);
     let mut certificates = tls::Certificates::new(&world, facts);
     let mut lowered = Lowered::default();
     for &(object, ingress) in &world.ingresses {
@@ -87,8 +87,8 @@ pub fn lower(site: &Site, objects: &ObjectSet, facts: Facts) -> Lowered {
         let placement = placement::place(site, &entry_points, object, &annotations, &mut lowered.findings);
         let mut part = ingress::Part { object, ingress, reading, annotations: &annotations, placement: &placement };
         let routes = part.routes(&mut backends, &mut lowered.findings);
-        lowered.routes.extend(alias::routes(site, &entry_points, &routes));
-        lowered.routes.extend(routes);
+        let under_home_names = alias::routes(site, &entry_points, &routes);
+        lowered.routes.extend(routes.into_iter().chain(under_home_names));
         let tls_points = placement.entry_points.and(entry_points.https());
         certificates.claim(object, ingress, tls_points, &mut lowered.findings);
         lowered.ingresses.push(LoweredIngress { key: object.key.clone(), membership, reading, placement });
@@ -98,4 +98,79 @@ pub fn lower(site: &Site, objects: &ObjectSet, facts: Facts) -> Lowered {
     lowered.certificates = certificates.finish(&mut lowered.findings);
     lowered.entry_points = entry_points;
     lowered
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use crate::case::{Case, Families};
+    use crate::route::Action;
+
+    /// Words that annotations are made of, and whatever else.
+    fn text() -> impl Strategy<Value = String> {
+        let word = prop_oneof![
+            Just("web".to_owned()),
+            Just("websecure".to_owned()),
+            Just("internal".to_owned()),
+            Just("true".to_owned()),
+            Just("10.0.0.1:80".to_owned()),
+            Just("[::1]:80".to_owned()),
+            Just("PathRegexp".to_owned()),
+            "[0-9]{1,20}",
+            ".{0,8}",
+        ];
+        prop::collection::vec(word, 0..4).prop_flat_map(|words| {
+            prop::sample::select(vec![",", "+", " ", ""]).prop_map(move |separator| words.join(separator))
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn whatever_annotations_say_every_route_has_a_backend_or_says_why_not(
+            of_ingress in prop::collection::vec((prop::sample::select(vec![
+                "dualgate.dev/gates",
+                "traefik.ingress.kubernetes.io/router.entrypoints",
+                "traefik.ingress.kubernetes.io/router.priority",
+                "traefik.ingress.kubernetes.io/router.pathmatcher",
+                "traefik.ingress.kubernetes.io/router.tls",
+                "traefik.ingress.kubernetes.io/router.tls.options",
+            ]), text()), 0..6),
+            of_service in prop::collection::vec((prop::sample::select(vec![
+                "dualgate.dev/endpoints",
+                "traefik.ingress.kubernetes.io/service.serversscheme",
+                "traefik.ingress.kubernetes.io/service.passhostheader",
+            ]), text()), 0..3),
+            path in "/.{0,8}",
+        ) {
+            let annotations = |pairs: Vec<(&str, String)>| pairs.into_iter().map(|(k, v)| (k.to_owned(), json!(v))).collect::<serde_json::Map<_, _>>();
+            let service = json!({
+                "apiVersion": "v1", "kind": "Service",
+                "metadata": {"name": "web", "namespace": "default", "annotations": annotations(of_service)},
+                "spec": {"ports": [{"port": 80}]},
+            });
+            let backend = json!({"service": {"name": "web", "port": {"number": 80}}});
+            let ingress = json!({
+                "apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
+                "metadata": {"name": "web", "namespace": "default", "annotations": annotations(of_ingress)},
+                "spec": {"defaultBackend": backend, "rules": [{"host": "a.example.org", "http": {"paths": [
+                    {"path": path, "pathType": "ImplementationSpecific", "backend": backend},
+                ]}}]},
+            });
+            let case = Case::parse("test", &format!("== objects\n{service}\n---\n{ingress}\n")).unwrap();
+            let lowered = super::snapshot(&case.snapshot(Families::Both).unwrap());
+            prop_assert!(!lowered.routes.is_empty(), "{:?}", lowered.findings);
+            for route in &lowered.routes {
+                match &route.action {
+                    Action::Forward(backend) => prop_assert!((backend.0 as usize) < lowered.backends.len()),
+                    Action::Unavailable(why) => prop_assert!(!why.is_empty()),
+                }
+                let nowhere = lowered.findings.iter().any(|f| f.code == crate::model::Code::IngressUnknownEntryPoint);
+                prop_assert!(!route.entry_points.is_empty() || nowhere);
+            }
+        }
+    }
 }

@@ -62,12 +62,12 @@ pub(super) fn place(
             findings.push(Finding::new(Code::IngressUnknownEntryPoint, annotation::place(object, GATES), message));
         }
     }
-    let in_gates = entry_points.where_(|pair| gates.contains(&pair.gate));
+    let in_gates = entry_points.those(|pair| gates.contains(&pair.gate));
     let selected = match &annotations.entry_points {
         None => in_gates,
         Some((key, names)) => {
             unknown_names(entry_points, object, key, names, findings);
-            in_gates.and(entry_points.where_(|pair| names.contains(&pair.name)))
+            in_gates.and(entry_points.those(|pair| names.contains(&pair.name)))
         }
     };
     let over_tls = over_tls(entry_points, selected, object, annotations, findings);

@@ -42,7 +42,18 @@ fn push(out: &mut String, byte: u8, plain: bool) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::canonical;
+
+    proptest! {
+        #[test]
+        fn a_canonical_path_stays_as_it_is(path in any::<String>()) {
+            let once = canonical(&path);
+            prop_assert!(once.bytes().all(|byte| byte.is_ascii_graphic()));
+            prop_assert_eq!(canonical(&once), once);
+        }
+    }
 
     #[test]
     fn a_rule_may_be_written_encoded_or_not() {

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::model::object::{PortRef, Protocol, Service, ServicePort, ServiceType};
-use crate::model::{Code, Finding, Object};
+use crate::model::{Code, Finding, Object, Site};
 use crate::plan::proxy::{Backend, BackendId, Scheme};
 use crate::route::{Action, BackendIndex};
 
@@ -17,6 +17,7 @@ use super::world::World;
 
 /// The backends, as routes ask for them.
 pub(super) struct Backends<'a> {
+    site: &'a Site,
     world: &'a World<'a>,
     list: Vec<Arc<Backend>>,
     known: BTreeMap<BackendId, BackendIndex>,
@@ -25,8 +26,9 @@ pub(super) struct Backends<'a> {
 }
 
 impl<'a> Backends<'a> {
-    pub fn new(world: &'a World<'a>) -> Self {
-        Self { world, list: Vec::new(), known: BTreeMap::new(), annotations: BTreeMap::new(), findings: Vec::new() }
+    pub fn new(site: &'a Site, world: &'a World<'a>) -> Self {
+        let (list, findings) = (Vec::new(), Vec::new());
+        Self { site, world, list, known: BTreeMap::new(), annotations: BTreeMap::new(), findings }
     }
 
     /// The backends, and `findings` with theirs.
@@ -35,11 +37,11 @@ impl<'a> Backends<'a> {
         (self.list, findings)
     }
 
-    /// What happens to requests for port `port` of Service `name`, as the field `field` of an Ingress says.
+    /// What happens to requests for port `port` of Service `name`, as a field of an Ingress says.
     pub fn resolve(
         &mut self,
         ingress: &Object,
-        field: &str,
+        field: &dyn Fn() -> String,
         name: &str,
         port: &PortRef,
         findings: &mut Vec<Finding>,
@@ -47,7 +49,7 @@ impl<'a> Backends<'a> {
         let namespace = &*ingress.key.name.namespace;
         let Some((object, service)) = self.world.service(namespace, name) else {
             let why = format!("there is no Service `{name}` in namespace `{namespace}`");
-            let place = ingress.place(format!("{field}.service.name"));
+            let place = ingress.place(format!("{}.service.name", field()));
             let finding = Finding::new(Code::IngressUnknownService, place, format!("{why}; requests get 503"));
             findings.push(finding.help(known("Services there", self.world.services_of(namespace))));
             return Action::Unavailable(why);
@@ -58,7 +60,7 @@ impl<'a> Backends<'a> {
                 PortRef::Number(_) => "number",
                 PortRef::Name(_) => "name",
             };
-            let place = ingress.place(format!("{field}.service.port.{which}"));
+            let place = ingress.place(format!("{}.service.port.{which}", field()));
             let finding = Finding::new(Code::IngressUnknownPort, place, format!("{why}; requests get 503"));
             findings.push(finding.help(known("its ports", service.ports.iter().map(describe))));
             return Action::Unavailable(why);
@@ -84,7 +86,8 @@ impl<'a> Backends<'a> {
     ) -> Backend {
         let annotations = self.annotations(object);
         let slices = self.world.slices(&object.key.name.namespace, &object.key.name.name);
-        let endpoints = Endpoints { object, service, port, slices, annotation: annotations.endpoints.as_deref() };
+        let (annotation, admin) = (annotations.endpoints.as_deref(), &self.site.admin);
+        let endpoints = Endpoints { object, service, port, slices, annotation, admin };
         let servers = endpoints::servers(&endpoints, &mut self.findings);
         Backend {
             id,

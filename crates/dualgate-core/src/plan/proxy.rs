@@ -152,7 +152,7 @@ pub fn select(snapshot: &Snapshot, lowered: &Lowered, node: &NodeName) -> ProxyP
             plan.listeners.extend(listeners(*name, gate, node, &lowered.entry_points));
         }
     }
-    let here = lowered.entry_points.where_(|pair| node.has(Role::of_gate(pair.gate)));
+    let here = lowered.entry_points.those(|pair| node.has(Role::of_gate(pair.gate)));
     let (routes, backends) = narrow_routes(lowered, here);
     plan.table = Arc::new(Table::new(routes));
     plan.backends = backends;

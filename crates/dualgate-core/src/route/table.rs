@@ -2,9 +2,9 @@
 //!
 //! A look-up asks at most three hosts: the precise one, the wildcard above it, and "any host". When no path of
 //! a more specific host matches, the next is asked. Each host keeps its exact paths and its prefixes under
-//! a hash, and prefixes are looked up once per path element, the longest first. What cannot be hashed is
-//! in a short ordered list of its host: regular expressions, prefixes by character that end inside an
-//! element, routes with a priority, and everything that is read as Traefik reads it.
+//! a hash, and prefixes are looked up once per path element, the longest first; prefixes by character once per
+//! length that any of them has. What cannot be hashed is in a short ordered list of its host: regular
+//! expressions and, by the specification, routes with a priority.
 
 #[expect(clippy::disallowed_types, reason = "only asked, never iterated but to sort each list for itself")]
 use std::collections::HashMap;
@@ -81,11 +81,7 @@ impl Table {
         let hosts = search.hosts(host);
         let specified = hosts.iter().flatten().find_map(|host| search.specified(host));
         let traefik = if self.has_traefik { search.traefik(&hosts) } else { None };
-        let found = match (specified, traefik) {
-            (Some(a), Some(b)) if compare(self.route(b), self.route(a)).is_lt() => Some(b),
-            (a, b) => a.or(b),
-        };
-        (found, search.steps)
+        (search.better(specified, traefik), search.steps)
     }
 
     /// For people: every route that matches the request, the winner first, then those that nearly match: on the
@@ -156,35 +152,49 @@ struct HostRoutes {
     prefix: Map<Vec<RouteIndex>>,
     /// The length of the longest key of `prefix`: bounds the look-ups of a long path.
     longest_prefix: usize,
+    /// Prefixes by character that end inside an element.
+    characters: Characters,
     /// What cannot be hashed.
     irregular: Vec<RouteIndex>,
     /// What no other route of the host matched.
     rest: Vec<RouteIndex>,
     /// What is read as Traefik reads it, in Traefik's order.
-    traefik: Vec<RouteIndex>,
+    traefik: Option<Box<TraefikRoutes>>,
+}
+
+/// The routes of one host that are read as Traefik reads them. Any of the lists may hold the winner.
+#[derive(Clone, Debug, Default)]
+struct TraefikRoutes {
+    exact: Map<Vec<RouteIndex>>,
+    characters: Characters,
+    regex: Vec<RouteIndex>,
+    rest: Vec<RouteIndex>,
+}
+
+/// Prefixes by character.
+#[derive(Clone, Debug, Default)]
+struct Characters {
+    lists: Map<Vec<RouteIndex>>,
+    /// The lengths of the keys, the longest first, each once.
+    lengths: Vec<usize>,
 }
 
 impl HostRoutes {
     fn add(&mut self, index: RouteIndex, route: &Route) {
         if route.reading == Reading::Traefik {
-            return self.traefik.push(index);
+            return self.traefik.get_or_insert_default().add(index, route);
         }
-        let has_priority = route.priority.unwrap_or(0) != 0;
         match &route.path {
             PathPattern::Rest => self.rest.push(index),
-            PathPattern::Exact(path) if !has_priority => {
-                self.exact.entry(path.as_str().into()).or_default().push(index);
-            }
-            PathPattern::Prefix { written } if !has_priority => {
-                self.add_prefix(written.strip_suffix('/').unwrap_or(written), index);
-            }
-            // Up to its slash it can only end where an element ends.
-            PathPattern::Characters(path) if !has_priority && path.ends_with('/') => {
-                self.add_prefix(&path[..path.len() - 1], index);
-            }
-            PathPattern::Exact(_) | PathPattern::Prefix { .. } | PathPattern::Characters(_) | PathPattern::Regex(_) => {
-                self.irregular.push(index)
-            }
+            _ if route.priority.unwrap_or(0) != 0 => self.irregular.push(index),
+            PathPattern::Exact(path) => self.exact.entry(path.as_str().into()).or_default().push(index),
+            PathPattern::Prefix { written } => self.add_prefix(written.strip_suffix('/').unwrap_or(written), index),
+            PathPattern::Characters(path) => match path.strip_suffix('/') {
+                // Up to its slash it can only end where an element ends.
+                Some(bare) => self.add_prefix(bare, index),
+                None => self.characters.add(path, index),
+            },
+            PathPattern::Regex(_) => self.irregular.push(index),
         }
     }
 
@@ -194,12 +204,43 @@ impl HostRoutes {
     }
 
     fn sort(&mut self, routes: &[Route]) {
-        let lists = self.exact.values_mut().chain(self.prefix.values_mut());
-        for list in lists.chain([&mut self.irregular, &mut self.rest, &mut self.traefik]) {
-            list.sort_by(|a, b| compare(&routes[a.0 as usize], &routes[b.0 as usize]));
-            list.shrink_to_fit();
+        let hashed = self.exact.values_mut().chain(self.prefix.values_mut()).chain(self.characters.sorted());
+        hashed.chain([&mut self.irregular, &mut self.rest]).for_each(|list| sort(list, routes));
+        if let Some(traefik) = &mut self.traefik {
+            let hashed = traefik.exact.values_mut().chain(traefik.characters.sorted());
+            hashed.chain([&mut traefik.regex, &mut traefik.rest]).for_each(|list| sort(list, routes));
         }
     }
+}
+
+impl TraefikRoutes {
+    fn add(&mut self, index: RouteIndex, route: &Route) {
+        match &route.path {
+            PathPattern::Exact(path) => self.exact.entry(path.as_str().into()).or_default().push(index),
+            PathPattern::Characters(path) => self.characters.add(path, index),
+            // The lowering makes none; they match as the specification says, in Traefik's order.
+            PathPattern::Prefix { .. } | PathPattern::Regex(_) => self.regex.push(index),
+            PathPattern::Rest => self.rest.push(index),
+        }
+    }
+}
+
+impl Characters {
+    fn add(&mut self, key: &str, index: RouteIndex) {
+        if let Err(place) = self.lengths.binary_search_by(|length| key.len().cmp(length)) {
+            self.lengths.insert(place, key.len());
+        }
+        self.lists.entry(key.into()).or_default().push(index);
+    }
+
+    fn sorted(&mut self) -> impl Iterator<Item = &mut Vec<RouteIndex>> {
+        self.lists.values_mut()
+    }
+}
+
+fn sort(list: &mut Vec<RouteIndex>, routes: &[Route]) {
+    list.sort_by(|a, b| compare(&routes[a.0 as usize], &routes[b.0 as usize]));
+    list.shrink_to_fit();
 }
 
 /// One look-up.
@@ -220,13 +261,32 @@ impl<'t> Search<'t> {
 
     /// The winner of a host by the specification.
     fn specified(&mut self, host: &'t HostRoutes) -> Option<RouteIndex> {
-        let regular = self.exact(host).or_else(|| self.prefix(host));
-        self.irregular(host, regular).or(regular).or_else(|| self.first(&host.rest))
+        let hashed = self.exact(&host.exact).or_else(|| {
+            let (prefix, characters) = (self.prefix(host), self.longest_characters(&host.characters));
+            self.better(prefix, characters)
+        });
+        self.irregular(host, hashed).or(hashed).or_else(|| self.first(&host.rest))
     }
 
-    fn exact(&mut self, host: &'t HostRoutes) -> Option<RouteIndex> {
+    fn exact(&mut self, exact: &'t Map<Vec<RouteIndex>>) -> Option<RouteIndex> {
         self.steps += 1;
-        host.exact.get(self.path).and_then(|list| self.first(list))
+        exact.get(self.path).and_then(|list| self.first(list))
+    }
+
+    fn longest_characters(&mut self, characters: &'t Characters) -> Option<RouteIndex> {
+        characters.lengths.iter().find_map(|length| self.of_length(characters, *length))
+    }
+
+    fn of_length(&mut self, characters: &'t Characters, length: usize) -> Option<RouteIndex> {
+        self.steps += 1;
+        characters.lists.get(self.path.get(..length)?).and_then(|list| self.first(list))
+    }
+
+    fn better(&self, a: Option<RouteIndex>, b: Option<RouteIndex>) -> Option<RouteIndex> {
+        match (a, b) {
+            (Some(a), Some(b)) if compare(self.table.route(b), self.table.route(a)).is_lt() => Some(b),
+            (a, b) => a.or(b),
+        }
     }
 
     /// Asks for the whole path, then for it up to each of its slashes from the last to the first.
@@ -261,11 +321,22 @@ impl<'t> Search<'t> {
         None
     }
 
-    /// The winner of all hosts as Traefik counts.
+    /// The winner of all hosts as Traefik counts: any host and any list may hold it.
     fn traefik(&mut self, hosts: &[Option<&'t HostRoutes>; 3]) -> Option<RouteIndex> {
-        let table = self.table;
-        let winners = hosts.iter().flatten().filter_map(|host| self.first(&host.traefik));
-        winners.min_by(|a, b| compare(table.route(*a), table.route(*b)))
+        let mut best = None;
+        for routes in hosts.iter().flatten().filter_map(|host| host.traefik.as_deref()) {
+            let exact = self.exact(&routes.exact);
+            best = self.better(best, exact);
+            for length in &routes.characters.lengths {
+                let characters = self.of_length(&routes.characters, *length);
+                best = self.better(best, characters);
+            }
+            for list in [&routes.regex, &routes.rest] {
+                let first = self.first(list);
+                best = self.better(best, first);
+            }
+        }
+        best
     }
 
     /// The first of a list that serves the request.
@@ -416,6 +487,9 @@ mod tests {
             let mut routes: Vec<Route> = (0..count).map(|n| route(&format!("h{n}.example.org"), prefix("/"))).collect();
             routes.extend((0..count).map(|n| route("one.example.org", prefix(&format!("/p{n:05}/x")))));
             routes.extend((0..count).map(|n| route("one.example.org", exact(&format!("/p{n:05}/y")))));
+            routes.extend((0..count).map(|n| route("one.example.org", characters(&format!("/c{n:05}")))));
+            let traefik = (0..count).flat_map(|n| [characters(&format!("/t{n:05}")), exact(&format!("/t{n:05}"))]);
+            routes.extend(traefik.map(|path| Route { reading: Reading::Traefik, ..route("two.example.org", path) }));
             let table = Table::new(routes);
             let ask = |host: &str, path: &str| {
                 let (found, steps) = table.find_counted(HERE, host, path);
@@ -425,12 +499,15 @@ mod tests {
                 ask("h7.example.org", "/a/b/c"),
                 ask("one.example.org", "/p00003/x/y/z"),
                 ask("one.example.org", "/p00003/y"),
+                ask("one.example.org", "/c00003/x"),
                 ask("one.example.org", "/none/of/these"),
+                ask("two.example.org", "/t00003"),
+                ask("two.example.org", "/t00003x"),
                 ask("unknown.example.org", "/"),
             ]
         };
         assert_eq!(steps(10), steps(10_000));
-        assert_eq!(steps(10).map(|(found, _)| found), [true, true, true, false, false]);
+        assert_eq!(steps(10).map(|(found, _)| found), [true, true, true, true, false, true, true, false]);
     }
 
     #[test]
