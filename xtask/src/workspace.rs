@@ -71,7 +71,7 @@ impl Workspace {
 
     /// Builds the program of a package with a profile, and says where it is.
     pub fn binary(&self, package: &str, profile: &str) -> Result<PathBuf> {
-        self.cargo(&["build", "--locked", "--profile", profile, "--package", package])?;
+        self.cargo(&["build", "--quiet", "--locked", "--profile", profile, "--package", package])?;
         let folder = if profile == "dev" { "debug" } else { profile };
         Ok(self.target.join(folder).join(package))
     }
