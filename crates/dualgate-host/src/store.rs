@@ -16,6 +16,7 @@ use dualgate_core::model::object::Body;
 use dualgate_core::model::snapshot::Generation;
 use dualgate_core::model::{Digest, ObjectSet, Secret};
 use dualgate_core::parse::object::{Parsed, object_with};
+use rustix::fs::{FlockOperation, flock};
 use serde_json::Value;
 
 /// The version of the form of `objects.json`.
@@ -156,12 +157,18 @@ impl Store {
             }
         }
         let store = Self { directory };
-        store.remove_leftovers();
+        // While another process writes, they are no leftovers.
+        if let Ok(_lock) = store.lock() {
+            store.remove_leftovers();
+        }
         Ok(store)
     }
 
     /// Keeps the objects. Keys go first and are removed last, so that the objects on disk always have theirs.
+    ///
+    /// Fails when another process is writing at the same moment, as at a hand-over: try again later.
     pub fn save(&self, set: &ObjectSet, generation: Generation) -> Result<(), StoreError> {
+        let _lock = self.lock()?;
         let mut wanted = BTreeSet::new();
         for object in &set.objects {
             let Body::Secret(secret) = &object.body else { continue };
@@ -221,6 +228,14 @@ impl Store {
         set.objects.sort_by(|a, b| a.key.cmp(&b.key));
         set.objects.dedup_by(|a, b| a.key == b.key);
         (set, problems.into_inner())
+    }
+
+    /// Held until it is dropped; the kernel drops it with the process.
+    fn lock(&self) -> Result<File, StoreError> {
+        let failed = |source| StoreError::Write { path: self.directory.clone(), source };
+        let directory = File::open(&self.directory).map_err(failed)?;
+        flock(&directory, FlockOperation::NonBlockingLockExclusive).map_err(|error| failed(error.into()))?;
+        Ok(directory)
     }
 
     fn key_path(&self, digest: &str) -> PathBuf {

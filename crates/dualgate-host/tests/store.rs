@@ -304,6 +304,23 @@ fn fill_the_disk(disk: &Path) {
 }
 
 #[test]
+fn two_processes_do_not_write_at_the_same_moment() {
+    let directory = Directory::new();
+    let store = Store::open(state(&directory)).unwrap();
+    store.save(&objects(), Generation(1)).unwrap();
+    let other = fs::File::open(state(&directory)).unwrap();
+    rustix::fs::flock(&other, rustix::fs::FlockOperation::LockExclusive).unwrap();
+    directory.write("state/.tmp-objects.json", "the other's");
+    let error = Store::open(state(&directory)).unwrap().save(&objects(), Generation(2)).unwrap_err();
+    assert_eq!(error.to_string(), format!("write `{}`", state(&directory).display()));
+    assert!(state(&directory).join(".tmp-objects.json").exists(), "what the other writes is left alone");
+    assert_eq!(store.load().unwrap().unwrap().generation, Generation(1));
+    drop(other);
+    store.save(&objects(), Generation(2)).unwrap();
+    assert_eq!(store.load().unwrap().unwrap().generation, Generation(2));
+}
+
+#[test]
 fn a_directory_that_others_can_enter_is_refused() {
     let directory = Directory::new();
     for mode in [0o755, 0o750, 0o707, 0o701] {
