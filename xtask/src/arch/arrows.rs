@@ -1,6 +1,6 @@
 //! Which crate may depend on which, and on what from outside.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::breach::Breach;
 use crate::workspace::{Crate, Kind};
@@ -89,11 +89,13 @@ pub fn check(crates: &BTreeMap<String, Crate>) -> Vec<Breach> {
 pub fn in_the_picture(crates: &BTreeMap<String, Crate>, files: &[(String, String)]) -> Vec<Breach> {
     const PICTURE: &str = "ARCHITECTURE.md";
     let picture = files.iter().find(|(path, _)| path == PICTURE).map_or("", |(_, text)| text);
-    let missing = crates.keys().filter(|name| !picture.contains(&format!("{name}/")));
+    let first_words = picture.lines().filter_map(|line| line.split_whitespace().next());
+    let shown: BTreeSet<&str> = first_words.map(|word| word.trim_end_matches('/')).collect();
+    let missing = crates.keys().filter(|name| !shown.contains(name.as_str()));
     missing
         .map(|name| {
             let message = format!("the picture does not show the crate `{name}`");
-            Breach::new("picture", PICTURE, 0, message, "add its folder, with a line that says what it is")
+            Breach::new("picture", PICTURE, 0, message, "give it a line that begins with its name and says what it is")
         })
         .collect()
 }
@@ -164,7 +166,7 @@ mod tests {
     #[test]
     fn the_picture_shows_every_crate() {
         let crates = workspace(&[("dualgate", &[]), ("dualgate-core", &[])]);
-        let picture = [("ARCHITECTURE.md".to_owned(), "crates/\n  dualgate-core/  pure\n".to_owned())];
+        let picture = [("ARCHITECTURE.md".to_owned(), "crates/\n  dualgate-core/  pure, for dualgate\n".to_owned())];
         assert_eq!(messages(in_the_picture(&crates, &picture)), ["the picture does not show the crate `dualgate`"]);
     }
 }
