@@ -2,7 +2,9 @@
 
 mod descriptors;
 pub mod folder;
+pub mod handover;
 pub mod store;
 
 pub use descriptors::raise_descriptor_limit;
 pub use folder::FolderSource;
+pub use store::Store;
