@@ -29,5 +29,6 @@ pub fn check(workspace: &Workspace) -> Result<Vec<Breach>> {
     breaches.extend(catalogue::check(&files, &sources));
     breaches.extend(fuzz::check(&workspace.root, &files));
     breaches.sort();
+    println!("{} crates, {} Rust files, {} files in all", workspace.crates.len(), sources.len(), files.len());
     Ok(breaches)
 }

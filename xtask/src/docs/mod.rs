@@ -27,6 +27,9 @@ const PAGES: &[Page] = &[
     Page { path: "docs/reference/metrics.md", text: metrics::page },
 ];
 
+/// Where a path between backquotes begins; a crate's name stands for its folder.
+const FOLDERS: &[&str] = &[".ci/", "bench/", "crates/", "deploy/", "docs/", "examples/", "fuzz/", "xtask/"];
+
 /// Writes every page that differs.
 pub fn write(workspace: &Workspace) -> Result<Vec<Breach>> {
     for Page { path, text } in PAGES {
@@ -51,7 +54,9 @@ pub fn check(workspace: &Workspace) -> Result<Vec<Breach>> {
         breaches.extend(compare(path, &written, &page));
     }
     for (path, text) in workspace.text_files()?.iter().filter(|(path, _)| path.ends_with(".md")) {
-        breaches.extend(broken_links(path, text, |target| workspace.root.join(target).exists()));
+        let exists = |target: &str| workspace.root.join(target).exists();
+        breaches.extend(broken_links(path, text, exists));
+        breaches.extend(broken_paths(path, text, exists));
     }
     Ok(breaches)
 }
@@ -78,6 +83,24 @@ fn broken_links(path: &str, text: &str, exists: impl Fn(&str) -> bool) -> Vec<Br
             if !is_elsewhere && !exists(format!("{folder}/{file}").trim_start_matches('/')) {
                 let message = format!("the link to `{target}` leads nowhere");
                 breaches.push(Breach::new("link", path, line, message, "name a file relative to this page"));
+            }
+        }
+    }
+    breaches
+}
+
+/// Paths of the checkout between backquotes, as in this file's name; `NNNN` and `NAME` stand for any.
+fn broken_paths(path: &str, text: &str, exists: impl Fn(&str) -> bool) -> Vec<Breach> {
+    let mut breaches = Vec::new();
+    for (line, text) in (1..).zip(text.lines()) {
+        for named in text.split('`').skip(1).step_by(2) {
+            let is_path = named.chars().all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c));
+            let file = if named.starts_with("dualgate-") { format!("crates/{named}") } else { named.to_owned() };
+            let is_ours = FOLDERS.iter().any(|folder| file.starts_with(folder));
+            let is_pattern = named.contains("NNNN") || named.contains("NAME");
+            if is_path && is_ours && !is_pattern && !exists(&file) {
+                let message = format!("there is no `{named}`");
+                breaches.push(Breach::new("link", path, line, message, "say where it is now, or take it out"));
             }
         }
     }
@@ -123,6 +146,17 @@ mod tests {
         let breaches = broken_links("docs/a.md", text, |target| target == "docs/b.md");
         let found: Vec<_> = breaches.iter().map(|breach| (breach.line, breach.message.as_str())).collect();
         assert_eq!(found, [(2, "the link to `../gone.md` leads nowhere")]);
+    }
+
+    #[test]
+    fn paths_between_backquotes_are_there() {
+        let text = "`docs/b.md`, `docs/decisions/NNNN-name.md`, `dualgate-core/src/a.rs`, `docs/x y`, `a/b`\n\
+                    `dualgate-core/src/gone.rs`, `dualgate-core`, `xtask/gone`\n";
+        let breaches = broken_paths("a.md", text, |file| {
+            ["docs/b.md", "crates/dualgate-core", "crates/dualgate-core/src/a.rs"].contains(&file)
+        });
+        let found: Vec<_> = breaches.iter().map(|breach| (breach.line, breach.message.as_str())).collect();
+        assert_eq!(found, [(2, "there is no `dualgate-core/src/gone.rs`"), (2, "there is no `xtask/gone`")]);
     }
 
     #[test]
