@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    recvmsg, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
 };
 
 /// Sockets in one message; the kernel takes up to 253.
@@ -112,6 +112,11 @@ pub struct Taken {
 }
 
 impl Taken {
+    /// The sockets, to be served from.
+    pub fn copies(&self) -> Result<Vec<TcpListener>, HandoverError> {
+        Ok(self.sockets.iter().map(TcpListener::try_clone).collect::<io::Result<_>>()?)
+    }
+
     /// Tells the old process that its connections may end.
     pub fn serving(mut self) -> Result<(), HandoverError> {
         Ok(self.stream.write_all(&[SERVING])?)

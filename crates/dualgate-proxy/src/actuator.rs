@@ -7,8 +7,9 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::io;
-use std::sync::Arc;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -97,8 +98,12 @@ pub struct Proxy {
     /// What each worker counts for each entry point.
     counters: BTreeMap<EntryPointId, Vec<Arc<EntryPointCounters>>>,
     access_log: Option<dualgate_core::model::site::AccessLog>,
-    /// The sockets that are open.
+    /// The listeners that are open.
     listening: Vec<Listener>,
+    /// Their sockets, to be handed to a successor.
+    sockets: ListeningSockets,
+    /// Sockets of a predecessor that no plan has named yet.
+    inherited: BTreeMap<SocketAddr, Vec<TcpListener>>,
     /// What is wrong with what is served.
     findings: Vec<Finding>,
 }
@@ -132,6 +137,8 @@ impl Proxy {
             counters: BTreeMap::new(),
             access_log: None,
             listening: Vec::new(),
+            sockets: ListeningSockets::default(),
+            inherited: BTreeMap::new(),
             findings: Vec::new(),
         })
     }
@@ -139,6 +146,20 @@ impl Proxy {
     /// What is wrong with what is served, such as a certificate that cannot be used.
     pub fn findings(&self) -> &[Finding] {
         &self.findings
+    }
+
+    /// Uses these sockets of a predecessor for the listeners of the first plan.
+    pub fn inherit(&mut self, sockets: Vec<TcpListener>) {
+        for socket in sockets {
+            if let Ok(address) = socket.local_addr() {
+                self.inherited.entry(address).or_default().push(socket);
+            }
+        }
+    }
+
+    /// The open sockets, as a successor wants them.
+    pub fn sockets(&self) -> ListeningSockets {
+        self.sockets.clone()
     }
 
     /// What other threads may look at while the data plane runs.
@@ -157,6 +178,7 @@ impl Proxy {
 
     /// Closes all sockets and lets connections end; how many are left after `limit`.
     pub async fn drain(&mut self, limit: Duration) -> usize {
+        self.sockets.forget_all();
         let mut waiting = Vec::new();
         for worker in &self.workers {
             let (done, answer) = oneshot::channel();
@@ -186,12 +208,28 @@ impl Proxy {
         let counters = self
             .counters
             .entry(id.clone())
-            .or_insert_with(|| (0..workers).map(|_| Arc::new(EntryPointCounters::default())).collect());
-        let command = |counters: &Arc<EntryPointCounters>| {
-            let state = ListenerState { id: id.clone(), tls: tls.clone(), counters: counters.clone() };
-            Ok(Command::Listen(listen(listener)?, Arc::new(state)))
+            .or_insert_with(|| (0..workers).map(|_| Arc::new(EntryPointCounters::default())).collect())
+            .clone();
+        let sockets = match self.take_sockets(listener) {
+            Ok(sockets) => sockets,
+            Err(error) => return Ok(Err(error)),
         };
-        Ok(counters.iter().map(command).collect())
+        let command = |(socket, counters): (TcpListener, &Arc<EntryPointCounters>)| {
+            let state = ListenerState { id: id.clone(), tls: tls.clone(), counters: counters.clone() };
+            Command::Listen(socket, Arc::new(state))
+        };
+        Ok(Ok(sockets.into_iter().zip(counters.iter().cycle()).map(command).collect()))
+    }
+
+    /// At least one socket for every worker. A predecessor with more workers leaves more: all are needed, as the kernel
+    /// goes on to queue connections in each.
+    fn take_sockets(&mut self, listener: &Listener) -> Result<Vec<TcpListener>, ListenError> {
+        let mut sockets = self.inherited.remove(&listener.address).unwrap_or_default();
+        while sockets.len() < self.workers.len() {
+            sockets.push(listen(listener)?);
+        }
+        self.sockets.remember(listener.address, &sockets);
+        Ok(sockets)
     }
 
     /// Shows the certificates of this plan; what cannot be shown becomes a finding.
@@ -210,6 +248,7 @@ impl Proxy {
 
     async fn close(&mut self, listener: &Listener) -> Result<(), ProxyError> {
         self.listening.retain(|open| !is_same_socket(open, listener));
+        self.sockets.forget(listener.address);
         for worker in 0..self.workers.len() {
             self.tell(worker, Command::Close(listener.address)).await?;
         }
@@ -290,14 +329,16 @@ impl Actuator for Proxy {
         let runtime = self.registry.compile(desired.clone());
         self.common.runtime.store(Arc::new(runtime));
         for (listener, commands) in opened {
-            for (worker, command) in commands.into_iter().enumerate() {
-                self.tell(worker, command).await?;
+            for (number, command) in commands.into_iter().enumerate() {
+                self.tell(number % self.workers.len(), command).await?;
             }
             self.listening.push(listener.clone());
         }
         for listener in leaving.iter().filter(|listener| !changes_hands(listener)) {
             self.close(listener).await?;
         }
+        // What the predecessor served and this plan does not.
+        self.inherited.clear();
         Ok(())
     }
 }
@@ -326,6 +367,34 @@ fn is_same_socket(one: &Listener, other: &Listener) -> bool {
         && one.protocol == other.protocol
         && one.gate == other.gate
         && one.entry_point == other.entry_point
+}
+
+/// The listening sockets of a data plane, for a successor.
+#[derive(Clone, Debug, Default)]
+pub struct ListeningSockets(Arc<Mutex<BTreeMap<SocketAddr, Vec<TcpListener>>>>);
+
+impl ListeningSockets {
+    /// Copies of all of them.
+    pub fn copies(&self) -> Vec<TcpListener> {
+        self.lock().values().flatten().filter_map(|socket| socket.try_clone().ok()).collect()
+    }
+
+    fn remember(&self, address: SocketAddr, sockets: &[TcpListener]) {
+        let copies = sockets.iter().filter_map(|socket| socket.try_clone().ok()).collect();
+        self.lock().insert(address, copies);
+    }
+
+    fn forget(&self, address: SocketAddr) {
+        self.lock().remove(&address);
+    }
+
+    fn forget_all(&self) {
+        self.lock().clear();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<SocketAddr, Vec<TcpListener>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What other threads may look at while the data plane runs.

@@ -67,7 +67,7 @@ impl Connection {
     /// Waits for the first bytes of the next request; `false` when there will be none.
     pub async fn wait_for_bytes(&self, io: &Io, buffer: &mut Buffer) -> bool {
         poll_fn(|cx| {
-            if self.worker.is_draining() {
+            if self.worker.closes_idle() {
                 return Poll::Ready(false);
             }
             self.slot.wait(cx);

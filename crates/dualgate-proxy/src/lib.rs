@@ -27,4 +27,4 @@ mod tunnel;
 mod upstream;
 mod worker;
 
-pub use actuator::{EntryPointMetrics, Proxy, ProxyChange, ProxyError, ProxyView};
+pub use actuator::{EntryPointMetrics, ListeningSockets, Proxy, ProxyChange, ProxyError, ProxyView};

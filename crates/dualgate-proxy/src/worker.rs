@@ -34,6 +34,8 @@ use crate::upstream::{Connector, Pool};
 const SWEEP: Duration = Duration::from_secs(5);
 /// How long accepting rests when the process has no file descriptor left.
 const EXHAUSTED: Duration = Duration::from_millis(50);
+/// How long a draining worker leaves idle connections open.
+const IDLE_PATIENCE: Duration = Duration::from_secs(4);
 /// Spare memory for requests that a worker keeps.
 const KEPT_SCRATCHES: usize = 64;
 
@@ -100,9 +102,14 @@ impl Worker {
         Option::clone(&self.common.access_log.load())
     }
 
-    /// Whether connections should end.
+    /// Whether connections should end when their next answer is complete.
     pub fn is_draining(&self) -> bool {
-        self.drain.active.get()
+        self.drain.stage.get() != Stage::Off
+    }
+
+    /// Whether connections should end though nothing was answered.
+    pub fn closes_idle(&self) -> bool {
+        self.drain.stage.get() == Stage::Idle
     }
 
     /// A place among those that are woken when connections should end.
@@ -125,10 +132,24 @@ impl Worker {
     }
 }
 
+/// How far draining has come.
+///
+/// An idle connection is not closed at once: its client may be sending a request at this very moment, which would be
+/// lost. It is told to close with the next answer, and only who stays silent is closed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Stage {
+    #[default]
+    Off,
+    /// Answers say that they are the last.
+    Answers,
+    /// Idle connections are closed, too.
+    Idle,
+}
+
 /// Who is woken when connections should end.
 #[derive(Debug, Default)]
 struct Drain {
-    active: Cell<bool>,
+    stage: Cell<Stage>,
     wakers: RefCell<Vec<Option<Waker>>>,
     free: RefCell<Vec<usize>>,
 }
@@ -141,8 +162,8 @@ impl Drain {
         })
     }
 
-    fn start(&self) {
-        self.active.set(true);
+    fn enter(&self, stage: Stage) {
+        self.stage.set(stage);
         let wakers: Vec<Waker> = self.wakers.borrow_mut().iter_mut().filter_map(Option::take).collect();
         wakers.into_iter().for_each(Waker::wake);
     }
@@ -215,22 +236,23 @@ async fn run(common: Common, counters: Arc<WorkerCounters>, mut inbox: mpsc::Rec
         open: Cell::new(0),
     });
     let sweeper = tokio::task::spawn_local(sweep(worker.clone()));
-    let mut listening: HashMap<SocketAddr, AbortHandle> = HashMap::new();
+    let mut listening: HashMap<SocketAddr, Vec<AbortHandle>> = HashMap::new();
     while let Some(command) = inbox.recv().await {
         match command {
             Command::Listen(socket, listener) => match listen(&worker, socket, listener) {
-                Ok((address, task)) => drop(listening.insert(address, task)),
+                Ok((address, task)) => listening.entry(address).or_default().push(task),
                 Err(error) => tracing::error!(%error, "a worker cannot use its socket"),
             },
             Command::Close(address) => {
-                if let Some(task) = listening.remove(&address) {
-                    task.abort();
-                }
+                listening.remove(&address).into_iter().flatten().for_each(|task| task.abort());
             }
             Command::Drain(limit, done) => {
-                listening.drain().for_each(|(_, task)| task.abort());
-                worker.drain.start();
-                let left = wait_until_empty(&worker, limit).await;
+                listening.drain().flat_map(|(_, tasks)| tasks).for_each(|task| task.abort());
+                let patience = IDLE_PATIENCE.min(limit / 2);
+                worker.drain.enter(Stage::Answers);
+                wait_until_empty(&worker, patience).await;
+                worker.drain.enter(Stage::Idle);
+                let left = wait_until_empty(&worker, limit - patience).await;
                 // Whoever asked may have given up waiting.
                 let _ = done.send(left);
             }

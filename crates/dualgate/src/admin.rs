@@ -20,13 +20,28 @@ use crate::state::State;
 /// How long a request's head may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Listens on every address; one that cannot be had is logged, as the gates matter more.
-pub async fn start(addresses: &[SocketAddr], state: &State) {
+/// How often an address that cannot be had is tried again: a predecessor may still hold it.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// Listens on every address. One that cannot be had is logged and tried again; the gates do not wait for it.
+pub fn start(addresses: &[SocketAddr], state: &State) {
     for address in addresses {
+        tokio::spawn(listen(*address, state.clone()));
+    }
+}
+
+async fn listen(address: SocketAddr, state: State) {
+    let mut complained = false;
+    loop {
         match TcpListener::bind(address).await {
-            Ok(listener) => drop(tokio::spawn(accept(listener, state.clone()))),
-            Err(error) => tracing::warn!(%address, %error, "the admin listener is not open there"),
+            Ok(listener) => return accept(listener, state).await,
+            Err(error) if !complained => {
+                complained = true;
+                tracing::warn!(%address, %error, "the admin listener is not open yet; it is tried again");
+            }
+            Err(_) => {}
         }
+        tokio::time::sleep(RETRY).await;
     }
 }
 

@@ -14,7 +14,7 @@ use dualgate_core::model::{GateName, NodeName};
 ///
 /// Exit codes: 0 as it should be, 1 something differs or was found, 2 it could not be told.
 #[derive(Debug, Parser)]
-#[command(name = "dualgate", version, max_term_width = 100, propagate_version = true)]
+#[command(name = "dualgate", version, max_term_width = 100, after_help = START)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -25,20 +25,92 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve this node's gates until SIGTERM.
+    #[command(after_help = RUN)]
     Run(Run),
     /// Look for mistakes in the site file and the manifests, without touching anything.
+    #[command(after_help = CHECK)]
     Check(Check),
     /// Say what happens to a request for this URL, and why.
+    #[command(after_help = EXPLAIN)]
     Explain(Explain),
     /// List what is reachable from the Internet, and why.
+    #[command(after_help = EXPOSURE)]
     Exposure(Exposure),
     /// Show what would change on a running node.
+    #[command(after_help = PLAN)]
     Plan(Plan),
     /// Show what a running node serves and what is wrong with it.
+    #[command(after_help = STATUS)]
     Status(Status),
     /// Answer HTTP requests with what was asked: a backend to try things with.
+    #[command(after_help = ECHO)]
     Echo(Echo),
 }
+
+const START: &str = "\
+To begin, without a cluster and without root:
+  dualgate run --site examples/laptop/site.yaml --echo '127.0.0.1:9001,[::1]:9001'";
+
+const RUN: &str = "\
+Serves until SIGTERM or Ctrl-C, then lets open requests end. Changes of the site file and of the manifests are \
+taken up while it serves. The log goes to standard error.
+
+Example:
+  dualgate run --site examples/laptop/site.yaml --echo '127.0.0.1:9001,[::1]:9001'";
+
+const CHECK: &str = "\
+Prints each mistake with its place, the line and what to do about it; the last line counts them.
+
+Exit code: 0 no error and no warning, 1 some, 2 the inputs could not be read.
+
+Examples:
+  dualgate check --site examples/laptop/site.yaml
+  dualgate check --site site.yaml --source folder:apps --notes";
+
+const EXPLAIN: &str = "\
+Prints, for each gate: entry point, certificate, the route that matches and where it is written, its servers, and the \
+routes that lost, with the reason. A URL without a port means the entry point of its scheme, also where that has \
+another port than 80 or 443.
+
+Exit code: 0 a gate serves it, 1 none does, 2 it could not be told.
+
+Examples:
+  dualgate explain https://grafana.example.org/login --site examples/laptop/site.yaml
+  dualgate explain http://paperless.example.org --from external --site examples/laptop/site.yaml";
+
+const EXPOSURE: &str = "\
+Prints every host and path of the external gate, its entry points, the Ingress, and what made it public.
+
+Exit code: 0, or 2 if it could not be told.
+
+Example:
+  dualgate exposure --site examples/laptop/site.yaml";
+
+const PLAN: &str = "\
+Compares what these inputs ask for with what the node serves: lines with `-` would go, lines with `+` would come, and \
+what the Internet could reach from then on is listed once more. Nothing is changed.
+
+Exit code: 0 nothing would change, 1 something would, 2 the node could not be asked.
+
+Example:
+  dualgate plan --site examples/laptop/site.yaml";
+
+const STATUS: &str = "\
+Prints whether the node is ready, and why not; its listeners, routes, backends and certificates; what is wrong.
+
+Exit code: 0 ready and without errors, 1 not, 2 the node could not be asked.
+
+Example:
+  dualgate status --admin '[::1]:9180'";
+
+const ECHO: &str = "\
+Answers with JSON: path, host, method, version, fields, the client as the gate named it, and a digest of the body. \
+WebSockets are echoed. A query tries more: ?status=503, ?delay=2s, ?size=1MiB, ?stream=5 (a chunk each 200 ms). \
+NAMESPACE, INGRESS_NAME, SERVICE_NAME and POD_NAME of the environment are part of the answer.
+
+Examples:
+  dualgate echo --listen '127.0.0.1:9001,[::1]:9001'
+  curl -d hello 'http://127.0.0.1:9001/some/path?status=201'";
 
 /// Where the site and its objects come from.
 #[derive(Clone, Debug, Args)]
@@ -46,8 +118,7 @@ pub struct Inputs {
     /// The site file.
     #[arg(long, value_name = "FILE", default_value = "site.yaml")]
     pub site: PathBuf,
-    /// Where objects come from: `folder:DIR`, a folder of Kubernetes manifests [default: `manifests` beside the site
-    /// file].
+    /// Where objects come from: `folder:DIR`, a folder of manifests [default: `manifests` beside the site file].
     #[arg(long, value_name = "SOURCE")]
     pub source: Option<SourceArgument>,
 }
@@ -79,15 +150,15 @@ pub enum Format {
     /// For people.
     #[default]
     Text,
-    /// One JSON document for programs.
+    /// For programs.
     Json,
 }
 
 /// How results are printed.
 #[derive(Clone, Copy, Debug, Args)]
 pub struct Output {
-    /// How results are printed.
-    #[arg(long, short, value_name = "FORMAT", default_value = "text")]
+    /// How results are printed: `text`, or `json` for programs.
+    #[arg(long, short, value_name = "FORMAT", default_value = "text", hide_possible_values = true)]
     pub output: Format,
 }
 
@@ -103,14 +174,18 @@ pub struct Run {
     /// Where state is kept [default: $STATE_DIRECTORY, else the user's state directory].
     #[arg(long, value_name = "DIR")]
     pub state: Option<PathBuf>,
+    /// Take over from the process that runs with the same state directory: its sockets change hands, so that an upgrade
+    /// loses no connection.
+    #[arg(long)]
+    pub take_over: bool,
     /// Threads that serve [default: one for each core].
     #[arg(long, value_name = "COUNT")]
     pub workers: Option<usize>,
     /// Also answer as a backend on these addresses, to try things with.
     #[arg(long, value_name = "ADDRESS", value_delimiter = ',')]
     pub echo: Vec<SocketAddr>,
-    /// How the log is written: text, or one JSON object a line.
-    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    /// How the log is written: `text`, or `json`, one object a line.
+    #[arg(long, value_name = "FORMAT", default_value = "text", hide_possible_values = true)]
     pub log: Format,
     /// Log more: once for debugging, twice for everything.
     #[arg(long, short, action = clap::ArgAction::Count)]
@@ -136,7 +211,7 @@ pub struct Check {
 pub struct Explain {
     /// The URL, such as `https://grafana.example.org/login`.
     pub url: String,
-    /// From where it is asked; without it, from both sides.
+    /// Ask at one gate only: `internal` or `external`.
     #[arg(long, value_name = "GATE")]
     pub from: Option<GateName>,
     /// The inputs.
@@ -189,7 +264,7 @@ pub struct Status {
 /// `dualgate echo`
 #[derive(Debug, Args)]
 pub struct Echo {
-    /// Where to listen; can be given several times.
+    /// Where to listen; several addresses are separated by `,`.
     #[arg(long, value_name = "ADDRESS", value_delimiter = ',', default_values = ["127.0.0.1:9001", "[::1]:9001"])]
     pub listen: Vec<SocketAddr>,
     /// The name to answer with [default: the host name].

@@ -1,16 +1,18 @@
 //! `dualgate run`: serves this node's gates.
 
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use dualgate_core::model::NodeName;
 use dualgate_core::model::finding::Severity;
 use dualgate_core::model::site::Site;
 use dualgate_host::Store;
+use dualgate_host::handover::{self, Taken};
 use dualgate_proxy::Proxy;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{SignalKind, signal};
@@ -34,13 +36,13 @@ pub fn run(args: &Run) -> anyhow::Result<ExitCode> {
     };
     let node = choose_node(&site, args.node.as_ref())?;
     let directory = state_directory(args, &site, &node);
-    let _lock = lock(&directory)?;
+    let place = take_place(args, &directory)?;
     let workers = args.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     // Raising the soft limit to the hard one needs no privilege; connections are file descriptors.
     let descriptors = dualgate_host::raise_descriptor_limit();
     tracing::info!(%node, workers, descriptors, state = %directory.display(), "dualgate {}", env!("CARGO_PKG_VERSION"));
     let runtime = Builder::new_current_thread().enable_all().build_local(LocalOptions::default())?;
-    runtime.block_on(serve(args, site, findings, node, &directory, workers))
+    runtime.block_on(serve(args, site, findings, node, place, &directory, workers))
 }
 
 async fn serve(
@@ -48,15 +50,21 @@ async fn serve(
     site: Site,
     site_findings: Vec<dualgate_core::model::Finding>,
     node: NodeName,
+    place: Place,
     directory: &Path,
     workers: usize,
 ) -> anyhow::Result<ExitCode> {
     let settings = site.proxy.clone();
-    let proxy = Proxy::start(workers)?;
+    let mut proxy = Proxy::start(workers)?;
     let state = State::new(site.name.clone(), node.clone(), proxy.view(), proxy.entry_point_metrics());
-    admin::start(&site.admin.listen, &state).await;
+    admin::start(&site.admin.listen, &state);
     if !args.echo.is_empty() {
-        echo::start(&args.echo, &host_name()).await?;
+        let started = echo::start(&args.echo, &host_name()).await;
+        match started {
+            // The predecessor's still answers there.
+            Err(error) if args.take_over => tracing::warn!("no echo backend of its own: {error:#}"),
+            started => started?,
+        }
     }
     let store = match Store::open(directory) {
         Ok(store) => Some(store),
@@ -66,12 +74,39 @@ async fn serve(
         }
     };
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let stop = async move {
+    let (succeeded, mut successor) = tokio::sync::mpsc::channel(1);
+    let (sockets, offered) = (proxy.sockets(), directory.to_owned());
+    let offer = move || {
+        let served = move || {
+            let _ = succeeded.blocking_send(());
+        };
+        if let Err(error) = handover::offer(&offered, move || sockets.copies(), served) {
+            tracing::warn!(error = %format!("{:#}", anyhow::Error::from(error)), "no successor can take over");
+        }
+    };
+    let mut accept_grace = settings.accept_grace;
+    let stop = async {
         tokio::select! {
             _ = terminate.recv() => tracing::info!("SIGTERM"),
             _ = interrupt.recv() => tracing::info!("interrupted"),
+            Some(()) = successor.recv() => {
+                tracing::info!("a successor serves now");
+                accept_grace = Duration::ZERO;
+            }
         }
     };
+    match place {
+        Place::Own(lock) => {
+            offer();
+            // Held until the process ends.
+            std::mem::forget(lock);
+        }
+        Place::TakenOver(taken, path) => {
+            proxy.inherit(taken.copies()?);
+            let state = state.clone();
+            tokio::task::spawn_local(succeed(taken, path, state, offer));
+        }
+    }
     let (hung_up, reload) = watch::channel(0);
     let mut hang_up = signal(SignalKind::hangup())?;
     tokio::task::spawn_local(async move {
@@ -92,8 +127,8 @@ async fn serve(
     let mut proxy = River::new(spring).flow(stop, reload).await;
     state.draining();
     // Load balancers and routers need a moment to see that this node is no longer ready.
-    tracing::info!(grace = ?settings.accept_grace, "not ready any more; still accepting");
-    tokio::time::sleep(settings.accept_grace).await;
+    tracing::info!(grace = ?accept_grace, "not ready any more");
+    tokio::time::sleep(accept_grace).await;
     let left = proxy.drain(settings.drain_timeout).await;
     match left {
         0 => tracing::info!("all connections have ended"),
@@ -130,23 +165,61 @@ fn state_directory(args: &Run, site: &Site, node: &NodeName) -> PathBuf {
         .unwrap_or_else(|| own(PathBuf::from("/var/lib")))
 }
 
+/// How this process came to be the one that runs with its state directory.
+enum Place {
+    /// It is the only one.
+    Own(File),
+    /// It takes over from another, which still holds the lock at this path.
+    TakenOver(Taken, PathBuf),
+}
+
 /// Two processes with the same state would each take half of the connections.
-fn lock(directory: &Path) -> anyhow::Result<File> {
+fn take_place(args: &Run, directory: &Path) -> anyhow::Result<Place> {
     let shown = directory.display();
-    std::fs::DirBuilder::new()
+    DirBuilder::new()
         .recursive(true)
         .mode(0o700)
         .create(directory)
         .with_context(|| format!("make the state directory `{shown}` (name another with --state)"))?;
     let path = directory.join("lock");
-    let file = File::options().create(true).truncate(false).write(true).open(&path);
-    let file =
-        file.with_context(|| format!("open `{}` (name another state directory with --state)", path.display()))?;
+    let file = open_lock(&path)?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(std::fs::TryLockError::WouldBlock) => {
-            bail!("another dualgate runs with the state directory `{shown}`: stop it, or name another with --state")
+        Ok(()) => Ok(Place::Own(file)),
+        Err(std::fs::TryLockError::WouldBlock) if args.take_over => {
+            Ok(Place::TakenOver(handover::take(directory).context("take over from the running dualgate")?, path))
         }
+        Err(std::fs::TryLockError::WouldBlock) => bail!(
+            "another dualgate runs with the state directory `{shown}`: take over from it with --take-over, stop it, or \
+             name another directory with --state"
+        ),
         Err(std::fs::TryLockError::Error(error)) => Err(error).with_context(|| format!("lock `{}`", path.display())),
+    }
+}
+
+fn open_lock(path: &Path) -> anyhow::Result<File> {
+    let file = File::options().create(true).truncate(false).write(true).open(path);
+    file.with_context(|| format!("open `{}` (name another state directory with --state)", path.display()))
+}
+
+/// Once this process serves, the old one may go; once that has gone, this one holds its place.
+async fn succeed(taken: Taken, lock: PathBuf, state: State, offer: impl FnOnce() + Send + 'static) {
+    while !state.not_ready().is_empty() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    if let Err(error) = taken.serving() {
+        tracing::warn!(%error, "the old process did not hear that it may end");
+    }
+    let held = tokio::task::spawn_blocking(move || {
+        let file = open_lock(&lock)?;
+        file.lock()?;
+        offer();
+        // Held until the process ends.
+        std::mem::forget(file);
+        anyhow::Ok(())
+    });
+    match held.await {
+        Ok(Ok(())) => tracing::info!("the old process has ended"),
+        Ok(Err(error)) => tracing::warn!("{error:#}"),
+        Err(error) => tracing::warn!(%error, "waiting for the old process"),
     }
 }
