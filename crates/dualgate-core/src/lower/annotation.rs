@@ -36,6 +36,17 @@ pub(super) struct OfIngress {
     pub path_matcher: Option<PathMatcher>,
     /// The key that asks for TLS.
     pub tls: Option<String>,
+    /// Whether it asks for middlewares, none of which runs here.
+    pub middlewares: Middlewares,
+}
+
+/// Whether an Ingress asks for middlewares.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Middlewares {
+    #[default]
+    None,
+    /// One of them may be what guards the application.
+    Missing,
 }
 
 /// `router.pathmatcher`.
@@ -76,7 +87,10 @@ impl OfIngress {
                     "router.priority" => read.priority = reader.parse::<i64>().filter(|priority| *priority != 0),
                     "router.pathmatcher" => read.path_matcher = reader.parse(),
                     "router.tls" => tls = reader.bool(),
-                    "router.middlewares" => reader.without_middlewares(),
+                    "router.middlewares" => {
+                        reader.without_middlewares();
+                        read.middlewares = Middlewares::Missing;
+                    }
                     word => {
                         if word.starts_with("router.tls.") {
                             tls_option = Some(key.clone());
@@ -169,7 +183,8 @@ impl Reader<'_, '_> {
     fn without_middlewares(&mut self) {
         let message = format!("no middleware runs: dualgate does not act on `{}`", self.key);
         let finding = Finding::new(Code::AnnotationIgnored, self.place(), message);
-        let help = "an application that relies on one for authentication is open; keep it at home with `dualgate.dev/gates: internal`";
+        let help = "one of them may be what guards the application, so it stays at home; if it may be public without, \
+                    say so with `dualgate.dev/gates: internal,external`";
         self.findings.push(Finding { severity: Severity::Error, ..finding.help(help) });
     }
 

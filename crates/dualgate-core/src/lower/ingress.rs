@@ -1,7 +1,5 @@
 //! The routes of one Ingress.
 
-use std::ops::RangeInclusive;
-
 use crate::model::object::{Ingress, IngressBackend, IngressPath, PathType, PortRef};
 use crate::model::site::Reading;
 use crate::model::{Code, Finding, HostPattern, Object};
@@ -11,9 +9,6 @@ use super::annotation::{OfIngress, PathMatcher};
 use super::placement::Placement;
 use super::rule_path;
 use super::service::Backends;
-
-/// The numbers of rules and paths; what is beyond them, no Kubernetes object could hold.
-const NUMBERS: RangeInclusive<u16> = 0..=u16::MAX;
 
 /// One Ingress with what was found out about it.
 pub(super) struct Part<'a> {
@@ -28,15 +23,20 @@ impl Part<'_> {
     /// Its routes, in the order of its rules, the default backend last.
     pub fn routes(&mut self, backends: &mut Backends<'_>, findings: &mut Vec<Finding>) -> Vec<Route> {
         let mut routes = Vec::new();
-        for (number, rule) in NUMBERS.zip(&self.ingress.rules) {
+        for rule in &self.ingress.rules {
             match &rule.paths {
-                Some(paths) => routes.extend(NUMBERS.zip(paths).filter_map(|(path_number, path)| {
-                    let part = RoutePart::Path { rule: number, path: path_number };
+                Some(paths) => routes.extend(paths.iter().filter_map(|path| {
+                    let part = RoutePart::Path { rule: rule.index, path: path.index };
                     let pattern = self.pattern(path, part, findings)?;
                     Some(self.route(rule.host.clone(), pattern, part, &path.backend, backends, findings))
                 })),
                 None => {
-                    routes.extend(self.whole_host(&rule.host, RoutePart::Rule { rule: number }, backends, findings));
+                    routes.extend(self.whole_host(
+                        &rule.host,
+                        RoutePart::Rule { rule: rule.index },
+                        backends,
+                        findings,
+                    ));
                 }
             }
         }

@@ -2,7 +2,8 @@
 //!
 //! `dualgate.dev/gates` decides about the gates. Without it, Traefik's `router.entrypoints` means every gate
 //! that has an entry point of such a name, if the site file honours it; without that, the gates are
-//! those of the site file's `exposure.default`. Within the gates, `router.entrypoints` selects the entry points;
+//! those of the site file's `exposure.default`. An Ingress that asks for middlewares, none of which runs
+//! here, is public only if `dualgate.dev/gates` says so: one of them may be its only guard. Within the gates, `router.entrypoints` selects the entry points;
 //! without it they are all of them. `router.tls` leaves only those that speak TLS.
 
 use std::collections::BTreeSet;
@@ -14,7 +15,7 @@ use crate::model::site::{Site, TraefikAnnotation};
 use crate::model::{Code, EntryPointName, Finding, GateName, Object};
 use crate::route::EntryPointSet;
 
-use super::annotation::{self, ENTRY_POINTS, GATES, OfIngress};
+use super::annotation::{self, ENTRY_POINTS, GATES, Middlewares, OfIngress};
 use super::entry_points::EntryPoints;
 
 /// Where an Ingress is served, and why there.
@@ -82,15 +83,21 @@ fn gates(site: &Site, annotations: &OfIngress) -> (BTreeSet<GateName>, Reason) {
     if let Some(gates) = &annotations.gates {
         return (gates.iter().copied().collect(), Reason::GatesAnnotation);
     }
-    match (&annotations.entry_points, site.exposure.traefik_annotation) {
-        (Some((_, names)), TraefikAnnotation::Honour) => {
-            let has = |gate: &GateName| names.iter().any(|name| site.gates[gate].entry_points.contains_key(name));
-            (site.gates.keys().copied().filter(has).collect(), Reason::TraefikAnnotation)
-        }
-        (Some(_), TraefikAnnotation::Ignore) | (None, TraefikAnnotation::Honour | TraefikAnnotation::Ignore) => {
-            (site.exposure.default.iter().copied().collect(), Reason::Policy)
-        }
+    let (mut gates, reason): (BTreeSet<GateName>, _) =
+        match (&annotations.entry_points, site.exposure.traefik_annotation) {
+            (Some((_, names)), TraefikAnnotation::Honour) => {
+                let has = |gate: &GateName| names.iter().any(|name| site.gates[gate].entry_points.contains_key(name));
+                (site.gates.keys().copied().filter(has).collect(), Reason::TraefikAnnotation)
+            }
+            (Some(_), TraefikAnnotation::Ignore) | (None, TraefikAnnotation::Honour | TraefikAnnotation::Ignore) => {
+                (site.exposure.default.iter().copied().collect(), Reason::Policy)
+            }
+        };
+    match annotations.middlewares {
+        Middlewares::None => {}
+        Middlewares::Missing => drop(gates.remove(&GateName::External)),
     }
+    (gates, reason)
 }
 
 fn unknown_names(

@@ -98,9 +98,9 @@ impl<'a> Certificates<'a> {
         entry_points: EntryPointSet,
         findings: &mut Vec<Finding>,
     ) {
-        for (number, tls) in ingress.tls.iter().enumerate() {
+        for tls in &ingress.tls {
             let Some(name) = &tls.secret else { continue };
-            let place = object.place(format!("spec.tls[{number}].secretName"));
+            let place = object.place(format!("spec.tls[{}].secretName", tls.index));
             let namespace = &object.key.name.namespace;
             let Some(body) = self.world.secret(namespace, name) else {
                 let message =
