@@ -4,6 +4,7 @@
 //! them as they were. They are atomics, because they hold for all workers together.
 
 use std::hash::Hash;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -96,6 +97,8 @@ pub struct ServerState {
     pub scheme: Scheme,
     /// Whether it answers.
     pub health: Health,
+    /// Addresses that its name may not turn out to mean.
+    pub forbidden: Arc<[SocketAddr]>,
     prefers_v4: AtomicBool,
     retired: AtomicBool,
 }
@@ -196,7 +199,11 @@ impl Registry {
                     .or_insert_with(|| self.backends.remove(&backend.id).unwrap_or_default());
                 BackendState {
                     backend: backend.clone(),
-                    servers: backend.servers.iter().map(|server| self.server(backend, server, &mut servers)).collect(),
+                    servers: backend
+                        .servers
+                        .iter()
+                        .map(|server| self.server(&plan, backend, server, &mut servers))
+                        .collect(),
                     shared: kept.clone(),
                 }
             })
@@ -210,6 +217,7 @@ impl Registry {
 
     fn server(
         &mut self,
+        plan: &ProxyPlan,
         backend: &Backend,
         server: &dualgate_core::plan::proxy::Server,
         kept: &mut HashMap<ServerKey, Arc<ServerState>>,
@@ -232,6 +240,7 @@ impl Registry {
                 at: server.at.clone(),
                 scheme: backend.scheme,
                 health: Health::new(self.epoch),
+                forbidden: plan.forbidden.clone(),
                 prefers_v4: AtomicBool::new(false),
                 retired: AtomicBool::new(false),
             })

@@ -5,6 +5,7 @@ mod support;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use dualgate_core::plan::proxy::{Scheme, ServerAddress};
 use support::{Gate, Plan, Pod, Script};
 
 #[tokio::test]
@@ -375,6 +376,19 @@ async fn draining_ends_idle_connections_and_lets_requests_finish() {
     assert_eq!((left, answer.body.as_str()), (0, "ok"));
     assert_eq!(idle.rest().await, "");
     assert!(tokio::net::TcpStream::connect(gate.address).await.is_err(), "no new connections");
+}
+
+#[tokio::test]
+async fn a_name_that_turns_out_to_mean_the_admin_listener_leads_nowhere() {
+    let admin = Pod::start("admin").await;
+    let name = ServerAddress::Name { host: "localhost".into(), port: admin.address.port() };
+    let mut plan = Plan::default().site_at("a.example", Scheme::Http, vec![name]);
+    let gate = Gate::start(&plan).await;
+    assert_eq!(gate.client().await.get("a.example", "/").await.status(), 200, "names are resolved");
+    plan.forbidden = vec![admin.address];
+    let gate = Gate::start(&plan).await;
+    assert_eq!(gate.client().await.get("a.example", "/").await.status(), 502);
+    assert_eq!(admin.requests.load(Relaxed), 1);
 }
 
 #[tokio::test]

@@ -31,6 +31,8 @@ pub struct ProxyPlan {
     pub certificates: Vec<Certificate>,
     /// Time-outs and limits.
     pub settings: ProxySettings,
+    /// Addresses that no server may have, whatever its name turns out to mean: this node's admin listener.
+    pub forbidden: Arc<[SocketAddr]>,
 }
 
 /// One socket to listen on.
@@ -144,8 +146,12 @@ pub fn proxy(snapshot: &Snapshot, node: &NodeName) -> ProxyPlan {
 
 /// The plan of one node, from the snapshot and what it was lowered to.
 pub fn select(snapshot: &Snapshot, lowered: &Lowered, node: &NodeName) -> ProxyPlan {
-    let mut plan =
-        ProxyPlan { generation: snapshot.generation, settings: snapshot.site.proxy.clone(), ..ProxyPlan::default() };
+    let mut plan = ProxyPlan {
+        generation: snapshot.generation,
+        settings: snapshot.site.proxy.clone(),
+        forbidden: snapshot.site.admin.listen.as_slice().into(),
+        ..ProxyPlan::default()
+    };
     let Some(node) = snapshot.site.node(node) else { return plan };
     for (name, gate) in &snapshot.site.gates {
         if node.has(Role::of_gate(*name)) {

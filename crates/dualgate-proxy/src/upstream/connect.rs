@@ -105,9 +105,19 @@ impl Connector {
                 .take(MAX_ADDRESSES)
                 .collect(),
         };
+        addresses.retain(|address| !is_forbidden(&server.forbidden, *address));
         addresses.sort_by_key(|address| Family::of(address.ip()) != server.preferred());
         Ok(addresses)
     }
+}
+
+/// Whether an address is one of `forbidden`, which may be wildcards.
+fn is_forbidden(forbidden: &[SocketAddr], address: SocketAddr) -> bool {
+    let reaches = |listener: &SocketAddr| {
+        let ip = address.ip().to_canonical();
+        listener.ip() == ip || (listener.ip().is_unspecified() && ip.is_loopback())
+    };
+    forbidden.iter().any(|listener| listener.port() == address.port() && reaches(listener))
 }
 
 /// The first of `addresses` that answers; each gets a head start over the next.

@@ -30,6 +30,7 @@ pub struct Plan {
     pub protocol: EntryProtocol,
     pub address: IpAddr,
     pub trusted: Vec<ipnet::IpNet>,
+    pub forbidden: Vec<SocketAddr>,
     pub proxy_protocol: Vec<ipnet::IpNet>,
     pub certificates: Vec<dualgate_core::plan::proxy::Certificate>,
     sites: Vec<(String, Scheme, Vec<ServerAddress>)>,
@@ -42,6 +43,7 @@ impl Default for Plan {
             protocol: EntryProtocol::Http,
             address: [127, 0, 0, 1].into(),
             trusted: Vec::new(),
+            forbidden: Vec::new(),
             proxy_protocol: Vec::new(),
             certificates: Vec::new(),
             sites: Vec::new(),
@@ -109,6 +111,7 @@ impl Plan {
             backends,
             certificates: self.certificates.clone(),
             settings: self.settings.clone(),
+            forbidden: self.forbidden.as_slice().into(),
         })
     }
 }
