@@ -1,0 +1,8 @@
+//! The command line, as somebody uses it: the built program, its output, its exit codes.
+
+mod check;
+mod echo;
+mod explain;
+mod help;
+mod node;
+mod support;
