@@ -20,6 +20,8 @@ use crate::cli::{Inputs, SourceArgument};
 pub struct Loaded {
     /// The snapshot that a node would plan from, if the site file can be used.
     pub snapshot: Option<Snapshot>,
+    /// What the source has, also if the site file cannot be used.
+    pub objects: Arc<ObjectSet>,
     /// What is wrong, the site file first.
     pub findings: Vec<Finding>,
 }
@@ -27,10 +29,8 @@ pub struct Loaded {
 impl Inputs {
     /// Where objects come from.
     pub fn source(&self) -> SourceArgument {
-        self.source.clone().unwrap_or_else(|| {
-            let beside = self.site.parent().filter(|parent| !parent.as_os_str().is_empty());
-            SourceArgument::Folder(beside.unwrap_or(Path::new(".")).join("manifests"))
-        })
+        let beside = || self.site.parent().unwrap_or(Path::new("")).join("manifests");
+        self.source.clone().unwrap_or_else(|| SourceArgument::Folder(beside()))
     }
 
     /// Reads and checks both.
@@ -38,16 +38,16 @@ impl Inputs {
         let (site, mut findings) = read_site(&self.site)?;
         let objects = read_objects(&self.source())?;
         findings.extend(objects.findings.iter().cloned());
-        let snapshot = site.map(|site| snapshot(Generation(1), Arc::new(site), objects));
+        let snapshot = site.map(|site| snapshot(Generation(1), Arc::new(site), objects.clone()));
         if let Some(snapshot) = &snapshot {
             findings.extend(check::objects::objects(snapshot));
         }
-        Ok(Loaded { snapshot, findings })
+        Ok(Loaded { snapshot, objects, findings })
     }
 
     /// Reads both; the mistakes of a site file that cannot be used are printed and end the command.
     pub fn snapshot(&self) -> anyhow::Result<Snapshot> {
-        let Loaded { snapshot, findings } = self.load()?;
+        let Loaded { snapshot, findings, .. } = self.load()?;
         snapshot.with_context(|| {
             let errors: Vec<String> = findings
                 .iter()

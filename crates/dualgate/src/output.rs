@@ -92,8 +92,6 @@ pub enum Colour {
     Blue,
     /// For what stands out.
     Bold,
-    /// For what stands back.
-    Dim,
 }
 
 impl Style {
@@ -116,7 +114,6 @@ impl Style {
             Colour::Green => "32",
             Colour::Blue => "34",
             Colour::Bold => "1",
-            Colour::Dim => "2",
         };
         match self {
             Self::Coloured => format!("\x1b[{code}m{text}\x1b[0m"),

@@ -25,12 +25,15 @@ pub fn run(args: &Check) -> anyhow::Result<ExitCode> {
             let mut findings: Vec<Shown> = loaded.findings.iter().map(Shown::from).collect();
             let tally = Tally::of(&findings);
             findings.retain(|finding| args.notes || !finding.is_note());
-            let mut page = finding::render(&mut findings, style, &mut Files::default());
+            let mut page = finding::render(&mut findings, style, &mut Files::on_disk());
             if !page.is_empty() {
                 page.push('\n');
             }
             let place = format!("in {} and {}", output::one_line(&site), count(manifests(&loaded, &site), "manifest"));
             page += &summary(tally, &place, args.notes, style);
+            if loaded.snapshot.is_none() {
+                page += "the site file cannot be used as it is: what the manifests mean to it is not checked\n";
+            }
             output::text(&page)?;
         }
     }

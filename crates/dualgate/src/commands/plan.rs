@@ -5,17 +5,17 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use dualgate_core::model::{GateName, NodeName};
 use dualgate_core::plan;
 use serde::Serialize;
 
 use super::status;
 use crate::cli::{Format, Plan};
+use crate::describe;
 use crate::inputs::choose_node;
 use crate::output::{self, Colour, Style};
 use crate::state::Report;
-use crate::{describe, inputs};
 
 /// 0 when nothing would change, 1 when something would, 2 when the node could not be asked.
 pub fn run(args: &Plan) -> anyhow::Result<ExitCode> {
@@ -63,4 +63,105 @@ struct Changes {
     remove: Vec<String>,
     /// What of `add` the Internet could reach from then on.
     public: Vec<String>,
+}
+
+impl Changes {
+    fn between(node: &NodeName, running: Option<&Report>, desired: BTreeSet<String>) -> Self {
+        let nothing = BTreeSet::new();
+        let observed = running.map_or(&nothing, |report| &report.plan);
+        let already: BTreeSet<_> = observed.iter().flat_map(|line| public(line)).collect();
+        let add: Vec<String> = desired.difference(observed).cloned().collect();
+        let is_newly_public = |line: &&String| public(line).iter().any(|pair| !already.contains(pair));
+        Self {
+            node: node.to_string(),
+            generation: running.map(|report| report.generation),
+            public: add.iter().filter(is_newly_public).cloned().collect(),
+            remove: observed.difference(&desired).cloned().collect(),
+            add,
+        }
+    }
+
+    fn page(&self, style: Style) -> String {
+        let mut page = String::new();
+        let mut section = |title: &str, sign: &str, colour: Colour, lines: &[String]| {
+            if !title.is_empty() && !lines.is_empty() {
+                let _ = writeln!(page, "\n{}", style.paint(Colour::Bold, title));
+            }
+            for line in lines {
+                let _ = writeln!(page, "{}", style.paint(colour, &format!("{sign} {}", output::one_line(line))));
+            }
+        };
+        section("", "-", Colour::Red, &self.remove);
+        section("", "+", Colour::Green, &self.add);
+        section("From then on reachable from the Internet:", "!", Colour::Yellow, &self.public);
+        let (add, remove) = (self.add.len(), self.remove.len());
+        let _ = match (self.generation, add, remove) {
+            (None, _, _) => writeln!(page, "\n{} could not be asked: this is its whole plan", self.node),
+            (Some(_), 0, 0) => writeln!(page, "{} serves this already", self.node),
+            (Some(_), _, _) => writeln!(page, "\n{}: {add} to add, {remove} to remove", self.node),
+        };
+        page
+    }
+}
+
+/// What the Internet reaches by a line of a plan: host and path, once for each entry point of the external gate.
+fn public(line: &str) -> Vec<(&str, &str)> {
+    let external = format!("{}/", GateName::External);
+    let places = line.strip_prefix("route ").and_then(|line| line.split_once(" -> ")?.0.rsplit_once(" at "));
+    let Some((route, places)) = places else { return Vec::new() };
+    places.split(',').filter(|place| place.starts_with(&external)).map(|place| (route, place)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOME: &str = "route a.example.org Prefix / at internal/web -> apps/a:80 (Ingress apps/a)";
+    const WEB: &str = "route a.example.org Prefix / at external/web,internal/web -> apps/a:80 (Ingress apps/a)";
+    const BOTH: &str =
+        "route a.example.org Prefix / at external/web,external/websecure,internal/web -> apps/a:80 (Ingress apps/a)";
+    const MOVED: &str = "route a.example.org Prefix / at external/web,internal/web -> apps/b:80 (Ingress apps/a)";
+
+    fn between(observed: &[&str], desired: &[&str]) -> Changes {
+        let set = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect::<BTreeSet<_>>();
+        let report = Report {
+            site: "test".into(),
+            node: "node".into(),
+            phase: "serving".into(),
+            objects_from: "source".into(),
+            ready: true,
+            not_ready: Vec::new(),
+            generation: 7,
+            uptime_seconds: 0,
+            objects: 0,
+            connections: 0,
+            plan: set(observed),
+            findings: Vec::new(),
+        };
+        Changes::between(&NodeName::new("node"), Some(&report), set(desired))
+    }
+
+    #[test]
+    fn the_same_plan_changes_nothing() {
+        let changes = between(&[WEB, "listen 127.0.0.1:80"], &[WEB, "listen 127.0.0.1:80"]);
+        assert_eq!((changes.add.len(), changes.remove.len(), changes.public.len()), (0, 0, 0));
+        assert_eq!(changes.page(Style::Plain), "node serves this already\n");
+    }
+
+    #[test]
+    fn what_becomes_public_is_pointed_out() {
+        let page = between(&[HOME], &[WEB]).page(Style::Plain);
+        let expected = format!(
+            "- {HOME}\n+ {WEB}\n\nFrom then on reachable from the Internet:\n! {WEB}\n\nnode: 1 to add, 1 to remove\n"
+        );
+        assert_eq!(page, expected);
+    }
+
+    #[test]
+    fn a_further_public_entry_point_is_new_and_another_backend_is_not() {
+        assert_eq!(between(&[WEB], &[BOTH]).public, [BOTH]);
+        assert_eq!(between(&[BOTH], &[WEB]).public, [""; 0]);
+        assert_eq!(between(&[WEB], &[MOVED]).public, [""; 0]);
+        assert_eq!(between(&[], &[HOME, "listen 203.0.113.1:80 for external/web (http)"]).public, [""; 0]);
+    }
 }

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 
 use crate::cli::{Format, Status};
 use crate::output::finding::{self, Files, Shown, Tally};
@@ -40,10 +40,11 @@ fn findings(report: &Report) -> anyhow::Result<Vec<Shown>> {
 
 /// Asks a node how it is.
 pub fn ask(admin: SocketAddr) -> anyhow::Result<Report> {
-    let answer = fetch(admin, "/status").with_context(|| {
-        format!(
-            "ask the node at {admin}: is `dualgate run` running there? Its admin listener is `admin.listen` of the site \
-             file; name another with --admin"
+    let answer = fetch(admin, "/status").map_err(|error| {
+        anyhow!(
+            "the node at {admin} does not answer: {error}\n\
+             Is `dualgate run` running there? Where it is to be asked says `admin.listen` of its site file; --admin names \
+             another address."
         )
     })?;
     let (head, body) = answer.split_once("\r\n\r\n").with_context(|| format!("what answers at {admin} is no node"))?;
@@ -74,7 +75,7 @@ fn page(report: &Report, findings: &mut Vec<Shown>, style: Style) -> String {
     let name = style.paint(Colour::Bold, &report.node);
     let _ = writeln!(page, "{name} of site {}: {}, {readiness}", report.site, report.phase);
     for why in &report.not_ready {
-        let _ = writeln!(page, "  {} {why}", style.paint(Colour::Red, "because:"));
+        let _ = writeln!(page, "  {} {}", style.paint(Colour::Red, "because:"), output::one_line(why));
     }
     let _ = writeln!(
         page,
@@ -95,7 +96,7 @@ fn page(report: &Report, findings: &mut Vec<Shown>, style: Style) -> String {
     let tally = Tally::of(findings);
     findings.retain(|finding| !finding.is_note());
     if !findings.is_empty() {
-        let _ = write!(page, "\n{}", finding::render(findings, style, &mut Files::nowhere()));
+        let _ = write!(page, "\n{}", finding::render(findings, style, &mut Files::elsewhere()));
     }
     let counts = [(tally.errors, "error"), (tally.warnings, "warning"), (tally.notes, "note")];
     let found: Vec<String> = counts.iter().filter(|(n, _)| *n > 0).map(|(n, noun)| count(*n, noun)).collect();
@@ -135,5 +136,73 @@ fn uptime(seconds: u64) -> String {
         (0, 0, _) => format!("{minutes} min"),
         (0, _, _) => format!("{hours} h {minutes} min"),
         _ => format!("{} {hours} h", count(usize::try_from(days).unwrap_or(usize::MAX), "day")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> Report {
+        let plan = [
+            "backend apps/grafana:80 http: 127.0.0.1:9001",
+            "listen 127.0.0.1:8080 for internal/web (http)",
+            "route grafana.example.org Prefix / at internal/web -> apps/grafana:80 (Ingress apps/grafana)",
+            "something else",
+        ];
+        Report {
+            site: "laptop".into(),
+            node: "laptop".into(),
+            phase: "serving".into(),
+            objects_from: "disk".into(),
+            ready: false,
+            not_ready: vec!["127.0.0.1:8080 is not open".into()],
+            generation: 3,
+            uptime_seconds: 11_520,
+            objects: 1,
+            connections: 2,
+            plan: plan.iter().map(|line| (*line).to_owned()).collect(),
+            findings: vec![
+                serde_json::json!({"code": "stale", "severity": "warning", "at": {}, "message": "it is old"}),
+                serde_json::json!({"code": "ingress-exposed", "severity": "note", "at": {}, "message": "public"}),
+            ],
+        }
+    }
+
+    #[test]
+    fn a_person_reads_how_the_node_is() {
+        let mut found = findings(&report()).unwrap();
+        assert_eq!(
+            page(&report(), &mut found, Style::Plain),
+            "\
+laptop of site laptop: serving, not ready
+  because: 127.0.0.1:8080 is not open
+  snapshot 3 of 1 object from the disk, as the source is away; 2 open connections; up for 3 h 12 min
+
+listens on
+  127.0.0.1:8080 for internal/web (http)
+
+routes
+  grafana.example.org Prefix / at internal/web -> apps/grafana:80 (Ingress apps/grafana)
+
+backends
+  apps/grafana:80 http: 127.0.0.1:9001
+
+also
+  something else
+
+warning[stale]: it is old
+
+1 warning, 1 note (`dualgate check --notes` prints all)
+"
+        );
+    }
+
+    #[test]
+    fn times_are_as_coarse_as_they_are_long() {
+        assert_eq!(
+            [59, 60, 3_600, 86_400, 266_400].map(uptime),
+            ["59 s", "1 min", "1 h 0 min", "1 day 0 h", "3 days 2 h"]
+        );
     }
 }

@@ -4,6 +4,7 @@
 //! namespace, ingress, service, pod.
 
 use std::collections::BTreeMap;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 
 use http_body_util::BodyExt as _;
@@ -11,6 +12,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::header::{HOST, HeaderMap};
 use hyper::{Request, Version};
 use serde::Serialize;
+use serde_json::ser::{Formatter, PrettyFormatter};
 use sha2::{Digest as _, Sha256};
 
 use super::Connection;
@@ -102,10 +104,51 @@ impl<'a> Report<'a> {
 
     /// As a document.
     pub fn to_json(&self) -> Bytes {
-        // Maps with text as keys and plain values cannot fail.
-        let mut document = serde_json::to_vec_pretty(self).unwrap_or_default();
+        let mut document = Vec::with_capacity(1024);
+        let mut serializer = serde_json::Serializer::with_formatter(&mut document, Layout::default());
+        if let Err(error) = self.serialize(&mut serializer) {
+            tracing::warn!(%error, "a request cannot be shown");
+        }
         document.push(b'\n');
         document.into()
+    }
+}
+
+/// Indented, but with a list on one line: most fields have one value.
+#[derive(Default)]
+struct Layout(PrettyFormatter<'static>);
+
+impl Formatter for Layout {
+    fn begin_array<W: Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
+        writer.write_all(b"[")
+    }
+
+    fn begin_array_value<W: Write + ?Sized>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+        writer.write_all(if first { b"" } else { b", " })
+    }
+
+    fn end_array<W: Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
+        writer.write_all(b"]")
+    }
+
+    fn begin_object<W: Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.0.begin_object(writer)
+    }
+
+    fn begin_object_key<W: Write + ?Sized>(&mut self, writer: &mut W, first: bool) -> io::Result<()> {
+        self.0.begin_object_key(writer, first)
+    }
+
+    fn begin_object_value<W: Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.0.begin_object_value(writer)
+    }
+
+    fn end_object_value<W: Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.0.end_object_value(writer)
+    }
+
+    fn end_object<W: Write + ?Sized>(&mut self, writer: &mut W) -> io::Result<()> {
+        self.0.end_object(writer)
     }
 }
 
@@ -157,6 +200,23 @@ fn client(headers: &HeaderMap) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_document_has_its_lists_on_one_line() {
+        let mut document = Vec::new();
+        let mut serializer = serde_json::Serializer::with_formatter(&mut document, Layout::default());
+        let value = serde_json::json!({"headers": {"accept": ["a", "b"], "none": []}, "pod": "x"});
+        value.serialize(&mut serializer).unwrap();
+        let expected = "\
+{
+  \"headers\": {
+    \"accept\": [\"a\", \"b\"],
+    \"none\": []
+  },
+  \"pod\": \"x\"
+}";
+        assert_eq!(String::from_utf8(document).unwrap(), expected);
+    }
 
     #[test]
     fn the_client_is_the_first_one_that_is_named() {

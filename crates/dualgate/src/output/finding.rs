@@ -144,21 +144,27 @@ fn window(line: &str, column: usize) -> (String, usize) {
     (format!("{left}{shown}{right}"), column - start + left.chars().count())
 }
 
-/// The files that findings are about, read when they are asked for.
-#[derive(Debug, Default)]
+/// The files that findings are about.
+#[derive(Debug)]
 pub struct Files {
+    read: fn(&str) -> Option<String>,
     texts: BTreeMap<String, Option<String>>,
 }
 
 impl Files {
-    fn line(&mut self, path: &str, number: u32) -> Option<&str> {
-        let text = self.texts.entry(path.to_owned()).or_insert_with(|| std::fs::read_to_string(path).ok());
-        text.as_deref()?.lines().nth((number as usize).checked_sub(1)?)
+    /// As they are on disk, read when they are asked for.
+    pub fn on_disk() -> Self {
+        Self { read: |path| std::fs::read_to_string(path).ok(), texts: BTreeMap::new() }
     }
 
-    #[cfg(test)]
-    fn with(path: &str, text: &str) -> Self {
-        Self { texts: BTreeMap::from([(path.to_owned(), Some(text.to_owned()))]) }
+    /// Of another process: what has the same path here may be another file.
+    pub fn elsewhere() -> Self {
+        Self { read: |_| None, texts: BTreeMap::new() }
+    }
+
+    fn line(&mut self, path: &str, number: u32) -> Option<&str> {
+        let text = self.texts.entry(path.to_owned()).or_insert_with(|| (self.read)(path));
+        text.as_deref()?.lines().nth((number as usize).checked_sub(1)?)
     }
 }
 
@@ -190,9 +196,13 @@ mod tests {
         }
     }
 
+    fn file(text: &str) -> Files {
+        Files { texts: BTreeMap::from([("apps.yaml".to_owned(), Some(text.to_owned()))]), ..Files::elsewhere() }
+    }
+
     #[test]
     fn a_finding_is_shown_with_its_line_and_a_caret_under_its_column() {
-        let mut files = Files::with("apps.yaml", "spec:\r\n\t- gone\r\n");
+        let mut files = file("spec:\r\n\t- gone\r\n");
         assert_eq!(
             shown(Some(2), Some(4)).render(Style::Plain, &mut files),
             "\
@@ -209,7 +219,7 @@ error[ingress-unknown-service]: there is no Service `gone`
 
     #[test]
     fn what_is_not_known_is_left_out() {
-        let mut files = Files::default();
+        let mut files = Files::elsewhere();
         assert_eq!(
             shown(Some(12), None).render(Style::Plain, &mut files),
             "\
@@ -241,7 +251,7 @@ error[ingress-unknown-service]: there is no Service `gone`
 
     #[test]
     fn nothing_in_a_file_reaches_the_terminal_as_a_control_sequence() {
-        let mut files = Files::with("apps.yaml", "a: \u{1b}[2J\u{7}");
+        let mut files = file("a: \u{1b}[2J\u{7}");
         let mut finding = shown(Some(1), Some(4));
         finding.message = "`\u{1b}[2J\nerror: x` is wrong".into();
         let text = finding.render(Style::Plain, &mut files);
@@ -256,7 +266,7 @@ error[ingress-unknown-service]: there is no Service `gone`
         let mut other = shown(Some(1), Some(1));
         other.at.file = Some("b.yaml".into());
         let mut findings = [without, other, shown(Some(10), Some(1)), shown(Some(9), Some(5))];
-        let text = render(&mut findings, Style::Plain, &mut Files::default());
+        let text = render(&mut findings, Style::Plain, &mut Files::elsewhere());
         let places: Vec<&str> = text.lines().filter_map(|line| line.trim_start().strip_prefix("--> ")).collect();
         assert_eq!(places, ["apps.yaml:9:5", "apps.yaml:10:1", "b.yaml:1:1"]);
         assert_eq!(text.matches("\n\n").count(), 3, "a line between findings");
