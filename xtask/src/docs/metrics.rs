@@ -105,6 +105,7 @@ fn site(gate: u16, admin: u16) -> String {
     )
 }
 
+/// A route, and one that leads nowhere, so that there is a finding to count.
 fn objects(echo: u16) -> String {
     format!(
         "apiVersion: v1\nkind: Service\n\
@@ -112,7 +113,11 @@ fn objects(echo: u16) -> String {
          spec: {{ports: [{{port: 80}}]}}\n\
          ---\n\
          apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {{name: echo, namespace: docs}}\n\
-         spec: {{defaultBackend: {{service: {{name: echo, port: {{number: 80}}}}}}}}\n"
+         spec: {{defaultBackend: {{service: {{name: echo, port: {{number: 80}}}}}}}}\n\
+         ---\n\
+         apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {{name: gone, namespace: docs}}\n\
+         spec: {{rules: [{{host: gone.example.org, http: {{paths: [{{path: /, pathType: Prefix, \
+         backend: {{service: {{name: gone, port: {{number: 80}}}}}}}}]}}}}]}}\n"
     )
 }
 
