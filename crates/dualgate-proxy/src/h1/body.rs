@@ -69,8 +69,9 @@ impl BodySource for Body<'_> {
             }
             let step = self.decoder.decode(self.buffer.filled())?;
             if !step.data.is_empty() {
-                self.left = self.left.checked_sub(step.data.len() as u64).ok_or(BodyFailure::TooLarge)?;
+                // Also what is refused was consumed: left in the buffer, it would be read as the next request.
                 self.lent = step.consumed;
+                self.left = self.left.checked_sub(step.data.len() as u64).ok_or(BodyFailure::TooLarge)?;
                 break step.data;
             }
             self.buffer.consume(step.consumed);
