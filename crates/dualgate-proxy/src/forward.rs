@@ -147,6 +147,11 @@ impl Routed {
         let entry_point = cx.runtime.listener(&cx.listener.id).ok_or(Refusal::NoRoute)?.index;
         let index = table.find(entry_point, host, path).ok_or(Refusal::NoRoute)?;
         self.route = Some(index);
+        match (head.body(), settings.max_body_bytes) {
+            // Whoever announces too much is told before anybody is bothered with a part of it.
+            (BodyLength::Length(length), Some(most)) if length > most => return Err(Refusal::TooLarge),
+            _ => {}
+        }
         match &table.route(index).action {
             Action::Forward(backend) => cx.runtime.backend(*backend).ok_or(Refusal::Unavailable),
             Action::Unavailable(_) => Err(Refusal::Unavailable),
