@@ -166,12 +166,14 @@ pub enum AfterReply {
 pub fn write_reply(head: &dyn ReplyHead, framing: Framing, after: AfterReply, now: u64, out: &mut Vec<u8>) {
     let status = head.status();
     write_status_line(status, None, out);
+    // RFC 9110 8.6: these never have a length, and some clients would wait for it.
+    let lengthless = framing != Framing::Plain || status < 200 || status == 204;
     let (mut dated, mut named) = (false, false);
     head.for_each_field(&mut |name, value| {
         match name.len() {
             4 => dated |= name.eq_ignore_ascii_case(b"date"),
             6 => named |= name.eq_ignore_ascii_case(b"server"),
-            14 if framing != Framing::Plain && FieldKind::of(name) == FieldKind::ContentLength => return,
+            14 if lengthless && FieldKind::of(name) == FieldKind::ContentLength => return,
             _ => {}
         }
         write_field(name, value, out);
