@@ -413,7 +413,7 @@ async fn over_h1<T: Transaction>(
         };
         let view = answer.view(&buffer.filled()[..len]);
         let switches = view.status() == 101;
-        if switches && (upgrade.is_none() || view.upgrade().is_none()) {
+        if switches && !is_agreed(upgrade.as_deref(), view.upgrade()) {
             return Err(Fault::Answer);
         }
         let (length, persistent) = (view.body(head.method()), view.keep_alive());
@@ -449,6 +449,11 @@ async fn over_h1<T: Transaction>(
         }
     }
     Ok(())
+}
+
+/// Whether a server changes to the protocol that the client named (RFC 9110 7.8).
+fn is_agreed(asked: Option<&[u8]>, agreed: Option<&[u8]>) -> bool {
+    asked.zip(agreed).is_some_and(|(asked, agreed)| asked.eq_ignore_ascii_case(agreed))
 }
 
 async fn over_h2<T: Transaction>(
