@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,7 +15,9 @@ use std::time::Instant;
 use dualgate_core::model::site::Underscores;
 use dualgate_core::plan::proxy::ServerAddress;
 use dualgate_core::route::{Action, RouteIndex};
-use dualgate_http::{BodyLength, CanonicalPath, HeadError, HeadView, check_query, parse_authority, split_query};
+use dualgate_http::{
+    BodyLength, CanonicalPath, HeadError, HeadView, Trailer, check_query, parse_authority, split_query,
+};
 
 use crate::answer::Refusal;
 use crate::h1::{Body, Outlet};
@@ -289,8 +292,41 @@ enum Fault {
 /// How far the request had come.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Sent {
+    /// The client has to send more.
     Part,
+    /// The server has to take more.
+    Stuck,
+    /// So many octets were all of its body.
     All(u64),
+}
+
+/// The server's side of an upload, which notes when it is the server that is waited for.
+struct Noted<'a, S> {
+    sink: &'a mut S,
+    sent: &'a Cell<Sent>,
+}
+
+impl<S> Noted<'_, S> {
+    async fn stuck_until<T>(&mut self, step: impl AsyncFnOnce(&mut S) -> T) -> T {
+        self.sent.set(Sent::Stuck);
+        let outcome = step(self.sink).await;
+        self.sent.set(Sent::Part);
+        outcome
+    }
+}
+
+impl<S: BodySink> BodySink for Noted<'_, S> {
+    async fn data(&mut self, data: &[u8]) -> io::Result<()> {
+        self.stuck_until(async |sink| sink.data(data).await).await
+    }
+
+    async fn end(&mut self, trailers: &[Trailer]) -> io::Result<()> {
+        self.stuck_until(async |sink| sink.end(trailers).await).await
+    }
+
+    async fn flush(&mut self) -> io::Result<()> {
+        self.stuck_until(async |sink| sink.flush().await).await
+    }
 }
 
 impl Fault {
@@ -334,7 +370,7 @@ impl From<AnswerFailure> for Fault {
 /// Sends the body of a request, then watches whether the client is still there. Ends only with what is the client's
 /// fault: when the server stops reading, its answer decides.
 async fn upload(body: &mut impl BodySource, sink: &mut impl BodySink, sent: &Cell<Sent>, done: impl Fn()) -> Fault {
-    match relay(body, sink).await {
+    match relay(body, &mut Noted { sink, sent }).await {
         Ok(bytes) => sent.set(Sent::All(bytes)),
         Err(RelayFailure::Source(failure)) => return Fault::Body(failure),
         Err(RelayFailure::Sink) => std::future::pending().await,
@@ -444,7 +480,7 @@ async fn over_h1<T: Transaction>(
             }
         }
         After::Http { persistent } => {
-            connection.set_persistent(persistent && sent.get() != Sent::Part);
+            connection.set_persistent(persistent && matches!(sent.get(), Sent::All(_)));
             cx.worker.pool.keep(attempt.server, *connection);
         }
     }
