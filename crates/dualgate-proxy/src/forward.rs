@@ -307,11 +307,11 @@ struct Noted<'a, S> {
 }
 
 impl<S> Noted<'_, S> {
-    async fn stuck_until<T>(&mut self, step: impl AsyncFnOnce(&mut S) -> T) -> T {
+    async fn stuck_until(&mut self, step: impl AsyncFnOnce(&mut S) -> io::Result<()>) -> io::Result<()> {
         self.sent.set(Sent::Stuck);
-        let outcome = step(self.sink).await;
+        step(self.sink).await?;
         self.sent.set(Sent::Part);
-        outcome
+        Ok(())
     }
 }
 
@@ -437,8 +437,12 @@ async fn over_h1<T: Transaction>(
         }
     });
     let receiving = async {
+        let mut spoke = false;
         let len = loop {
-            let len = read_head(io, buffer, cx.timer, answer).await?;
+            let len = match read_head(io, buffer, answer).await {
+                Err(AnswerFailure::Nothing) if spoke => return Err(Fault::Answer),
+                read => read?,
+            };
             let view = answer.view(&buffer.filled()[..len]);
             if !view.is_interim() {
                 break len;
@@ -446,6 +450,8 @@ async fn over_h1<T: Transaction>(
             reply.interim(&ServerHead { view, length: BodyLength::Empty }).map_err(|_| Fault::Client)?;
             reply.flush().await.map_err(|_| Fault::Client)?;
             buffer.consume(len);
+            spoke = true;
+            cx.timer.progress();
         };
         let view = answer.view(&buffer.filled()[..len]);
         let switches = view.status() == 101;

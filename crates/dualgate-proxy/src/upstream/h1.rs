@@ -6,7 +6,6 @@ use dualgate_http::{BodyLength, HeadError, HeadLimits, Progress, ResponseHead, R
 
 use crate::buffer::Buffer;
 use crate::io::Io;
-use crate::timer::Timer;
 use crate::transaction::ReplyHead;
 
 /// A connection, and what was read from it beyond the last answer.
@@ -76,13 +75,8 @@ impl H1Server {
     }
 }
 
-/// Reads until `buffer` starts with a whole head, and says how long that is.
-pub async fn read_head(
-    io: &Io,
-    buffer: &mut Buffer,
-    timer: &Timer,
-    head: &mut ResponseHead,
-) -> Result<usize, AnswerFailure> {
+/// Reads until `buffer` starts with a whole head, and says how long that is. The deadline is one for all of it.
+pub async fn read_head(io: &Io, buffer: &mut Buffer, head: &mut ResponseHead) -> Result<usize, AnswerFailure> {
     loop {
         if !buffer.is_empty()
             && let Progress::Complete { len } = head.parse(buffer.filled(), &HeadLimits::default())?
@@ -93,7 +87,7 @@ pub async fn read_head(
         match io.read(buffer).await {
             Ok(0) if nothing => return Err(AnswerFailure::Nothing),
             Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into()),
-            Ok(_) => timer.progress(),
+            Ok(_) => {}
             Err(_) if nothing => return Err(AnswerFailure::Nothing),
             Err(error) => return Err(error.into()),
         }
