@@ -44,10 +44,16 @@ enum Stream {
 #[derive(Debug)]
 pub struct Socket {
     tcp: TcpStream,
+    /// Octets written.
+    sent: u64,
     shared: Rc<IoShared>,
 }
 
 impl Socket {
+    fn new(tcp: TcpStream, shared: &Rc<IoShared>) -> Self {
+        Self { tcp, sent: 0, shared: shared.clone() }
+    }
+
     /// The free buffers.
     pub fn pool(&self) -> &BufferPool {
         &self.shared.pool
@@ -65,6 +71,9 @@ impl Socket {
     pub fn poll_write(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let outcome = Pin::new(&mut self.tcp).poll_write(cx, bytes);
         self.shared.counters.write(outcome.is_ready());
+        if let Poll::Ready(Ok(count)) = outcome {
+            self.sent += count as u64;
+        }
         outcome
     }
 
@@ -74,15 +83,23 @@ impl Socket {
     }
 }
 
+impl Stream {
+    fn socket(&self) -> &Socket {
+        match self {
+            Self::Plain(socket) | Self::TlsServer(_, socket) | Self::TlsClient(_, socket) => socket,
+        }
+    }
+}
+
 impl Io {
     /// Without TLS.
     pub fn plain(tcp: TcpStream, shared: &Rc<IoShared>) -> Self {
-        Self::new(Stream::Plain(Socket { tcp, shared: shared.clone() }), shared)
+        Self::new(Stream::Plain(Socket::new(tcp, shared)), shared)
     }
 
     /// As TLS client; the handshake happens with the first write.
     pub fn tls_client(tcp: TcpStream, session: ClientSession, shared: &Rc<IoShared>) -> Self {
-        Self::new(Stream::TlsClient(Box::new(session), Socket { tcp, shared: shared.clone() }), shared)
+        Self::new(Stream::TlsClient(Box::new(session), Socket::new(tcp, shared)), shared)
     }
 
     fn new(stream: Stream, shared: &Rc<IoShared>) -> Self {
@@ -118,11 +135,13 @@ impl Io {
 
     /// Whether nothing has arrived on an idle connection; bytes or an end mean that it cannot be used again.
     pub fn is_quiet(&self) -> bool {
-        let stream = self.stream.borrow();
-        let tcp = match &*stream {
-            Stream::Plain(socket) | Stream::TlsServer(_, socket) | Stream::TlsClient(_, socket) => &socket.tcp,
-        };
-        tcp.poll_read_ready(&mut Context::from_waker(std::task::Waker::noop())).is_pending()
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        self.stream.borrow().socket().tcp.poll_read_ready(&mut cx).is_pending()
+    }
+
+    /// Octets that the peer's kernel or ours has taken so far: what moves while a peer reads slowly.
+    pub fn sent(&self) -> u64 {
+        self.stream.borrow().socket().sent
     }
 
     /// Reads more into `buffer`; 0 is the end.
@@ -176,16 +195,6 @@ impl Io {
             bytes = &bytes[count..];
         }
         poll_fn(|cx| self.poll_flush(cx)).await
-    }
-
-    /// Writes all of `bytes` and empties it.
-    pub async fn write_out(&self, bytes: &mut Vec<u8>) -> io::Result<()> {
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        let outcome = self.write_all(bytes).await;
-        bytes.clear();
-        outcome
     }
 
     /// Says that nothing more will be written.
