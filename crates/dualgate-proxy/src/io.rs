@@ -197,6 +197,12 @@ impl Io {
         poll_fn(|cx| self.poll_flush(cx)).await
     }
 
+    /// Ends the connection so that the peer cannot take what it got for all: by a reset, without a goodbye of TLS.
+    pub fn reset(self) {
+        // Without the option it ends as others do: there is nothing better to be done.
+        let _ = self.stream.borrow().socket().tcp.set_zero_linger();
+    }
+
     /// Says that nothing more will be written.
     pub async fn shutdown(&self) -> io::Result<()> {
         poll_fn(|cx| self.poll_shutdown(cx)).await

@@ -14,8 +14,12 @@ use crate::transaction::{BodySink, Reply, ReplyHead};
 pub enum Persistence {
     /// It may.
     Keep,
+    /// It may, if the client is asked for the body that it holds back: otherwise nobody knows whether the body comes.
+    KeepOnceContinued,
     /// It will be closed after the answer.
     Close,
+    /// It is reset: the answer broke off, and its end would be that of the connection.
+    Reset,
 }
 
 /// One answer.
@@ -24,6 +28,7 @@ pub struct H1Reply<'c> {
     outlet: Outlet<'c>,
     version: Version,
     persistence: Persistence,
+    framing: Framing,
     stage: Stage,
     body_bytes: u64,
 }
@@ -38,21 +43,22 @@ enum Stage {
 impl<'c> H1Reply<'c> {
     /// To a request of this version.
     pub fn new(outlet: Outlet<'c>, version: Version, persistence: Persistence) -> Self {
-        Self { outlet, version, persistence, stage: Stage::Waiting, body_bytes: 0 }
+        Self { outlet, version, persistence, framing: Framing::Plain, stage: Stage::Waiting, body_bytes: 0 }
     }
 
-    /// What the connection may do after the answer; `Close` if it was not completed.
+    /// What the connection may do after the answer.
     pub fn finish(self) -> Persistence {
-        match self.stage {
-            Stage::Ended => self.persistence,
-            Stage::Waiting | Stage::Body => Persistence::Close,
+        match (self.stage, self.framing) {
+            (Stage::Ended, _) => self.persistence,
+            (Stage::Body, Framing::UntilClose) => Persistence::Reset,
+            (Stage::Waiting | Stage::Body, _) => Persistence::Close,
         }
     }
 
     fn after(&self, status: u16) -> AfterReply {
         match (self.persistence, self.version) {
             _ if status == 101 => AfterReply::Changes,
-            (Persistence::Close, _) => AfterReply::Closes,
+            (Persistence::KeepOnceContinued | Persistence::Close | Persistence::Reset, _) => AfterReply::Closes,
             (Persistence::Keep, Version::Http10) => AfterReply::StaysAsAsked,
             (Persistence::Keep, Version::Http11) => AfterReply::Stays,
         }
@@ -67,6 +73,9 @@ impl Reply for H1Reply<'_> {
     fn interim(&mut self, head: &dyn ReplyHead) -> io::Result<()> {
         // HTTP/1.0 has no interim answers (RFC 9110 15.2).
         if self.version == Version::Http11 {
+            if head.status() == 100 && self.persistence == Persistence::KeepOnceContinued {
+                self.persistence = Persistence::Keep;
+            }
             write_reply(head, Framing::Plain, AfterReply::Stays, 0, self.outlet.out());
         }
         Ok(())
@@ -81,10 +90,14 @@ impl Reply for H1Reply<'_> {
                 Framing::UntilClose
             }
         };
+        if self.persistence == Persistence::KeepOnceContinued {
+            self.persistence = Persistence::Close;
+        }
         let after = self.after(head.status());
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         write_reply(head, framing, after, now, self.outlet.out());
         self.outlet.frame(framing);
+        self.framing = framing;
         self.stage = Stage::Body;
         Ok(())
     }

@@ -40,7 +40,8 @@ pub async fn serve(connection: Rc<Connection>, io: Io, mut buffer: Buffer, timer
         }
         match one_request(&connection, &io, &mut buffer, &timer, &request, &mut out).await {
             Persistence::Keep => {}
-            Persistence::Close => {
+            Persistence::Reset => return io.reset(),
+            Persistence::KeepOnceContinued | Persistence::Close => {
                 linger(&io, &mut buffer, &timer).await;
                 break;
             }
@@ -110,6 +111,7 @@ async fn one_request(
         Version::Http11 => "HTTP/1.1",
     });
     let persistence = match view.keep_alive() && !connection.worker.is_draining() {
+        true if view.expects_continue() => Persistence::KeepOnceContinued,
         true => Persistence::Keep,
         false => Persistence::Close,
     };
@@ -120,10 +122,14 @@ async fn one_request(
     let outcome: Outcome = forward(Context::of(connection, &runtime, timer), &mut tx).await;
     record.bytes_out = tx.reply.body_bytes();
     let H1Transaction { mut body, reply, .. } = tx;
-    let mut persistence = if outcome.aborted || outcome.status == 101 { Persistence::Close } else { reply.finish() };
+    let mut persistence = match reply.finish() {
+        Persistence::Reset => Persistence::Reset,
+        _ if outcome.aborted || outcome.status == 101 => Persistence::Close,
+        persistence => persistence,
+    };
     if persistence == Persistence::Keep && !body.is_done() {
         timer.set(runtime.plan.settings.body_idle_timeout);
-        if view.expects_continue() || !timer.limit(body.discard(DISCARD)).await.unwrap_or(false) {
+        if !timer.limit(body.discard(DISCARD)).await.unwrap_or(false) {
             persistence = Persistence::Close;
         }
     }
