@@ -17,12 +17,16 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use serde::{Deserialize, Serialize};
+use socket2::{Domain, Socket, Type};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Interval;
 use tokio_rustls::TlsAcceptor;
+
+/// How much of a download is sent at once.
+const PIECE: usize = 32 * 1024;
 
 /// What a pod saw of a request: the body of its answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,8 +76,12 @@ impl Pod {
         let shared = Shared { name: name.to_owned(), held: watch::channel(0).0, released: watch::channel(false).0 };
         let shared = Arc::new(shared);
         let listen = |address: &IpAddr| {
-            let listener = std::net::TcpListener::bind((*address, 0)).unwrap();
-            listener.set_nonblocking(true).unwrap();
+            let socket = Socket::new(Domain::for_address((*address, 0).into()), Type::STREAM, None).unwrap();
+            socket.bind(&SocketAddr::new(*address, 0).into()).unwrap();
+            // Hundreds of connections at once wait for their turn; a shorter queue would make them try again.
+            socket.listen(4096).unwrap();
+            socket.set_nonblocking(true).unwrap();
+            let listener = std::net::TcpListener::from(socket);
             (listener.local_addr().unwrap(), runtime().spawn(accept(listener, tls.clone(), shared.clone())))
         };
         let (addresses, tasks) = addresses.iter().map(listen).unzip();
@@ -165,7 +173,8 @@ async fn answer(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Respo
         let _ = shared.released.subscribe().wait_for(|released| *released).await;
     } else if let Some(download) = target.strip_prefix("/-/download/") {
         let (octets, time) = download.split_once('/').unwrap_or((download, "0"));
-        content = Some(Content::paced(octets.parse().unwrap_or(0), time.parse().unwrap_or(0)));
+        let time = Duration::from_millis(time.parse().unwrap_or(0));
+        content = Some(Content::paced(octets.parse().unwrap_or(0), time));
     }
     let host = head.headers.get(HOST).map(|host| String::from_utf8_lossy(host.as_bytes()).into_owned());
     let host = host.or_else(|| head.uri.authority().map(ToString::to_string)).unwrap_or_default();
@@ -181,14 +190,15 @@ enum Content {
     /// All at once.
     Whole(Option<Bytes>),
     /// So many octets, a piece at each tick.
-    Paced { left: usize, piece: usize, ticks: Pin<Box<Interval>> },
+    Paced { left: usize, ticks: Option<Pin<Box<Interval>>> },
 }
 
 impl Content {
-    fn paced(octets: usize, milliseconds: u64) -> Self {
-        let tick = Duration::from_millis(20);
-        let pieces = usize::try_from(milliseconds).unwrap_or(0) / 20 + 1;
-        Self::Paced { left: octets, piece: octets.div_ceil(pieces), ticks: Box::pin(tokio::time::interval(tick)) }
+    fn paced(octets: usize, time: Duration) -> Self {
+        let pieces = octets.div_ceil(PIECE);
+        let tick = time.checked_div(u32::try_from(pieces).unwrap_or(u32::MAX)).unwrap_or_default();
+        let ticks = (!tick.is_zero()).then(|| Box::pin(tokio::time::interval(tick)));
+        Self::Paced { left: octets, ticks }
     }
 }
 
@@ -200,11 +210,15 @@ impl Body for Content {
         match self.get_mut() {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Paced { left: 0, .. } => Poll::Ready(None),
-            Self::Paced { left, piece, ticks } => {
-                ready!(ticks.poll_tick(cx));
-                let now = (*left).min(*piece);
+            Self::Paced { left, ticks } => {
+                if let Some(ticks) = ticks {
+                    ready!(ticks.poll_tick(cx));
+                }
+                // However much is asked for, one piece of memory holds it.
+                static FILLER: [u8; PIECE] = [b'x'; PIECE];
+                let now = (*left).min(PIECE);
                 *left -= now;
-                Poll::Ready(Some(Ok(Frame::data(vec![b'x'; now].into()))))
+                Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(&FILLER[..now])))))
             }
         }
     }
