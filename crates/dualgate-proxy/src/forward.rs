@@ -348,16 +348,6 @@ impl Fault {
     }
 }
 
-impl From<RelayFailure> for Fault {
-    /// Of the answer's body.
-    fn from(failure: RelayFailure) -> Self {
-        match failure {
-            RelayFailure::Source(_) => Self::Midway,
-            RelayFailure::Sink => Self::Client,
-        }
-    }
-}
-
 impl From<AnswerFailure> for Fault {
     fn from(failure: AnswerFailure) -> Self {
         match failure {
@@ -378,6 +368,18 @@ async fn upload(body: &mut impl BodySource, sink: &mut impl BodySink, sent: &Cel
     done();
     body.gone().await;
     Fault::Client
+}
+
+/// Hands the body of an answer on. Where it breaks off, what came before is handed on all the same.
+async fn download(body: &mut impl BodySource, reply: &mut impl Reply) -> Result<(), Fault> {
+    match relay(body, reply).await {
+        Ok(_) => Ok(()),
+        Err(RelayFailure::Source(_)) => match reply.flush().await {
+            Ok(()) => Err(Fault::Midway),
+            Err(_) => Err(Fault::Client),
+        },
+        Err(RelayFailure::Sink) => Err(Fault::Client),
+    }
 }
 
 /// Runs both directions until the answer is complete or something fails.
@@ -469,7 +471,7 @@ async fn over_h1<T: Transaction>(
             return Ok(After::Tunnel);
         }
         let mut answer_body = Body::new(io, cx.timer, buffer, length, None);
-        relay(&mut answer_body, reply).await?;
+        download(&mut answer_body, reply).await?;
         Ok(After::Http { persistent: answer_body.finish() && persistent && length != BodyLength::UntilClose })
     };
     let after = exchange(cx.timer, sending, receiving).await;
@@ -533,7 +535,7 @@ async fn over_h2<T: Transaction>(
         answering.set(true);
         cx.timer.set(settings.body_idle_timeout);
         let mut answer_body = StreamBody::new(answer.body_mut(), cx.timer, None);
-        relay(&mut answer_body, reply).await?;
+        download(&mut answer_body, reply).await?;
         Ok(())
     };
     let ended = exchange(cx.timer, sending, receiving).await;
