@@ -1,5 +1,6 @@
 //! The candidates: dualgate and the peers, each with a configuration that asks for the same work.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -88,21 +89,14 @@ impl Candidate {
         let fill = Fill { setting, http, https, admin };
         let mut command = fill.command(program)?;
         let name = program.name();
-        let mut process = Running::start(name, command.stdin(Stdio::null()).stdout(Stdio::null()))?;
+        let log = setting.folder.join(format!("{name}.log"));
+        let file = File::create(&log).with_context(|| format!("create `{}`", log.display()))?;
+        command.stdin(Stdio::null()).stdout(file.try_clone()?).stderr(file);
+        let mut process = Running::start(name, &mut command)?;
         let reachable = |port| TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok();
-        process.wait_until(|| reachable(http) && reachable(https))?;
-        let mut answered = String::new();
-        process
-            .wait_until(|| {
-                answered = ask(http, "localhost", CHECK_PATH).unwrap_or_default();
-                answered.starts_with("HTTP/1.1 200")
-            })
-            .with_context(|| format!("the last answer of {name} was:\n{answered}"))?;
-        for field in ["\nx-forwarded-for: 127.0.0.1\r", "\nx-forwarded-proto: http\r"] {
-            if !answered.to_ascii_lowercase().contains(field) {
-                bail!("{name} does not do equal work, `{}` is missing:\n{answered}", field.trim());
-            }
-        }
+        let ready = process.wait_until(|| reachable(http) && reachable(https));
+        ready.with_context(|| format!("{name} wrote its log to `{}`", log.display()))?;
+        does_equal_work(&mut process, http).with_context(|| format!("{name} does not do equal work"))?;
         Ok(Self { name, version: program.version()?, is_peer: program.is_peer(), process, http, https })
     }
 
@@ -113,6 +107,22 @@ impl Candidate {
             Scheme::Https => self.https,
         }
     }
+}
+
+/// The back end shows what a candidate sent it.
+fn does_equal_work(process: &mut Running, port: u16) -> Result<()> {
+    let mut answer = String::new();
+    let answered = process.wait_until(|| {
+        answer = ask(port, "localhost", CHECK_PATH).unwrap_or_default();
+        answer.starts_with("HTTP/1.1 200")
+    });
+    answered.with_context(|| format!("its last answer was:\n{answer}"))?;
+    for field in ["x-forwarded-for: 127.0.0.1", "x-forwarded-proto: http"] {
+        if !answer.to_ascii_lowercase().contains(&format!("\n{field}\r")) {
+            bail!("`{field}` is missing:\n{answer}");
+        }
+    }
+    Ok(())
 }
 
 /// Fills a candidate's templates.
