@@ -155,6 +155,16 @@ impl Gate {
     }
 }
 
+/// Waits until `condition` holds.
+pub async fn until(condition: impl Fn() -> bool) {
+    let waiting = async {
+        while !condition() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    timeout(PATIENCE, waiting).await.expect("what was waited for did not happen");
+}
+
 /// A port that was free a moment ago.
 pub fn free_port(address: IpAddr) -> u16 {
     std::net::TcpListener::bind((address, 0)).unwrap().local_addr().unwrap().port()
@@ -266,6 +276,8 @@ pub struct Pod {
     pub address: SocketAddr,
     pub connections: Arc<AtomicUsize>,
     pub requests: Arc<AtomicU64>,
+    /// How often a client's end was seen by [`Script::then_await_end`].
+    pub ends: Arc<AtomicU64>,
 }
 
 impl Pod {
@@ -290,14 +302,15 @@ impl Pod {
 
     pub async fn scripted_on(address: IpAddr, script: impl Fn(&str, u64) -> Script + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind((address, 0)).await.unwrap();
-        let pod =
-            Self { address: listener.local_addr().unwrap(), connections: Arc::default(), requests: Arc::default() };
-        let (connections, requests, script) = (pod.connections.clone(), pod.requests.clone(), Arc::new(script));
+        let address = listener.local_addr().unwrap();
+        let pod = Self { address, connections: Arc::default(), requests: Arc::default(), ends: Arc::default() };
+        let (connections, counts) = (pod.connections.clone(), (pod.requests.clone(), pod.ends.clone()));
+        let script = Arc::new(script);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 stream.set_nodelay(true).unwrap();
                 connections.fetch_add(1, Ordering::Relaxed);
-                tokio::spawn(serve_pod(stream, requests.clone(), script.clone()));
+                tokio::spawn(serve_pod(stream, counts.clone(), script.clone()));
             }
         });
         pod
@@ -316,6 +329,7 @@ enum Step {
     ReadBody,
     Wait(Duration),
     Close,
+    AwaitEnd,
     EchoForEver,
 }
 
@@ -354,6 +368,12 @@ impl Script {
         self
     }
 
+    /// Reads until whoever asked has gone, and counts that.
+    pub fn then_await_end(mut self) -> Self {
+        self.steps.push(Step::AwaitEnd);
+        self
+    }
+
     /// Sends back every byte until the end.
     pub fn then_echo(mut self) -> Self {
         self.steps.push(Step::EchoForEver);
@@ -363,7 +383,7 @@ impl Script {
 
 async fn serve_pod(
     mut stream: TcpStream,
-    requests: Arc<AtomicU64>,
+    (requests, ends): (Arc<AtomicU64>, Arc<AtomicU64>),
     script: Arc<impl Fn(&str, u64) -> Script + Send + Sync>,
 ) {
     let mut read = Vec::new();
@@ -411,6 +431,11 @@ async fn serve_pod(
                 }
                 Step::Wait(time) => tokio::time::sleep(time).await,
                 Step::Close => return,
+                Step::AwaitEnd => {
+                    while let Ok(1..) = stream.read(&mut buffer).await {}
+                    ends.fetch_add(1, Ordering::Relaxed);
+                    return;
+                }
                 Step::EchoForEver => {
                     if !read.is_empty() && stream.write_all(&read).await.is_err() {
                         return;
