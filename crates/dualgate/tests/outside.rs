@@ -226,6 +226,50 @@ fn h2load_sees_no_failed_request_over_many_streams() {
 }
 
 #[test]
+fn h2load_sees_no_failed_request_while_manifests_change() {
+    if !has("h2load_sees_no_failed_request_while_manifests_change", NGHTTP) {
+        return;
+    }
+    let home = Home::new();
+    let pods: Vec<Pod> = ["one", "two"].iter().map(|name| Pod::start(name, &[V4, V6])).collect();
+    let write = |version: usize| {
+        // The first, both, the second.
+        let endpoints = [0..1, 0..2, 1..2][version % 3].clone().map(|index| &pods[index]).collect::<Vec<_>>();
+        home.manifest("web", &gated("web", &endpoints, "internal", ""));
+        home.manifest(
+            &format!("other-{}", version % 10),
+            &gated(&format!("other-{version}"), &[&pods[0]], "internal", ""),
+        );
+    };
+    write(0);
+    let node = Node::serve(&home);
+    let url = format!("https://127.0.0.1:{}/", home.websecure[0].port());
+    let over = AtomicBool::new(false);
+    let said = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut version = 1;
+            while !over.load(Ordering::Relaxed) {
+                write(version);
+                version += 1;
+                std::thread::park_timeout(Duration::from_millis(50));
+            }
+        });
+        let arguments = ["-D", "5", "-c", "4", "-m", "20", "-T", "10", "-N", "10", "-H", ":authority: web.example.org"];
+        let said = run(LIMIT, "h2load", &[&arguments[..], &[&url]].concat());
+        over.store(true, Ordering::Relaxed);
+        said
+    });
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let line = said.out.lines().find(|line| line.starts_with("requests: ")).unwrap_or_else(|| panic!("{said:?}"));
+    assert!(line.contains(" 0 failed, 0 errored, 0 timeout"), "{}", said.out);
+    assert!(said.out.contains(" 0 3xx, 0 4xx, 0 5xx"), "{}", said.out);
+    assert!(!line.starts_with("requests: 0 "), "{}", said.out);
+    let generation = node.document("/status").unwrap()["generation"].as_u64().unwrap();
+    assert!(generation > 20, "only {generation} snapshots were made");
+    assert_eq!(node.metric("dualgate_proxy_panics_total"), 0.0);
+}
+
+#[test]
 fn websockets_pass_through_both_families_with_and_without_tls() {
     if !has("websockets_pass_through_both_families_with_and_without_tls", WEBSOCKETS) {
         return;
