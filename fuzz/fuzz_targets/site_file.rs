@@ -1,0 +1,7 @@
+//! The properties of `dualgate-core/tests/oracle/site_file.rs`.
+#![no_main]
+
+#[path = "../../crates/dualgate-core/tests/oracle/site_file.rs"]
+mod oracle;
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| oracle::check(input));
