@@ -11,8 +11,8 @@ use std::task::{Context, Poll, ready};
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::pki_types::ServerName;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
-use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
-use rustls::{ClientConfig, ServerConfig};
+use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus, WriteTraffic};
+use rustls::{ClientConfig, Error, ServerConfig};
 
 use crate::buffer::{Buffer, BufferPool};
 use crate::io::Socket;
@@ -80,22 +80,26 @@ pub struct Session<E> {
     outbound: Buffer,
     /// Decrypted while nobody was reading.
     plain: Buffer,
-    phase: Phase,
+    /// What the peer sends.
+    reading: Half,
+    /// What we send.
+    writing: Half,
 }
 
 impl<E> fmt::Debug for Session<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session").field("phase", &self.phase).finish_non_exhaustive()
+        f.debug_struct("Session")
+            .field("reading", &self.reading)
+            .field("writing", &self.writing)
+            .finish_non_exhaustive()
     }
 }
 
+/// One direction; the other may go on when it has ended. After a failure both have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum Half {
     Open,
-    /// The other side has closed its half.
     Ended,
-    /// We have said goodbye.
-    Closed,
 }
 
 /// Where a session stands after looking at what arrived.
@@ -129,7 +133,8 @@ impl<E: Engine> Session<E> {
             inbound: Buffer::default(),
             outbound: Buffer::default(),
             plain: Buffer::default(),
-            phase: Phase::Open,
+            reading: Half::Open,
+            writing: Half::Open,
         }
     }
 
@@ -180,7 +185,7 @@ impl<E: Engine> Session<E> {
                 Stand::NeedsRecords | Stand::Writable => {}
             }
             if ready!(socket.poll_read(cx, &mut self.inbound))? == 0 {
-                self.phase = Phase::Ended;
+                self.reading = Half::Ended;
                 // Without a close_notify the end may be an attacker's: data that needs its end to be true says so
                 // itself (a length, a last chunk).
                 return Poll::Ready(Ok(0));
@@ -215,21 +220,18 @@ impl<E: Engine> Session<E> {
 
     /// Says goodbye.
     pub fn poll_shutdown(&mut self, cx: &mut Context<'_>, socket: &mut Socket) -> Poll<io::Result<()>> {
-        if self.phase != Phase::Closed && !self.engine.is_handshaking() {
-            self.phase = Phase::Closed;
-            let status = self.engine.process(self.inbound.filled_mut());
-            if let Ok(ConnectionState::WriteTraffic(mut traffic)) = status.state {
-                let free = self.outbound.free(socket.pool(), RECORD_OVERHEAD);
-                if let Ok(count) = traffic.queue_close_notify(free) {
-                    self.outbound.commit(count);
-                }
-            }
+        if self.writing == Half::Open && !self.engine.is_handshaking() {
+            let goodbye = |traffic: &mut WriteTraffic<'_, E::Data>, free: &mut [u8]| traffic.queue_close_notify(free);
+            // A session that cannot say it has failed, and its end is known already.
+            let _ = self.write_traffic(socket.pool(), RECORD_OVERHEAD, goodbye);
+            self.writing = Half::Ended;
         }
         ready!(self.poll_flush(cx, socket))?;
         socket.poll_shutdown(cx)
     }
 
-    fn poll_handshake(&mut self, cx: &mut Context<'_>, socket: &mut Socket) -> Poll<io::Result<()>> {
+    /// Does the handshake.
+    pub fn poll_handshake(&mut self, cx: &mut Context<'_>, socket: &mut Socket) -> Poll<io::Result<()>> {
         while self.engine.is_handshaking() {
             let stand = self.advance(socket.pool(), None);
             ready!(self.poll_flush(cx, socket))?;
@@ -244,11 +246,23 @@ impl<E: Engine> Session<E> {
     }
 
     /// Lets rustls look at what arrived until it wants something from outside. Plaintext goes to `target`, or is kept.
-    fn advance(&mut self, pool: &BufferPool, mut target: Option<&mut Buffer>) -> io::Result<Stand> {
-        if self.phase != Phase::Open {
+    fn advance(&mut self, pool: &BufferPool, target: Option<&mut Buffer>) -> io::Result<Stand> {
+        if self.reading == Half::Ended {
             return Ok(Stand::Ended);
         }
-        let mut failed = None;
+        let stand = self.process(pool, target);
+        self.end_after(stand)
+    }
+
+    /// A session that has failed is not to be asked again.
+    fn end_after<T>(&mut self, outcome: io::Result<T>) -> io::Result<T> {
+        if outcome.is_err() {
+            (self.reading, self.writing) = (Half::Ended, Half::Ended);
+        }
+        outcome
+    }
+
+    fn process(&mut self, pool: &BufferPool, mut target: Option<&mut Buffer>) -> io::Result<Stand> {
         loop {
             let status = self.engine.process(self.inbound.filled_mut());
             let mut used = status.discard;
@@ -261,53 +275,90 @@ impl<E: Engine> Session<E> {
                         target.as_deref_mut().unwrap_or(&mut self.plain).extend(pool, record.payload);
                     }
                 }
-                Ok(ConnectionState::EncodeTlsData(mut data)) => loop {
-                    let free = self.outbound.free(pool, RECORD_OVERHEAD);
-                    match data.encode(free) {
-                        Ok(count) => {
-                            self.outbound.commit(count);
-                            break;
-                        }
-                        Err(EncodeError::InsufficientSize(needed)) => {
-                            self.outbound.free(pool, needed.required_size);
-                        }
-                        Err(error @ EncodeError::AlreadyEncoded) => return Err(io::Error::other(error)),
-                    }
-                },
+                Ok(ConnectionState::EncodeTlsData(mut data)) => {
+                    encode(pool, &mut self.outbound, |free| data.encode(free))?;
+                }
                 // What was encoded stands in `outbound`, in order.
                 Ok(ConnectionState::TransmitTlsData(transmit)) => transmit.done(),
                 Ok(ConnectionState::BlockedHandshake) => stand = Some(Stand::NeedsRecords),
                 Ok(ConnectionState::WriteTraffic(_)) => stand = Some(Stand::Writable),
                 Ok(ConnectionState::PeerClosed | ConnectionState::Closed) => {
-                    self.phase = Phase::Ended;
+                    self.reading = Half::Ended;
                     stand = Some(Stand::Ended);
                 }
                 Ok(_) => return Err(io::Error::other("early data was not offered")),
-                Err(error) => match failed.take() {
-                    // Once more: the alert that tells the peer is encoded next.
-                    None => failed = Some(invalid(error)),
-                    Some(first) => return Err(first),
-                },
+                Err(error) => {
+                    self.inbound.consume(used);
+                    return Err(self.last_words(pool, error));
+                }
             }
             self.inbound.consume(used);
-            match (stand, failed.take()) {
-                (Some(_), Some(error)) => return Err(error),
-                (Some(stand), None) => return Ok(stand),
-                (None, rest) => failed = rest,
+            if let Some(stand) = stand {
+                return Ok(stand);
             }
         }
     }
 
+    /// Encodes what tells the peer of a failure: an alert, behind what of our flight was made before it.
+    fn last_words(&mut self, pool: &BufferPool, error: rustls::Error) -> io::Error {
+        // Records that could not be read fail once more when they are looked at once more, and another alert would be
+        // made. Before them nothing waits.
+        let is_repeated =
+            matches!(error, Error::InvalidMessage(_) | Error::DecryptError | Error::PeerSentOversizedRecord);
+        loop {
+            let status = self.engine.process(self.inbound.filled_mut());
+            let used = status.discard;
+            let Ok(ConnectionState::EncodeTlsData(mut data)) = status.state else { break };
+            if encode(pool, &mut self.outbound, |free| data.encode(free)).is_err() {
+                break;
+            }
+            self.inbound.consume(used);
+            if is_repeated {
+                break;
+            }
+        }
+        invalid(error)
+    }
+
     fn encrypt(&mut self, pool: &BufferPool, bytes: &[u8]) -> io::Result<()> {
-        let mut room = bytes.len() + RECORD_OVERHEAD + bytes.len() / 64;
+        let room = bytes.len() + RECORD_OVERHEAD + bytes.len() / 64;
+        self.write_traffic(pool, room, |traffic, free| traffic.encrypt(bytes, free))
+    }
+
+    /// Lets rustls write into `outbound`, of which it is given `room` bytes or as many as it wants.
+    fn write_traffic(
+        &mut self,
+        pool: &BufferPool,
+        room: usize,
+        write: impl FnMut(&mut WriteTraffic<'_, E::Data>, &mut [u8]) -> Result<usize, EncryptError>,
+    ) -> io::Result<()> {
+        if self.writing == Half::Ended {
+            return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        let written = self.try_write_traffic(pool, room, write);
+        self.end_after(written)
+    }
+
+    fn try_write_traffic(
+        &mut self,
+        pool: &BufferPool,
+        mut room: usize,
+        mut write: impl FnMut(&mut WriteTraffic<'_, E::Data>, &mut [u8]) -> Result<usize, EncryptError>,
+    ) -> io::Result<()> {
         loop {
             let status = self.engine.process(self.inbound.filled_mut());
             let mut used = status.discard;
             let mut done = false;
-            match status.state.map_err(invalid)? {
+            let state = match status.state {
+                Ok(state) => state,
+                Err(error) => {
+                    self.inbound.consume(used);
+                    return Err(self.last_words(pool, error));
+                }
+            };
+            match state {
                 ConnectionState::WriteTraffic(mut traffic) => {
-                    let free = self.outbound.free(pool, room);
-                    match traffic.encrypt(bytes, free) {
+                    match write(&mut traffic, self.outbound.free(pool, room)) {
                         Ok(count) => {
                             self.outbound.commit(count);
                             done = true;
@@ -323,20 +374,32 @@ impl<E: Engine> Session<E> {
                         self.plain.extend(pool, record.payload);
                     }
                 }
-                ConnectionState::EncodeTlsData(mut data) => {
-                    let free = self.outbound.free(pool, 4 * RECORD_OVERHEAD);
-                    let count = data.encode(free).map_err(io::Error::other)?;
-                    self.outbound.commit(count);
-                }
+                ConnectionState::EncodeTlsData(mut data) => encode(pool, &mut self.outbound, |free| data.encode(free))?,
                 ConnectionState::TransmitTlsData(transmit) => transmit.done(),
                 // The peer has ended its half; ours is still open.
-                ConnectionState::PeerClosed => self.phase = Phase::Ended,
+                ConnectionState::PeerClosed => self.reading = Half::Ended,
                 _ => return Err(io::ErrorKind::BrokenPipe.into()),
             }
             self.inbound.consume(used);
             if done {
                 return Ok(());
             }
+        }
+    }
+}
+
+/// Lets rustls encode what it has, with as much room as it wants.
+fn encode(
+    pool: &BufferPool,
+    outbound: &mut Buffer,
+    mut encode: impl FnMut(&mut [u8]) -> Result<usize, EncodeError>,
+) -> io::Result<()> {
+    let mut room = RECORD_OVERHEAD;
+    loop {
+        match encode(outbound.free(pool, room)) {
+            Ok(count) => return Ok(outbound.commit(count)),
+            Err(EncodeError::InsufficientSize(needed)) => room = needed.required_size,
+            Err(error @ EncodeError::AlreadyEncoded) => return Err(io::Error::other(error)),
         }
     }
 }
