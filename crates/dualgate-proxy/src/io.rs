@@ -97,7 +97,7 @@ impl Io {
         Self::new(Stream::Plain(Socket::new(tcp, shared)), shared)
     }
 
-    /// As TLS client; the handshake happens with the first write.
+    /// As TLS client, before the handshake.
     pub fn tls_client(tcp: TcpStream, session: ClientSession, shared: &Rc<IoShared>) -> Self {
         Self::new(Stream::TlsClient(Box::new(session), Socket::new(tcp, shared)), shared)
     }
@@ -133,10 +133,26 @@ impl Io {
         }
     }
 
+    /// Does the handshake of TLS, where it is spoken.
+    pub async fn handshake(&self) -> io::Result<()> {
+        poll_fn(|cx| match &mut *self.stream.borrow_mut() {
+            Stream::Plain(_) => Poll::Ready(Ok(())),
+            Stream::TlsServer(session, socket) => session.poll_handshake(cx, socket),
+            Stream::TlsClient(session, socket) => session.poll_handshake(cx, socket),
+        })
+        .await
+    }
+
     /// Whether nothing has arrived on an idle connection; bytes or an end mean that it cannot be used again.
     pub fn is_quiet(&self) -> bool {
+        let stream = self.stream.borrow();
+        let holds_nothing = match &*stream {
+            Stream::Plain(_) => true,
+            Stream::TlsServer(session, _) => session.holds_nothing(),
+            Stream::TlsClient(session, _) => session.holds_nothing(),
+        };
         let mut cx = Context::from_waker(std::task::Waker::noop());
-        self.stream.borrow().socket().tcp.poll_read_ready(&mut cx).is_pending()
+        holds_nothing && stream.socket().tcp.poll_read_ready(&mut cx).is_pending()
     }
 
     /// Octets that the peer's kernel or ours has taken so far: what moves while a peer reads slowly.

@@ -143,6 +143,11 @@ impl<E: Engine> Session<E> {
         self.engine.alpn()
     }
 
+    /// Whether nothing is on its way through it.
+    pub fn holds_nothing(&self) -> bool {
+        self.inbound.is_empty() && self.plain.is_empty() && self.outbound.is_empty()
+    }
+
     /// Records that were read before there was a session.
     pub fn take_in(&mut self, pool: &BufferPool, read: &mut Buffer) {
         self.inbound.extend(pool, read.filled());

@@ -41,7 +41,7 @@ pub enum ConnectError {
         /// Why.
         error: io::Error,
     },
-    /// It was refused.
+    /// It was refused, or TLS was.
     #[error("connect to {server}: {error}")]
     Refused {
         /// The server.
@@ -69,18 +69,24 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// A connection to `server`, within `limit`.
+    /// A connection to `server` that requests can be sent over, within `limit`.
     pub async fn connect(&self, server: &ServerState, limit: Duration) -> Result<Io, ConnectError> {
+        let timed_out = |_| ConnectError::TimedOut { server: server.id.clone() };
+        timeout(limit, self.open(server)).await.map_err(timed_out)?
+    }
+
+    async fn open(&self, server: &ServerState) -> Result<Io, ConnectError> {
         let name = || server.id.clone();
-        let tcp =
-            timeout(limit, self.connect_tcp(server)).await.map_err(|_| ConnectError::TimedOut { server: name() })??;
+        let tcp = self.connect_tcp(server).await?;
         tcp.set_nodelay(true).map_err(|error| ConnectError::Refused { server: name(), error })?;
         match server.scheme {
             Scheme::Http | Scheme::H2c => Ok(Io::plain(tcp, &self.shared)),
             Scheme::Https => {
                 let session = ClientSession::new(self.tls.clone(), server_name(server))
                     .map_err(|error| ConnectError::Tls { server: name(), error })?;
-                Ok(Io::tls_client(tcp, session, &self.shared))
+                let io = Io::tls_client(tcp, session, &self.shared);
+                io.handshake().await.map_err(|error| ConnectError::Refused { server: name(), error })?;
+                Ok(io)
             }
         }
     }
