@@ -13,6 +13,8 @@ pub enum Refusal {
     Path(PathError),
     /// Its body is not.
     Body(BodyError),
+    /// It came without TLS where TLS is spoken.
+    WithoutTls,
     /// A field's name has an underscore.
     Underscore,
     /// More fields than allowed.
@@ -41,7 +43,7 @@ impl Refusal {
         match self {
             Self::Head(error) => error.status(),
             Self::Body(error) => error.status(),
-            Self::Path(_) | Self::Underscore => 400,
+            Self::Path(_) | Self::Underscore | Self::WithoutTls => 400,
             Self::TooManyFields => 431,
             Self::TooLarge => 413,
             Self::SlowClient => 408,
@@ -56,6 +58,7 @@ impl Refusal {
     pub fn text(&self) -> &'static str {
         match self {
             Self::Head(_) | Self::Path(_) | Self::Body(_) | Self::Underscore => "The request is malformed.",
+            Self::WithoutTls => "This is an HTTPS port, and the request came without TLS.",
             Self::TooManyFields => "The request has too many header fields.",
             Self::TooLarge => "The request is too large.",
             Self::SlowClient => "The request did not arrive in time.",
@@ -74,6 +77,7 @@ impl Refusal {
             Self::Path(_) => "bad-path",
             Self::Body(_) => "bad-body",
             Self::Underscore => "underscore",
+            Self::WithoutTls => "without-tls",
             Self::TooManyFields => "too-many-fields",
             Self::TooLarge => "too-large",
             Self::SlowClient => "slow-client",

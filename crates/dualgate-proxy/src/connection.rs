@@ -12,9 +12,11 @@ use dualgate_core::plan::proxy::Listener;
 use dualgate_http::HeadView;
 use dualgate_wire::proxy_protocol::{self, Header};
 use ipnet::IpNet;
+use rustls::ServerConfig;
 use tokio::net::TcpStream;
 
 use crate::access::{Line, Record};
+use crate::answer::Refusal;
 use crate::buffer::Buffer;
 use crate::forward::{Context, Outcome};
 use crate::headers::{Peer, Trust};
@@ -145,20 +147,51 @@ pub async fn serve(worker: Rc<Worker>, listener: Arc<ListenerState>, tcp: TcpStr
     };
     let trust = if is_in(&plan.trusted, address) { Trust::Proxy } else { Trust::Client };
     let peer = Peer { address, trust, protocol: plan.protocol };
-    let io = match &listener.tls {
-        Some(config) => match ServerSession::new(config.clone()) {
-            Ok(session) => io.into_tls_server(session, &mut buffer),
-            Err(error) => return tracing::warn!(%error, "TLS could not be set up"),
+    drop(runtime);
+    let connection = Rc::new(Connection { slot: worker.drain_slot(), worker, listener, peer, streams: Cell::new(0) });
+    let io = match connection.listener.tls.clone() {
+        Some(config) => match start_tls(&connection, io, &mut buffer, &timer, config).await {
+            Some(io) => io,
+            None => return,
         },
         None => io,
     };
-    drop(runtime);
-    let connection = Rc::new(Connection { slot: worker.drain_slot(), worker, listener, peer, streams: Cell::new(0) });
     match first_bytes(&connection, &io, &mut buffer, &timer).await {
         First::Http1 => h1::serve(connection, io, buffer, timer).await,
         First::Http2 => h2::serve(connection, io, buffer, timer).await,
         First::Nothing => {}
         First::Broken => connection.counters().refused.increment(),
+    }
+}
+
+/// The connection with TLS on top, or `None` if it ended. Who begins with a method is told that TLS is spoken here.
+async fn start_tls(
+    connection: &Connection,
+    io: Io,
+    buffer: &mut Buffer,
+    timer: &Timer,
+    config: Arc<ServerConfig>,
+) -> Option<Io> {
+    if buffer.is_empty() {
+        match timer.limit(io.read(buffer)).await {
+            Ok(Ok(1..)) => {}
+            Ok(Ok(0)) => return None,
+            Ok(Err(_)) | Err(_) => {
+                connection.counters().refused.increment();
+                return None;
+            }
+        }
+    }
+    if buffer.filled().first().is_some_and(u8::is_ascii_uppercase) {
+        h1::refuse(connection, &io, buffer, timer, &mut Vec::new(), Refusal::WithoutTls).await;
+        return None;
+    }
+    match ServerSession::new(config) {
+        Ok(session) => Some(io.into_tls_server(session, buffer)),
+        Err(error) => {
+            tracing::warn!(%error, "TLS could not be set up");
+            None
+        }
     }
 }
 
@@ -179,12 +212,10 @@ async fn first_bytes(connection: &Connection, io: &Io, buffer: &mut Buffer, time
             return match connection.peer.protocol {
                 EntryProtocol::Https if io.alpn().as_deref() == Some(b"h2") => First::Http2,
                 EntryProtocol::Http if start == PREFACE => First::Http2,
-                EntryProtocol::Http if PREFACE.starts_with(start) && start.len() > 3 => {
-                    match timer.limit(io.read(buffer)).await {
-                        Ok(Ok(1..)) => continue,
-                        Ok(Ok(0) | Err(_)) | Err(_) => First::Broken,
-                    }
-                }
+                EntryProtocol::Http if PREFACE.starts_with(start) => match timer.limit(io.read(buffer)).await {
+                    Ok(Ok(1..)) => continue,
+                    Ok(Ok(0) | Err(_)) | Err(_) => First::Broken,
+                },
                 EntryProtocol::Https | EntryProtocol::Http => First::Http1,
             };
         }

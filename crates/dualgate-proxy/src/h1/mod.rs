@@ -7,4 +7,4 @@ mod server;
 
 pub use body::Body;
 pub use outlet::Outlet;
-pub use server::serve;
+pub use server::{refuse, serve};

@@ -32,9 +32,7 @@ pub async fn serve(connection: Rc<Connection>, io: Io, mut buffer: Buffer, timer
             Next::Head => {}
             Next::End => break,
             Next::Refuse(refusal) => {
-                connection.counters().refused.increment();
-                refuse(&connection, &io, &timer, &mut out, refusal).await;
-                linger(&io, &mut buffer, &timer).await;
+                refuse(&connection, &io, &mut buffer, &timer, &mut out, refusal).await;
                 break;
             }
         }
@@ -138,8 +136,16 @@ async fn one_request(
     persistence
 }
 
-/// Answers what is no request.
-async fn refuse(connection: &Connection, io: &Io, timer: &Timer, out: &mut Vec<u8>, refusal: Refusal) {
+/// Answers what is no request, and ends the connection.
+pub async fn refuse(
+    connection: &Connection,
+    io: &Io,
+    buffer: &mut Buffer,
+    timer: &Timer,
+    out: &mut Vec<u8>,
+    refusal: Refusal,
+) {
+    connection.counters().refused.increment();
     let record = Record::begin("HTTP/1.1");
     let runtime = connection.runtime();
     timer.set(LINGER);
@@ -148,6 +154,7 @@ async fn refuse(connection: &Connection, io: &Io, timer: &Timer, out: &mut Vec<u
     let given = timer.limit(refusal.give(false, &mut reply)).await;
     let outcome = Outcome::refused(&refusal, matches!(given, Ok(Ok(()))));
     connection.finished(&runtime, &NoHead, &record, &outcome);
+    linger(io, buffer, timer).await;
 }
 
 /// Says goodbye and reads on for a moment: closing with unread bytes would reset the connection, and the client would
