@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod tls;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -17,7 +19,7 @@ use dualgate_core::route::{
 };
 use dualgate_core::seam::Actuator as _;
 use dualgate_proxy::Proxy;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
@@ -33,7 +35,7 @@ pub struct Plan {
     pub forbidden: Vec<SocketAddr>,
     pub proxy_protocol: Vec<ipnet::IpNet>,
     pub certificates: Vec<dualgate_core::plan::proxy::Certificate>,
-    sites: Vec<(String, Scheme, Vec<ServerAddress>)>,
+    pub sites: Vec<(String, Scheme, Vec<ServerAddress>)>,
 }
 
 impl Default for Plan {
@@ -151,7 +153,7 @@ impl Gate {
     }
 
     pub async fn client(&self) -> Client {
-        Client { stream: TcpStream::connect(self.address).await.unwrap(), read: Vec::new() }
+        Client::over(TcpStream::connect(self.address).await.unwrap())
     }
 }
 
@@ -171,8 +173,8 @@ pub fn free_port(address: IpAddr) -> u16 {
 }
 
 /// A client that writes bytes and reads answers.
-pub struct Client {
-    pub stream: TcpStream,
+pub struct Client<S = TcpStream> {
+    pub stream: S,
     read: Vec<u8>,
 }
 
@@ -197,9 +199,14 @@ impl Answer {
     }
 }
 
-impl Client {
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    pub fn over(stream: S) -> Self {
+        Self { stream, read: Vec::new() }
+    }
+
     pub async fn send(&mut self, bytes: &str) -> &mut Self {
         self.stream.write_all(bytes.as_bytes()).await.unwrap();
+        self.stream.flush().await.unwrap();
         self
     }
 
@@ -278,7 +285,22 @@ pub struct Pod {
     pub requests: Arc<AtomicU64>,
     /// How often a client's end was seen by [`Script::then_await_end`].
     pub ends: Arc<AtomicU64>,
+    /// Octets that its scripts have sent.
+    pub sent: Arc<AtomicU64>,
 }
+
+/// What a pod's connections count.
+#[derive(Clone, Default)]
+struct Counts {
+    requests: Arc<AtomicU64>,
+    ends: Arc<AtomicU64>,
+    sent: Arc<AtomicU64>,
+}
+
+/// Anything that bytes go through.
+trait Wire: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Wire for S {}
 
 impl Pod {
     /// The answer's body is the request's head, as it arrived, after the pod's name.
@@ -301,16 +323,39 @@ impl Pod {
     }
 
     pub async fn scripted_on(address: IpAddr, script: impl Fn(&str, u64) -> Script + Send + Sync + 'static) -> Self {
+        Self::listen(address, None, script).await
+    }
+
+    /// The same over TLS, with a certificate that nobody has signed.
+    pub async fn tls(script: impl Fn(&str, u64) -> Script + Send + Sync + 'static) -> Self {
+        Self::listen([127, 0, 0, 1].into(), Some(tls::acceptor(&tls::Made::new(&["pod.invalid"]))), script).await
+    }
+
+    async fn listen(
+        address: IpAddr,
+        tls: Option<tokio_rustls::TlsAcceptor>,
+        script: impl Fn(&str, u64) -> Script + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind((address, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        let pod = Self { address, connections: Arc::default(), requests: Arc::default(), ends: Arc::default() };
-        let (connections, counts) = (pod.connections.clone(), (pod.requests.clone(), pod.ends.clone()));
-        let script = Arc::new(script);
+        let (counts, connections, script) = (Counts::default(), Arc::new(AtomicUsize::new(0)), Arc::new(script));
+        let Counts { requests, ends, sent } = counts.clone();
+        let pod = Self { address, connections: connections.clone(), requests, ends, sent };
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 stream.set_nodelay(true).unwrap();
                 connections.fetch_add(1, Ordering::Relaxed);
-                tokio::spawn(serve_pod(stream, counts.clone(), script.clone()));
+                let (counts, script, tls) = (counts.clone(), script.clone(), tls.clone());
+                tokio::spawn(async move {
+                    match tls {
+                        None => serve_pod(stream, counts, script).await,
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                serve_pod(stream, counts, script).await;
+                            }
+                        }
+                    }
+                });
             }
         });
         pod
@@ -329,6 +374,8 @@ enum Step {
     ReadBody,
     Wait(Duration),
     Close,
+    HalfClose,
+    AwaitOctets(usize),
     AwaitEnd,
     EchoForEver,
 }
@@ -368,6 +415,18 @@ impl Script {
         self
     }
 
+    /// Ends its own half.
+    pub fn then_half_close(mut self) -> Self {
+        self.steps.push(Step::HalfClose);
+        self
+    }
+
+    /// Reads so many octets, or closes.
+    pub fn then_await_octets(mut self, count: usize) -> Self {
+        self.steps.push(Step::AwaitOctets(count));
+        self
+    }
+
     /// Reads until whoever asked has gone, and counts that.
     pub fn then_await_end(mut self) -> Self {
         self.steps.push(Step::AwaitEnd);
@@ -382,8 +441,8 @@ impl Script {
 }
 
 async fn serve_pod(
-    mut stream: TcpStream,
-    (requests, ends): (Arc<AtomicU64>, Arc<AtomicU64>),
+    mut stream: impl Wire,
+    Counts { requests, ends, sent }: Counts,
     script: Arc<impl Fn(&str, u64) -> Script + Send + Sync>,
 ) {
     let mut read = Vec::new();
@@ -404,9 +463,13 @@ async fn serve_pod(
         for step in script(&head, number).steps {
             match step {
                 Step::Send(bytes) => {
-                    if stream.write_all(&bytes).await.is_err() {
-                        return;
+                    for piece in bytes.chunks(64 * 1024) {
+                        if stream.write_all(piece).await.is_err() {
+                            return;
+                        }
+                        sent.fetch_add(piece.len() as u64, Ordering::Relaxed);
                     }
+                    let _ = stream.flush().await;
                 }
                 Step::ReadBody => {
                     let lower = head.to_ascii_lowercase();
@@ -430,7 +493,16 @@ async fn serve_pod(
                     read.drain(..body);
                 }
                 Step::Wait(time) => tokio::time::sleep(time).await,
-                Step::Close => return,
+                Step::Close => return drop(stream.shutdown().await),
+                Step::HalfClose => drop(stream.shutdown().await),
+                Step::AwaitOctets(count) => {
+                    while read.len() < count {
+                        match stream.read(&mut buffer).await {
+                            Ok(0) | Err(_) => return,
+                            Ok(count) => read.extend_from_slice(&buffer[..count]),
+                        }
+                    }
+                }
                 Step::AwaitEnd => {
                     while let Ok(1..) = stream.read(&mut buffer).await {}
                     ends.fetch_add(1, Ordering::Relaxed);
@@ -441,11 +513,11 @@ async fn serve_pod(
                         return;
                     }
                     while let Ok(count @ 1..) = stream.read(&mut buffer).await {
-                        if stream.write_all(&buffer[..count]).await.is_err() {
+                        if stream.write_all(&buffer[..count]).await.is_err() || stream.flush().await.is_err() {
                             return;
                         }
                     }
-                    return;
+                    return drop(stream.shutdown().await);
                 }
             }
         }
