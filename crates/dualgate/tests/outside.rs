@@ -447,10 +447,18 @@ fn answers_that_nobody_takes_are_given_up() {
 
 #[test]
 fn floods_of_control_frames_end_the_connection() {
-    for attack in ["settings_flood", "settings_flood_read", "ping_flood", "ping_flood_read"] {
+    for attack in [
+        "settings_flood",
+        "settings_flood_read",
+        "ping_flood",
+        "ping_flood_read",
+        "window_update_flood",
+        "unknown_frame_flood",
+    ] {
         let Some(mut attacked) = attacked("floods_of_control_frames_end_the_connection") else { return };
         let report = attacked.by_h2(attack);
         assert_eq!(report["ended"], true, "{attack}: {report}");
+        assert!(report["seconds"].as_f64().unwrap() < 3.0, "only a deadline ended {attack}: {report}");
     }
 }
 

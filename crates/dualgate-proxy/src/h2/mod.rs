@@ -2,6 +2,7 @@
 //!
 //! The protocol is the `h2` crate's; limits, deadlines and the meeting with [`crate::transaction`] are here.
 
+mod meter;
 mod server;
 mod stream;
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::server::{Builder, Connection as H2Connection};
 
+use super::meter::Metered;
 use super::stream;
 use crate::buffer::Buffer;
 use crate::connection::Connection;
@@ -43,7 +44,7 @@ pub async fn serve(connection: Rc<Connection>, io: Io, buffer: Buffer, timer: Ti
         .max_send_buffer_size(SEND_BUFFER)
         .max_pending_accept_reset_streams(PENDING_RESETS)
         .max_local_error_reset_streams(Some(FAULTS))
-        .handshake::<_, Bytes>(Adapter::new(io, buffer));
+        .handshake::<_, Bytes>(Metered::new(Adapter::new(io, buffer)));
     let keep_alive = settings.keep_alive_timeout;
     let Ok(Ok(mut h2)) = timer.limit(handshake).await else {
         connection.counters().refused.increment();
@@ -82,7 +83,7 @@ enum Next {
 
 async fn next(
     connection: &Rc<Connection>,
-    h2: &mut H2Connection<Adapter, Bytes>,
+    h2: &mut H2Connection<Metered<Adapter>, Bytes>,
     timer: &Timer,
     keep_alive: Duration,
 ) -> Next {
@@ -115,7 +116,7 @@ async fn next(
 }
 
 /// Lets the open streams end and takes no others.
-async fn finish(h2: &mut H2Connection<Adapter, Bytes>) {
+async fn finish(h2: &mut H2Connection<Metered<Adapter>, Bytes>) {
     while let Some(Ok((_, mut respond))) = h2.accept().await {
         respond.send_reset(h2::Reason::REFUSED_STREAM);
     }

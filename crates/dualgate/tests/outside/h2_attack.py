@@ -194,7 +194,6 @@ def settings_flood(attacker):
 
 def settings_flood_read(attacker):
     """The same by a client that reads the answers."""
-    attacker.reads = True
     flood(attacker, SettingsFrame(0).serialize())
 
 
@@ -205,11 +204,22 @@ def ping_flood(attacker):
 
 def ping_flood_read(attacker):
     """The same by a client that reads the answers."""
-    attacker.reads = True
     flood(attacker, PingFrame(0, opaque_data=b"12345678").serialize())
 
 
+def window_update_flood(attacker):
+    """As cheap to send, and as useless, though each may be meant well."""
+    flood(attacker, WindowUpdateFrame(0, window_increment=1).serialize())
+
+
+def unknown_frame_flood(attacker):
+    """RFC 9113 5.5: frames of unknown types are to be ignored."""
+    flood(attacker, b"\0\0\0\xfa\0\0\0\0\0")
+
+
 def flood(attacker, frame):
+    """Beside a request that waits for its answer, so that the connection is not idle."""
+    attacker.send(attacker.headers(1, path="/-/hold"))
     while True:
         attacker.send(frame * 1000, 1000)
 
