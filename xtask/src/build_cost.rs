@@ -11,6 +11,8 @@ use serde_json::Value;
 use crate::workspace::Workspace;
 
 const FOLDER: &str = "build-cost";
+/// How many packages are listed alone.
+const HEAVIEST: usize = 12;
 
 /// A package as `name version`.
 type Id = String;
@@ -102,6 +104,24 @@ impl Build {
         costs
     }
 
+    /// The packages from outside that cost most alone, whoever needs them.
+    fn heaviest(&self) -> Vec<(&Id, f64)> {
+        let foreign = self.seconds.iter().filter(|(id, _)| !self.own.contains(*id));
+        let mut packages: Vec<(&Id, f64)> = foreign.map(|(id, seconds)| (id, *seconds)).collect();
+        packages.sort_by(|a, b| b.1.total_cmp(&a.1));
+        packages.truncate(HEAVIEST);
+        packages
+    }
+
+    fn needed_by(&self, id: &Id) -> Vec<&str> {
+        let needs = self.needs.iter().filter(|(user, needs)| needs.contains(id) && self.is_built(user));
+        needs.filter_map(|(user, _)| user.split(' ').next()).collect()
+    }
+
+    fn is_built(&self, id: &Id) -> bool {
+        self.own.contains(id) || self.seconds.contains_key(id)
+    }
+
     /// What the workspace needs if it did without one package.
     fn reachable(&self, without: Option<&Id>) -> BTreeSet<&Id> {
         let mut reached: BTreeSet<&Id> = self.own.iter().collect();
@@ -148,6 +168,10 @@ fn table(build: &Build) -> String {
     for Cost { id, alone, with_its_own, packages } in build.costs() {
         text += &format!("{id:<28} {:>5.1} % {:>12.1} % {packages:>9}\n", 100.0 * alone, 100.0 * with_its_own);
     }
+    text += &format!("\n{:<28} {:>7}  needed by\n", "package", "alone");
+    for (id, seconds) in build.heaviest() {
+        text += &format!("{id:<28} {:>5.1} %  {}\n", 100.0 * seconds / total, build.needed_by(id).join(", "));
+    }
     text
 }
 
@@ -193,6 +217,7 @@ mod tests {
         let text = table(&build());
         assert!(text.starts_with("5 packages, 10 s with one job; the workspace's own crates 10.0 %"), "{text}");
         assert!(text.contains("tls 1.0.0                     20.0 %         70.0 %         2\n"), "{text}");
+        assert!(text.contains("bits 1.0.0                    10.0 %  log, tls\n"), "{text}");
     }
 
     #[test]
