@@ -402,7 +402,10 @@ fn encode(
     let mut room = RECORD_OVERHEAD;
     loop {
         match encode(outbound.free(pool, room)) {
-            Ok(count) => return Ok(outbound.commit(count)),
+            Ok(count) => {
+                outbound.commit(count);
+                return Ok(());
+            }
             Err(EncodeError::InsufficientSize(needed)) => room = needed.required_size,
             Err(error @ EncodeError::AlreadyEncoded) => return Err(io::Error::other(error)),
         }
