@@ -25,7 +25,15 @@ const KEPT_FOR: Duration = Duration::from_secs(55);
 pub struct Pool {
     connector: Connector,
     h1: RefCell<HashMap<u64, Vec<Idle>>>,
-    h2: RefCell<HashMap<u64, SendRequest<Bytes>>>,
+    h2: RefCell<HashMap<u64, Shared>>,
+}
+
+/// An HTTP/2 connection, which many requests use at a time.
+#[derive(Debug)]
+struct Shared {
+    sender: SendRequest<Bytes>,
+    server: Arc<ServerState>,
+    used: Instant,
 }
 
 #[derive(Debug)]
@@ -60,7 +68,10 @@ impl Pool {
                 Ok(Lease::H1(Box::new(H1Server::new(self.connector.connect(server, limit).await?))))
             }
             Scheme::H2c => {
-                let kept = self.h2.borrow().get(&server.uid).cloned();
+                let kept = self.h2.borrow_mut().get_mut(&server.uid).map(|shared| {
+                    shared.used = Instant::now();
+                    shared.sender.clone()
+                });
                 if let Some(kept) = kept
                     && let Ok(ready) = kept.ready().await
                 {
@@ -70,7 +81,8 @@ impl Pool {
                 let sender = open(io, limit)
                     .await
                     .map_err(|error| ConnectError::Refused { server: server.id.clone(), error })?;
-                self.h2.borrow_mut().insert(server.uid, sender.clone());
+                let shared = Shared { sender: sender.clone(), server: server.clone(), used: Instant::now() };
+                self.h2.borrow_mut().insert(server.uid, shared);
                 Ok(Lease::H2(H2Server::new(sender, false)))
             }
         }
@@ -94,16 +106,15 @@ impl Pool {
         self.h2.borrow_mut().remove(&server.uid);
     }
 
-    /// Closes what has waited too long and what leads to servers that are gone. Returns whether anything is left.
-    pub fn sweep(&self, now: Instant) -> bool {
+    /// Closes what has waited too long and what leads to servers that are gone. Requests that run end first.
+    pub fn sweep(&self, now: Instant) {
+        let is_wanted = |since, server: &ServerState| now.duration_since(since) < KEPT_FOR && !server.is_retired();
+        self.h2.borrow_mut().retain(|_, shared| is_wanted(shared.used, &shared.server));
         let mut shelves = self.h1.borrow_mut();
         shelves.retain(|_, shelf| {
-            shelf.retain(|idle| {
-                now.duration_since(idle.since) < KEPT_FOR && !idle.server.is_retired() && idle.connection.is_quiet()
-            });
+            shelf.retain(|idle| is_wanted(idle.since, &idle.server) && idle.connection.is_quiet());
             !shelf.is_empty()
         });
-        !shelves.is_empty()
     }
 
     /// The connection that was used last: its server is the least likely to have closed it.
