@@ -130,7 +130,11 @@ impl Routed {
     fn find<'r>(&mut self, cx: Context<'r>, head: &impl HeadView) -> Result<&'r BackendState, Refusal> {
         let settings = &cx.runtime.plan.settings;
         check_fields(head, settings.underscores, settings.max_fields)?;
-        if let Ok(authority) = parse_authority(head.authority()) {
+        if head.method() == "CONNECT" {
+            return Err(Refusal::Head(HeadError::Connect));
+        }
+        if !head.authority().is_empty() {
+            let authority = parse_authority(head.authority()).map_err(|_| Refusal::Head(HeadError::HostInvalid))?;
             authority.normalised_host(&mut self.host);
         }
         let host = std::str::from_utf8(&self.host).unwrap_or_default();
