@@ -3,7 +3,7 @@
 //! [`Io`] is a TCP connection, plain or with TLS on top. Both directions can be used at the same time from one task,
 //! because every method takes `&self` and holds no borrow across an await. Each system call is counted here.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -225,44 +225,110 @@ impl Io {
     }
 }
 
+/// As much as an outbox gathers before it insists on writing.
+const GATHERED: usize = 64 * 1024;
+
+/// When an outbox writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flushing {
+    /// Whenever it is asked to.
+    Asked,
+    /// When its owner says so, at the end of a turn.
+    Turn,
+}
+
+/// What a library has written and the socket has not.
+///
+/// `h2` flushes after every larger frame. Gathered here, the frames of all streams of a turn are one TLS write.
+#[derive(Debug)]
+pub struct Outbox {
+    io: Io,
+    waiting: RefCell<Buffer>,
+    flushing: Cell<Flushing>,
+}
+
+impl Outbox {
+    /// From now on [`Outbox::poll_write_out`] is called at the end of each turn, and nothing is written before.
+    pub fn gather(&self) {
+        self.flushing.set(Flushing::Turn);
+    }
+
+    /// Writes what waits.
+    pub fn poll_write_out(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut waiting = self.waiting.borrow_mut();
+        while !waiting.is_empty() {
+            let count = ready!(self.io.poll_write(cx, waiting.filled()))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            waiting.consume(count);
+        }
+        waiting.release(self.io.pool());
+        self.io.poll_flush(cx)
+    }
+
+    fn poll_write(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.waiting.borrow().len() >= GATHERED {
+            ready!(self.poll_write_out(cx))?;
+        }
+        let count = bytes.len().min(GATHERED);
+        self.waiting.borrow_mut().extend(self.io.pool(), &bytes[..count]);
+        Poll::Ready(Ok(count))
+    }
+
+    fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.flushing.get() {
+            Flushing::Turn if self.waiting.borrow().len() < GATHERED => Poll::Ready(Ok(())),
+            Flushing::Turn | Flushing::Asked => self.poll_write_out(cx),
+        }
+    }
+}
+
 /// [`Io`] for libraries that want tokio's traits, starting with bytes that were read before.
 #[derive(Debug)]
 pub struct Adapter {
-    io: Io,
+    outbox: Rc<Outbox>,
     read: Buffer,
 }
 
 impl Adapter {
     /// Around `io`.
     pub fn new(io: Io, read: Buffer) -> Self {
-        Self { io, read }
+        let outbox = Outbox { io, waiting: RefCell::default(), flushing: Cell::new(Flushing::Asked) };
+        Self { outbox: Rc::new(outbox), read }
+    }
+
+    /// Where its writes are gathered.
+    pub fn outbox(&self) -> Rc<Outbox> {
+        self.outbox.clone()
     }
 }
 
 impl AsyncRead for Adapter {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, target: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        if this.read.is_empty() {
-            ready!(this.io.poll_read(cx, &mut this.read))?;
+        let Self { outbox, read } = &mut *self;
+        if read.is_empty() {
+            ready!(outbox.io.poll_read(cx, read))?;
         }
-        let count = this.read.len().min(target.remaining());
-        target.put_slice(&this.read.filled()[..count]);
-        this.read.consume(count);
-        this.read.release(this.io.pool());
+        let count = read.len().min(target.remaining());
+        target.put_slice(&read.filled()[..count]);
+        read.consume(count);
+        read.release(outbox.io.pool());
         Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for Adapter {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        self.io.poll_write(cx, bytes)
+        self.outbox.poll_write(cx, bytes)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.io.poll_flush(cx)
+        self.outbox.poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.io.poll_shutdown(cx)
+        ready!(self.outbox.poll_write_out(cx))?;
+        self.outbox.io.poll_shutdown(cx)
     }
 }

@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use super::meter::Metered;
 use super::stream;
 use crate::buffer::Buffer;
 use crate::connection::Connection;
-use crate::io::{Adapter, Io};
+use crate::io::{Adapter, Io, Outbox};
 use crate::timer::Timer;
 
 /// The most streams at a time.
@@ -36,6 +36,8 @@ pub async fn serve(connection: Rc<Connection>, io: Io, buffer: Buffer, timer: Ti
     let runtime = connection.runtime();
     let settings = &runtime.plan.settings;
     timer.set(settings.head_timeout);
+    let adapter = Adapter::new(io, buffer);
+    let outbox = adapter.outbox();
     let handshake = Builder::new()
         .max_concurrent_streams(STREAMS)
         .initial_window_size(STREAM_WINDOW)
@@ -44,13 +46,15 @@ pub async fn serve(connection: Rc<Connection>, io: Io, buffer: Buffer, timer: Ti
         .max_send_buffer_size(SEND_BUFFER)
         .max_pending_accept_reset_streams(PENDING_RESETS)
         .max_local_error_reset_streams(Some(FAULTS))
-        .handshake::<_, Bytes>(Metered::new(Adapter::new(io, buffer)));
+        .handshake::<_, Bytes>(Metered::new(adapter));
     let keep_alive = settings.keep_alive_timeout;
-    let Ok(Ok(mut h2)) = timer.limit(handshake).await else {
+    let Ok(Ok(h2)) = timer.limit(handshake).await else {
         connection.counters().refused.increment();
         return;
     };
     drop(runtime);
+    outbox.gather();
+    let mut h2 = Turns { h2, outbox };
     timer.set(keep_alive);
     loop {
         match next(&connection, &mut h2, &timer, keep_alive).await {
@@ -59,34 +63,61 @@ pub async fn serve(connection: Rc<Connection>, io: Io, buffer: Buffer, timer: Ti
                 tokio::task::spawn_local(stream::serve(connection, request, respond));
             }
             Next::Drain => {
-                h2.graceful_shutdown();
-                finish(&mut h2).await;
-                return;
+                h2.h2.graceful_shutdown();
+                h2.finish().await;
+                break;
             }
             Next::Idle => {
-                h2.graceful_shutdown();
+                h2.h2.graceful_shutdown();
                 timer.set(GOODBYE);
-                let _ = timer.limit(finish(&mut h2)).await;
-                return;
+                let _ = timer.limit(h2.finish()).await;
+                break;
             }
-            Next::End => return,
+            Next::End => break,
+        }
+    }
+    timer.set(GOODBYE);
+    let _ = timer.limit(poll_fn(|cx| h2.outbox.poll_write_out(cx))).await;
+}
+
+/// A connection whose frames leave at the end of each turn.
+struct Turns {
+    h2: H2Connection<Metered<Adapter>, Bytes>,
+    outbox: Rc<Outbox>,
+}
+
+type Stream = (http::Request<h2::RecvStream>, h2::server::SendResponse<Bytes>);
+
+impl Turns {
+    /// The next stream; `None` is the end.
+    fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Stream, h2::Error>>> {
+        let accepted = self.h2.poll_accept(cx);
+        if accepted.is_pending() {
+            // A turn ends when there is nothing left to be done. What the socket does not take wakes this task again.
+            if let Poll::Ready(Err(error)) = self.outbox.poll_write_out(cx) {
+                tracing::debug!(%error, "HTTP/2 connection broke");
+                return Poll::Ready(None);
+            }
+        }
+        accepted
+    }
+
+    /// Lets the open streams end and takes no others.
+    async fn finish(&mut self) {
+        while let Some(Ok((_, mut respond))) = poll_fn(|cx| self.poll_accept(cx)).await {
+            respond.send_reset(h2::Reason::REFUSED_STREAM);
         }
     }
 }
 
 enum Next {
-    Stream(Box<(http::Request<h2::RecvStream>, h2::server::SendResponse<Bytes>)>),
+    Stream(Box<Stream>),
     Drain,
     Idle,
     End,
 }
 
-async fn next(
-    connection: &Rc<Connection>,
-    h2: &mut H2Connection<Metered<Adapter>, Bytes>,
-    timer: &Timer,
-    keep_alive: Duration,
-) -> Next {
+async fn next(connection: &Rc<Connection>, h2: &mut Turns, timer: &Timer, keep_alive: Duration) -> Next {
     let mut drained = pin!(connection.drained());
     let event = poll_fn(|cx| {
         if let Poll::Ready(accepted) = h2.poll_accept(cx) {
@@ -112,12 +143,5 @@ async fn next(
             Err(_) if connection.has_streams() => timer.set(keep_alive),
             Err(_) => return Next::Idle,
         }
-    }
-}
-
-/// Lets the open streams end and takes no others.
-async fn finish(h2: &mut H2Connection<Metered<Adapter>, Bytes>) {
-    while let Some(Ok((_, mut respond))) = h2.accept().await {
-        respond.send_reset(h2::Reason::REFUSED_STREAM);
     }
 }

@@ -20,7 +20,7 @@ use crate::forward::{Context, Outcome, forward};
 use crate::io::Io;
 use crate::timer::Timer;
 use crate::transaction::{BodyFailure, BodySink, BodySource, Piece, Reply, ReplyHead, Transaction};
-use crate::upstream::{StreamBody, send_data, send_end};
+use crate::upstream::{More, StreamBody, send_data, send_end};
 
 /// Serves one stream.
 pub async fn serve(connection: Rc<Connection>, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
@@ -35,7 +35,7 @@ pub async fn serve(connection: Rc<Connection>, request: Request<RecvStream>, res
     let mut tx = H2Transaction {
         head,
         body: H2Body { body: StreamBody::new(&mut stream, &timer, settings.max_body_bytes), sender: sender.clone() },
-        reply: H2Reply { sender, timer: &timer, started: false, body_bytes: 0 },
+        reply: H2Reply { sender, timer: &timer, started: false, body_bytes: 0, announced: None },
     };
     let outcome = if tx.head.field_count() > settings.max_fields {
         let given = timer.limit(Refusal::TooManyFields.give(false, &mut tx.reply)).await;
@@ -177,6 +177,8 @@ struct H2Reply<'c> {
     timer: &'c Timer,
     started: bool,
     body_bytes: u64,
+    /// What the head said that the body has, so that its last piece can end the stream.
+    announced: Option<u64>,
 }
 
 impl H2Reply<'_> {
@@ -228,6 +230,10 @@ impl Reply for H2Reply<'_> {
         let mut response = Self::response(head)?;
         crate::headers::complete(response.headers_mut());
         let ends = head.length().is_empty();
+        self.announced = match head.length() {
+            BodyLength::Length(length) => Some(length),
+            BodyLength::Empty | BodyLength::Chunked | BodyLength::UntilClose => None,
+        };
         let mut sender = self.sender.borrow_mut();
         let Sender::Waiting(respond) = &mut *sender else {
             return Err(io::ErrorKind::BrokenPipe.into());
@@ -246,9 +252,14 @@ impl Reply for H2Reply<'_> {
 impl BodySink for H2Reply<'_> {
     async fn data(&mut self, data: &[u8]) -> io::Result<()> {
         let mut stream = self.take_stream()?;
-        let outcome = send_data(&mut stream, self.timer, data).await;
-        *self.sender.borrow_mut() = Sender::Body(stream);
-        self.body_bytes += data.len() as u64;
+        let total = self.body_bytes + data.len() as u64;
+        let more = if self.announced == Some(total) { More::Nothing } else { More::Something };
+        let outcome = send_data(&mut stream, self.timer, data, more).await;
+        self.body_bytes = total;
+        *self.sender.borrow_mut() = match (more, &outcome) {
+            (More::Nothing, Ok(())) => Sender::Ended(stream),
+            (More::Nothing | More::Something, _) => Sender::Body(stream),
+        };
         outcome
     }
 

@@ -126,7 +126,7 @@ impl<'c> StreamOutlet<'c> {
 
 impl BodySink for StreamOutlet<'_> {
     async fn data(&mut self, data: &[u8]) -> io::Result<()> {
-        send_data(self.stream, self.timer, data).await
+        send_data(self.stream, self.timer, data, More::Something).await
     }
 
     async fn end(&mut self, trailers: &[Trailer]) -> io::Result<()> {
@@ -138,8 +138,17 @@ impl BodySink for StreamOutlet<'_> {
     }
 }
 
+/// Whether anything follows a piece of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum More {
+    /// More of it, or trailers.
+    Something,
+    /// It is the last, and ends the stream.
+    Nothing,
+}
+
 /// Sends `data` as the windows allow.
-pub async fn send_data(stream: &mut SendStream<Bytes>, timer: &Timer, data: &[u8]) -> io::Result<()> {
+pub async fn send_data(stream: &mut SendStream<Bytes>, timer: &Timer, data: &[u8], more: More) -> io::Result<()> {
     let mut rest = Bytes::copy_from_slice(data);
     while !rest.is_empty() {
         stream.reserve_capacity(rest.len());
@@ -151,7 +160,8 @@ pub async fn send_data(stream: &mut SendStream<Bytes>, timer: &Timer, data: &[u8
             capacity => capacity,
         };
         let now = rest.split_to(capacity.min(rest.len()));
-        stream.send_data(now, false).map_err(io::Error::other)?;
+        let ends = rest.is_empty() && more == More::Nothing;
+        stream.send_data(now, ends).map_err(io::Error::other)?;
         timer.progress();
     }
     Ok(())
