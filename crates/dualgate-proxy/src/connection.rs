@@ -1,6 +1,6 @@
 //! One connection of a client: from accept to the version of HTTP that it speaks.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -146,7 +146,7 @@ pub async fn serve(worker: Rc<Worker>, listener: Arc<ListenerState>, tcp: TcpStr
         return;
     };
     let trust = if is_in(&plan.trusted, address) { Trust::Proxy } else { Trust::Client };
-    let peer = Peer { address, trust, protocol: plan.protocol };
+    let peer = Peer { address, trust, protocol: plan.protocol, forwarding: RefCell::default() };
     drop(runtime);
     let connection = Rc::new(Connection { slot: worker.drain_slot(), worker, listener, peer, streams: Cell::new(0) });
     let io = match connection.listener.tls.clone() {

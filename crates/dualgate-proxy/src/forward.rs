@@ -493,7 +493,7 @@ async fn over_h1<T: Transaction>(
         }
         After::Http { persistent } => {
             connection.set_persistent(persistent && matches!(sent.get(), Sent::All(_)));
-            cx.worker.pool.keep(attempt.server, *connection);
+            cx.worker.pool.keep(attempt.server, connection);
         }
     }
     Ok(())

@@ -3,6 +3,7 @@
 //! Clients are not believed about who they are: forwarding fields are made from the connection. Only a peer that the
 //! site trusts may speak for others, and then the connection's address is appended to what it said.
 
+use std::cell::RefCell;
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -27,6 +28,15 @@ pub struct Peer {
     pub trust: Trust,
     /// What the entry point speaks.
     pub protocol: EntryProtocol,
+    /// The forwarding fields of its last request.
+    pub forwarding: RefCell<Forwarding>,
+}
+
+/// The forwarding fields that were written last: for a client, they change only with the authority that it asks for.
+#[derive(Clone, Debug, Default)]
+pub struct Forwarding {
+    authority: Vec<u8>,
+    fields: Vec<u8>,
 }
 
 /// Whether a peer's forwarding fields are believed.
@@ -76,7 +86,7 @@ pub fn write_request(head: &impl HeadView, peer: &Peer, target: &Target<'_>, out
             write_field(name, value, out);
         }
     });
-    for_each_forwarding_field(head, peer, &mut |name, value| write_field(name.as_bytes(), value, out));
+    write_forwarding_fields(head, peer, out);
     if let Some(protocol) = target.upgrade {
         write_field(b"Connection", b"Upgrade", out);
         write_field(b"Upgrade", protocol, out);
@@ -86,6 +96,26 @@ pub fn write_request(head: &impl HeadView, peer: &Peer, target: &Target<'_>, out
         BodyLength::Empty | BodyLength::Length(_) => {}
     }
     out.extend_from_slice(b"\r\n");
+}
+
+fn write_forwarding_fields(head: &impl HeadView, peer: &Peer, out: &mut Vec<u8>) {
+    let write = |out: &mut Vec<u8>| {
+        for_each_forwarding_field(head, peer, &mut |name, value| write_field(name.as_bytes(), value, out));
+    };
+    match peer.trust {
+        // What a proxy said differs from request to request.
+        Trust::Proxy => write(out),
+        Trust::Client => {
+            let mut last = peer.forwarding.borrow_mut();
+            if last.fields.is_empty() || last.authority != head.authority() {
+                last.fields.clear();
+                last.authority.clear();
+                last.authority.extend_from_slice(head.authority());
+                write(&mut last.fields);
+            }
+            out.extend_from_slice(&last.fields);
+        }
+    }
 }
 
 /// The fields that say who the client is.

@@ -62,19 +62,27 @@ enum Next {
     Refuse(Refusal),
 }
 
+/// Whether the time for a head runs.
+#[derive(PartialEq, Eq)]
+enum Deadline {
+    Unset,
+    Runs,
+}
+
 async fn next_head(connection: &Connection, io: &Io, buffer: &mut Buffer, timer: &Timer, request: &mut H1Head) -> Next {
-    let runtime = connection.runtime();
-    let settings = &runtime.plan.settings;
     if buffer.is_empty() {
-        timer.set(settings.keep_alive_timeout);
+        // An idle connection keeps no plan alive.
+        timer.set(connection.runtime().plan.settings.keep_alive_timeout);
         match timer.limit(connection.wait_for_bytes(io, buffer)).await {
             Ok(true) => {}
             Ok(false) | Err(_) => return Next::End,
         }
     }
-    timer.set(settings.head_timeout);
+    let runtime = connection.runtime();
+    let settings = &runtime.plan.settings;
     let limits =
         HeadLimits { max_bytes: settings.max_head_bytes, max_fields: settings.max_fields, ..HeadLimits::default() };
+    let mut deadline = Deadline::Unset;
     loop {
         match request.index.parse(buffer.filled(), &limits) {
             Ok(Progress::Complete { len }) => {
@@ -85,6 +93,11 @@ async fn next_head(connection: &Connection, io: &Io, buffer: &mut Buffer, timer:
             }
             Ok(Progress::Partial) => {}
             Err(error) => return Next::Refuse(Refusal::Head(error)),
+        }
+        if deadline == Deadline::Unset {
+            // Most heads arrive whole and need none.
+            timer.set(settings.head_timeout);
+            deadline = Deadline::Runs;
         }
         match timer.limit(io.read(buffer)).await {
             Ok(Ok(1..)) => {}

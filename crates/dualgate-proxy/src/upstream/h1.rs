@@ -46,10 +46,9 @@ impl H1Server {
         Self { io, buffer: Buffer::default(), history: History::Fresh, persistent: false }
     }
 
-    /// The same, taken from the pool.
-    pub fn reused(mut self) -> Self {
+    /// It is taken from the pool.
+    pub fn reuse(&mut self) {
         self.history = History::Reused;
-        self
     }
 
     /// Whether it was taken from the pool.

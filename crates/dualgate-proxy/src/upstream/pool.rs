@@ -38,7 +38,7 @@ struct Shared {
 
 #[derive(Debug)]
 struct Idle {
-    connection: H1Server,
+    connection: Box<H1Server>,
     server: Arc<ServerState>,
     since: Instant,
 }
@@ -63,7 +63,7 @@ impl Pool {
         match server.scheme {
             Scheme::Http | Scheme::Https => {
                 if let Some(kept) = self.take(server.uid) {
-                    return Ok(Lease::H1(Box::new(kept)));
+                    return Ok(Lease::H1(kept));
                 }
                 Ok(Lease::H1(Box::new(H1Server::new(self.connector.connect(server, limit).await?))))
             }
@@ -89,7 +89,7 @@ impl Pool {
     }
 
     /// Keeps a connection whose last answer was read to its end.
-    pub fn keep(&self, server: &Arc<ServerState>, mut connection: H1Server) {
+    pub fn keep(&self, server: &Arc<ServerState>, mut connection: Box<H1Server>) {
         if server.is_retired() || !connection.rest() {
             return;
         }
@@ -118,12 +118,13 @@ impl Pool {
     }
 
     /// The connection that was used last: its server is the least likely to have closed it.
-    fn take(&self, uid: u64) -> Option<H1Server> {
+    fn take(&self, uid: u64) -> Option<Box<H1Server>> {
         let mut shelves = self.h1.borrow_mut();
         let shelf = shelves.get_mut(&uid)?;
-        while let Some(idle) = shelf.pop() {
+        while let Some(mut idle) = shelf.pop() {
             if idle.connection.is_quiet() {
-                return Some(idle.connection.reused());
+                idle.connection.reuse();
+                return Some(idle.connection);
             }
         }
         None
