@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Instant;
 
 use dualgate_core::model::site::EntryProtocol;
 use dualgate_core::plan::proxy::Listener;
@@ -19,6 +20,7 @@ use crate::access::{Line, Record};
 use crate::answer::Refusal;
 use crate::buffer::Buffer;
 use crate::forward::{Context, Outcome};
+use crate::h2::Allowance;
 use crate::headers::{Peer, Trust};
 use crate::io::Io;
 use crate::listener::ListenerState;
@@ -32,6 +34,11 @@ use crate::{h1, h2};
 /// What every HTTP/2 connection starts with (RFC 9113 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+/// How many requests a client may give up at once: twice as many as it can have open.
+const GIVE_UP_BURST: f64 = 200.0;
+/// How many a second besides.
+const GIVE_UP_RATE: f64 = 20.0;
+
 /// A connection of a client.
 #[derive(Debug)]
 pub struct Connection {
@@ -43,6 +50,9 @@ pub struct Connection {
     pub peer: Peer,
     slot: DrainSlot,
     streams: Cell<usize>,
+    /// Streams that their client gave up.
+    given_up: RefCell<Allowance>,
+    abused: Cell<bool>,
 }
 
 /// An open stream of HTTP/2.
@@ -94,6 +104,18 @@ impl Connection {
     pub fn stream_guard(self: &Rc<Self>) -> StreamGuard {
         self.streams.set(self.streams.get() + 1);
         StreamGuard(self.clone())
+    }
+
+    /// A client gave a request up that it had sent. What was begun for nothing costs it less than us (CVE-2023-44487).
+    pub fn gave_up(&self) {
+        if !self.given_up.borrow_mut().spend(Instant::now()) {
+            self.abused.set(true);
+        }
+    }
+
+    /// Whether the client has given up more than an honest one does.
+    pub fn is_abused(&self) -> bool {
+        self.abused.get()
     }
 
     /// Whether any stream is open.
@@ -148,7 +170,15 @@ pub async fn serve(worker: Rc<Worker>, listener: Arc<ListenerState>, tcp: TcpStr
     let trust = if is_in(&plan.trusted, address) { Trust::Proxy } else { Trust::Client };
     let peer = Peer { address, trust, protocol: plan.protocol, forwarding: RefCell::default() };
     drop(runtime);
-    let connection = Rc::new(Connection { slot: worker.drain_slot(), worker, listener, peer, streams: Cell::new(0) });
+    let connection = Rc::new(Connection {
+        slot: worker.drain_slot(),
+        worker,
+        listener,
+        peer,
+        streams: Cell::new(0),
+        given_up: RefCell::new(Allowance::new(GIVE_UP_BURST, GIVE_UP_RATE, Instant::now())),
+        abused: Cell::new(false),
+    });
     let io = match connection.listener.tls.clone() {
         Some(config) => match start_tls(&connection, io, &mut buffer, &timer, config).await {
             Some(io) => io,

@@ -35,6 +35,11 @@ use crate::worker::{Scratch, Worker};
 /// The most servers that one request is sent to.
 const MAX_ATTEMPTS: usize = 3;
 
+/// The client has gone, or does not take the answer.
+const CLIENT_GONE: &str = "client-gone";
+/// The client has not sent all of its request.
+const CLIENT_BROKE_OFF: &str = "client-broke-off";
+
 /// What a request is forwarded with.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
@@ -70,6 +75,11 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// The client did not wait for the answer.
+    pub fn is_given_up(&self) -> bool {
+        self.aborted && matches!(self.trouble, Some(CLIENT_GONE | CLIENT_BROKE_OFF))
+    }
+
     /// The gate answered itself, before a route was looked for; `given` says whether the client took the answer.
     pub fn refused(refusal: &Refusal, given: bool) -> Self {
         Self { status: refusal.status(), trouble: Some(refusal.code()), aborted: !given, ..Self::default() }
@@ -233,6 +243,13 @@ async fn try_servers<T: Transaction>(
                     break;
                 }
             }
+            Err(Broken::Refused) => {
+                tried.push(server.uid);
+                last = Refusal::BadAnswer;
+                if !tx.parts().0.body().is_empty() {
+                    break;
+                }
+            }
             Err(Broken::Ended(end)) => return Err(end),
         }
     }
@@ -243,6 +260,8 @@ async fn try_servers<T: Transaction>(
 enum Broken {
     /// It closed the connection without a single octet: another attempt may be made.
     Silent { reused: bool },
+    /// It did not begin with the request: whatever that does, it may be sent again.
+    Refused,
     /// There will be no other attempt.
     Ended(End),
 }
@@ -279,6 +298,8 @@ impl Attempt<'_> {
 
 /// Why an exchange with a server ended early.
 enum Fault {
+    /// The server says that it has not begun with the request (RFC 9113 8.7).
+    Refused,
     /// The server closed the connection without a single octet.
     Silent,
     /// The head of its answer is broken.
@@ -334,18 +355,28 @@ impl<S: BodySink> BodySink for Noted<'_, S> {
 }
 
 impl Fault {
+    /// Of a stream without an answer: a reset is a word of the server, anything else the end of its connection.
+    fn of_stream(error: h2::Error) -> Self {
+        match error.reason() {
+            Some(h2::Reason::REFUSED_STREAM) => Self::Refused,
+            Some(_) if error.is_reset() => Self::Answer,
+            Some(_) | None => Self::Silent,
+        }
+    }
+
     fn judge(self, sent: Sent, started: bool, reused: bool) -> Broken {
         let end = match self {
+            Self::Refused if !started => return Broken::Refused,
             Self::Silent if !started => return Broken::Silent { reused },
             Self::Answer if !started => End::Refuse(Refusal::BadAnswer),
-            Self::Silent | Self::Answer | Self::Midway => End::Abort("server-broke-off"),
+            Self::Refused | Self::Silent | Self::Answer | Self::Midway => End::Abort("server-broke-off"),
             Self::Expired if started => End::Abort("timeout"),
             Self::Expired if sent == Sent::Part => End::Refuse(Refusal::SlowClient),
             Self::Expired => End::Refuse(Refusal::SlowServer),
-            Self::Client => End::Abort("client-gone"),
+            Self::Client => End::Abort(CLIENT_GONE),
             Self::Body(failure) => match Option::<Refusal>::from(failure) {
                 Some(refusal) if !started => End::Refuse(refusal),
-                Some(_) | None => End::Abort("client-broke-off"),
+                Some(_) | None => End::Abort(CLIENT_BROKE_OFF),
             },
         };
         Broken::Ended(end)
@@ -522,7 +553,7 @@ async fn over_h2<T: Transaction>(
         return Err(Broken::Ended(End::Refuse(Refusal::Head(HeadError::FieldValue))));
     };
     let silent = |_| Broken::Silent { reused: place.reused };
-    let (answer, mut stream) = place.sender.send_request(request, ends).map_err(silent)?;
+    let (mut answer, mut stream) = place.sender.send_request(request, ends).map_err(silent)?;
     let (sent, answering) = (Cell::new(Sent::Part), Cell::new(false));
     cx.timer.set(settings.body_idle_timeout);
     let mut outlet = StreamOutlet::new(&mut stream, cx.timer, ends);
@@ -532,12 +563,22 @@ async fn over_h2<T: Transaction>(
         }
     });
     let receiving = async {
-        let mut answer = answer.await.map_err(|_| Fault::Silent)?;
+        while let Some(interim) = poll_fn(|cx| answer.poll_informational(cx)).await {
+            let interim = interim.map_err(Fault::of_stream)?;
+            reply.interim(&StreamHead::interim(&interim)).map_err(|_| Fault::Client)?;
+            reply.flush().await.map_err(|_| Fault::Client)?;
+            cx.timer.progress();
+        }
+        let mut answer = answer.await.map_err(Fault::of_stream)?;
         let server_head = StreamHead::new(&answer, head.method());
         outcome.status = server_head.status();
+        let is_empty = server_head.length() == BodyLength::Empty;
         reply.head(&server_head).map_err(|_| Fault::Client)?;
         answering.set(true);
         cx.timer.set(settings.body_idle_timeout);
+        if is_empty {
+            return reply.end(&[]).await.map_err(|_| Fault::Client);
+        }
         let mut answer_body = StreamBody::new(answer.body_mut(), cx.timer, None);
         download(&mut answer_body, reply).await?;
         Ok(())

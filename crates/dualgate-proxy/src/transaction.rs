@@ -68,6 +68,10 @@ pub trait ReplyHead {
     fn for_each_field(&self, visit: &mut dyn FnMut(&[u8], &[u8]));
     /// How its body ends.
     fn length(&self) -> BodyLength;
+    /// Whether trailers may follow a body of a length that was said.
+    fn may_have_trailers(&self) -> bool {
+        false
+    }
 }
 
 /// Where an answer goes to; its body goes into it.

@@ -1,6 +1,6 @@
 //! A connection of HTTP/2: its streams side by side, each a task.
 
-use std::future::poll_fn;
+use std::future::{Future as _, poll_fn};
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
@@ -55,29 +55,38 @@ pub async fn serve(connection: Rc<Connection>, io: Io, buffer: Buffer, timer: Ti
     drop(runtime);
     outbox.gather();
     let mut h2 = Turns { h2, outbox };
-    timer.set(keep_alive);
+    let mut stage = Stage::Open;
     loop {
-        match next(&connection, &mut h2, &timer, keep_alive).await {
+        let patience = match stage {
+            Stage::Open => keep_alive,
+            Stage::Leaving => GOODBYE,
+        };
+        match next(&connection, &mut h2, &timer, patience, stage).await {
+            Next::Stream(_) if connection.is_abused() => {
+                h2.h2.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+                stage = Stage::Leaving;
+            }
             Next::Stream(stream) => {
                 let (connection, (request, respond)) = (connection.clone(), *stream);
                 tokio::task::spawn_local(stream::serve(connection, request, respond));
             }
-            Next::Drain => {
+            Next::Leave => {
                 h2.h2.graceful_shutdown();
-                h2.finish().await;
-                break;
-            }
-            Next::Idle => {
-                h2.h2.graceful_shutdown();
-                timer.set(GOODBYE);
-                let _ = timer.limit(h2.finish()).await;
-                break;
+                stage = Stage::Leaving;
             }
             Next::End => break,
         }
     }
     timer.set(GOODBYE);
     let _ = timer.limit(poll_fn(|cx| h2.outbox.poll_write_out(cx))).await;
+}
+
+/// How far a connection has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Open,
+    /// The client has been told to go, and may not have heard of it: what it still sends is served.
+    Leaving,
 }
 
 /// A connection whose frames leave at the end of each turn.
@@ -101,23 +110,16 @@ impl Turns {
         }
         accepted
     }
-
-    /// Lets the open streams end and takes no others.
-    async fn finish(&mut self) {
-        while let Some(Ok((_, mut respond))) = poll_fn(|cx| self.poll_accept(cx)).await {
-            respond.send_reset(h2::Reason::REFUSED_STREAM);
-        }
-    }
 }
 
 enum Next {
     Stream(Box<Stream>),
-    Drain,
-    Idle,
+    /// The client is to be told to go.
+    Leave,
     End,
 }
 
-async fn next(connection: &Rc<Connection>, h2: &mut Turns, timer: &Timer, keep_alive: Duration) -> Next {
+async fn next(connection: &Rc<Connection>, h2: &mut Turns, timer: &Timer, patience: Duration, stage: Stage) -> Next {
     let mut drained = pin!(connection.drained());
     let event = poll_fn(|cx| {
         if let Poll::Ready(accepted) = h2.poll_accept(cx) {
@@ -130,18 +132,20 @@ async fn next(connection: &Rc<Connection>, h2: &mut Turns, timer: &Timer, keep_a
                 None => Next::End,
             });
         }
-        std::future::Future::poll(drained.as_mut(), cx).map(|()| Next::Drain)
+        match stage {
+            Stage::Open => drained.as_mut().poll(cx).map(|()| Next::Leave),
+            Stage::Leaving => Poll::Pending,
+        }
     });
     let mut event = pin!(event);
+    timer.set(patience);
     loop {
-        match timer.limit(event.as_mut()).await {
-            Ok(event) => {
-                timer.set(keep_alive);
-                return event;
-            }
+        match (timer.limit(event.as_mut()).await, stage) {
+            (Ok(event), _) => return event,
             // Streams have deadlines of their own; only a connection without any is idle.
-            Err(_) if connection.has_streams() => timer.set(keep_alive),
-            Err(_) => return Next::Idle,
+            (Err(_), _) if connection.has_streams() => timer.set(patience),
+            (Err(_), Stage::Open) => return Next::Leave,
+            (Err(_), Stage::Leaving) => return Next::End,
         }
     }
 }

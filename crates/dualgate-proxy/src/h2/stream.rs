@@ -4,10 +4,10 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::rc::Rc;
-use std::task::{Context as Waiting, Poll};
+use std::task::{Context as Waiting, Poll, ready};
 
 use bytes::Bytes;
-use dualgate_http::{BodyLength, HeadView, Trailer};
+use dualgate_http::{BodyLength, FieldKind, HeadError, HeadView, Trailer};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
@@ -20,7 +20,7 @@ use crate::forward::{Context, Outcome, forward};
 use crate::io::Io;
 use crate::timer::Timer;
 use crate::transaction::{BodyFailure, BodySink, BodySource, Piece, Reply, ReplyHead, Transaction};
-use crate::upstream::{More, StreamBody, send_data, send_end};
+use crate::upstream::{More, StreamBody, poll_send, send_end};
 
 /// Serves one stream.
 pub async fn serve(connection: Rc<Connection>, request: Request<RecvStream>, respond: SendResponse<Bytes>) {
@@ -37,19 +37,23 @@ pub async fn serve(connection: Rc<Connection>, request: Request<RecvStream>, res
         body: H2Body { body: StreamBody::new(&mut stream, &timer, settings.max_body_bytes), sender: sender.clone() },
         reply: H2Reply { sender, timer: &timer, started: false, body_bytes: 0, announced: None },
     };
-    let outcome = if tx.head.field_count() > settings.max_fields {
-        let given = timer.limit(Refusal::TooManyFields.give(false, &mut tx.reply)).await;
-        Outcome::refused(&Refusal::TooManyFields, matches!(given, Ok(Ok(()))))
-    } else {
-        forward(Context::of(&connection, &runtime, &timer), &mut tx).await
+    let outcome = match tx.head.fault(settings.max_fields) {
+        Some(refusal) => {
+            let head_only = tx.head.method() == "HEAD";
+            let given = timer.limit(refusal.give(head_only, &mut tx.reply)).await;
+            Outcome::refused(&refusal, matches!(given, Ok(Ok(()))))
+        }
+        None => forward(Context::of(&connection, &runtime, &timer), &mut tx).await,
     };
     record.bytes_out = tx.reply.body_bytes;
+    if outcome.is_given_up() {
+        connection.gave_up();
+    }
     if outcome.aborted {
         tx.reply.sender.borrow_mut().reset(Reason::INTERNAL_ERROR);
-    } else if !tx.body.body.is_ended() {
-        // Answered in full without reading all: the client may stop sending (RFC 9113 8.1).
-        tx.reply.sender.borrow_mut().reset(Reason::NO_ERROR);
     }
+    // A client that was answered before it had sent all is told to stop when the stream is dropped, behind the answer
+    // (RFC 9113 8.1). A reset by hand would overtake it.
     connection.finished(&runtime, &tx.head, &record, &outcome);
 }
 
@@ -87,9 +91,26 @@ impl H2Head {
         Self { parts, cookie, path_and_query, authority, body }
     }
 
-    /// Every field as it was sent: a cookie in a thousand crumbs is a thousand fields.
-    fn field_count(&self) -> usize {
-        self.parts.headers.len()
+    /// What the library lets pass and two parsers could read differently; also, more fields than `most`. Every field
+    /// counts as it was sent: a cookie in a thousand crumbs is a thousand fields.
+    fn fault(&self, most: usize) -> Option<Refusal> {
+        let fields = &self.parts.headers;
+        let is_repeated = |name| fields.get_all(name).iter().nth(1).is_some();
+        let named = fields.get(http::header::HOST);
+        let fault = if fields.len() > most {
+            return Some(Refusal::TooManyFields);
+        } else if is_repeated(http::header::CONTENT_LENGTH) {
+            HeadError::ContentLengthDuplicate
+        } else if is_repeated(http::header::HOST) {
+            HeadError::HostDuplicate
+        } else if self.authority.is_empty() {
+            HeadError::HostMissing
+        } else if named.is_some_and(|host| !host.as_bytes().eq_ignore_ascii_case(&self.authority)) {
+            HeadError::HostMismatch
+        } else {
+            return None;
+        };
+        Some(Refusal::Head(fault))
     }
 }
 
@@ -108,8 +129,8 @@ impl HeadView for H2Head {
 
     fn for_each_field(&self, visit: &mut dyn FnMut(&[u8], &[u8])) {
         for (name, value) in &self.parts.headers {
-            // `te` may only say `trailers`; it ends at this hop.
-            if *name != http::header::COOKIE && *name != http::header::HOST && *name != http::header::TE {
+            let kind = FieldKind::of(name.as_str().as_bytes());
+            if !kind.is_hop_by_hop() && kind != FieldKind::Host && *name != http::header::COOKIE {
                 visit(name.as_str().as_bytes(), value.as_bytes());
             }
         }
@@ -147,6 +168,18 @@ impl Sender {
         }
     }
 
+    fn poll_send(&mut self, cx: &mut Waiting<'_>, data: &[u8], more: More) -> Poll<io::Result<usize>> {
+        let Self::Body(stream) = self else { return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())) };
+        let count = ready!(poll_send(stream, cx, data, more))?;
+        if more == More::Nothing
+            && count == data.len()
+            && let Self::Body(stream) = std::mem::replace(self, Self::Gone)
+        {
+            *self = Self::Ended(stream);
+        }
+        Poll::Ready(Ok(count))
+    }
+
     fn poll_reset(&mut self, cx: &mut Waiting<'_>) -> Poll<()> {
         match self {
             Self::Waiting(respond) => respond.poll_reset(cx).map(drop),
@@ -167,7 +200,6 @@ impl BodySource for H2Body<'_> {
     }
 
     async fn gone(&mut self) {
-        // While the answer's next piece is being sent the sender is taken out; then sending notices by itself.
         poll_fn(|cx| self.sender.borrow_mut().poll_reset(cx)).await;
     }
 }
@@ -197,17 +229,6 @@ impl H2Reply<'_> {
             None => Ok(response),
         }
     }
-
-    /// Takes the stream out while it is written to, so that no borrow is held across an await.
-    fn take_stream(&self) -> io::Result<SendStream<Bytes>> {
-        match std::mem::replace(&mut *self.sender.borrow_mut(), Sender::Gone) {
-            Sender::Body(stream) => Ok(stream),
-            other @ (Sender::Waiting(_) | Sender::Ended(_) | Sender::Gone) => {
-                *self.sender.borrow_mut() = other;
-                Err(io::ErrorKind::BrokenPipe.into())
-            }
-        }
-    }
 }
 
 impl Reply for H2Reply<'_> {
@@ -216,8 +237,8 @@ impl Reply for H2Reply<'_> {
     }
 
     fn interim(&mut self, head: &dyn ReplyHead) -> io::Result<()> {
-        // 101 does not exist in HTTP/2, and 100 is the library's own affair.
-        if head.status() <= 101 {
+        // RFC 9113 8.6.
+        if head.status() == 101 {
             return Ok(());
         }
         match &mut *self.sender.borrow_mut() {
@@ -231,8 +252,8 @@ impl Reply for H2Reply<'_> {
         crate::headers::complete(response.headers_mut());
         let ends = head.length().is_empty();
         self.announced = match head.length() {
-            BodyLength::Length(length) => Some(length),
-            BodyLength::Empty | BodyLength::Chunked | BodyLength::UntilClose => None,
+            BodyLength::Length(length) if !head.may_have_trailers() => Some(length),
+            BodyLength::Length(_) | BodyLength::Empty | BodyLength::Chunked | BodyLength::UntilClose => None,
         };
         let mut sender = self.sender.borrow_mut();
         let Sender::Waiting(respond) = &mut *sender else {
@@ -251,16 +272,16 @@ impl Reply for H2Reply<'_> {
 
 impl BodySink for H2Reply<'_> {
     async fn data(&mut self, data: &[u8]) -> io::Result<()> {
-        let mut stream = self.take_stream()?;
         let total = self.body_bytes + data.len() as u64;
         let more = if self.announced == Some(total) { More::Nothing } else { More::Something };
-        let outcome = send_data(&mut stream, self.timer, data, more).await;
-        self.body_bytes = total;
-        *self.sender.borrow_mut() = match (more, &outcome) {
-            (More::Nothing, Ok(())) => Sender::Ended(stream),
-            (More::Nothing | More::Something, _) => Sender::Body(stream),
-        };
-        outcome
+        let mut rest = data;
+        while !rest.is_empty() {
+            let count = poll_fn(|cx| self.sender.borrow_mut().poll_send(cx, rest, more)).await?;
+            rest = &rest[count..];
+            self.body_bytes += count as u64;
+            self.timer.progress();
+        }
+        Ok(())
     }
 
     async fn end(&mut self, trailers: &[Trailer]) -> io::Result<()> {

@@ -2,10 +2,11 @@
 
 use std::future::poll_fn;
 use std::io;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use dualgate_http::{BodyLength, Trailer};
+use dualgate_http::{BodyLength, FieldKind, Trailer, is_forbidden_trailer};
 use h2::client::SendRequest;
 use h2::{RecvStream, SendStream};
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
@@ -69,11 +70,6 @@ impl<'c> StreamBody<'c> {
         Self { stream, timer, lent: Bytes::new(), trailers: Vec::new(), left: limit.unwrap_or(u64::MAX) }
     }
 
-    /// Whether the peer has sent all of it.
-    pub fn is_ended(&self) -> bool {
-        self.stream.is_end_stream()
-    }
-
     fn give_back(&mut self) {
         let lent = std::mem::take(&mut self.lent);
         if !lent.is_empty() {
@@ -88,10 +84,10 @@ impl BodySource for StreamBody<'_> {
         self.give_back();
         while let Some(data) = self.stream.data().await {
             self.lent = data?;
-            self.timer.progress();
             if self.lent.is_empty() {
                 continue;
             }
+            self.timer.progress();
             self.left = self.left.checked_sub(self.lent.len() as u64).ok_or(BodyFailure::TooLarge)?;
             return Ok(Piece::Data(&self.lent));
         }
@@ -99,6 +95,7 @@ impl BodySource for StreamBody<'_> {
             self.trailers = trailers
                 .iter()
                 .map(|(name, value)| (name.as_str().as_bytes().to_vec(), value.as_bytes().to_vec()))
+                .filter(|(name, _)| !is_forbidden_trailer(name))
                 .collect();
         }
         Ok(Piece::End(&self.trailers))
@@ -126,7 +123,13 @@ impl<'c> StreamOutlet<'c> {
 
 impl BodySink for StreamOutlet<'_> {
     async fn data(&mut self, data: &[u8]) -> io::Result<()> {
-        send_data(self.stream, self.timer, data, More::Something).await
+        let mut rest = data;
+        while !rest.is_empty() {
+            let count = poll_fn(|cx| poll_send(self.stream, cx, rest, More::Something)).await?;
+            rest = &rest[count..];
+            self.timer.progress();
+        }
+        Ok(())
     }
 
     async fn end(&mut self, trailers: &[Trailer]) -> io::Result<()> {
@@ -147,24 +150,29 @@ pub enum More {
     Nothing,
 }
 
-/// Sends `data` as the windows allow.
-pub async fn send_data(stream: &mut SendStream<Bytes>, timer: &Timer, data: &[u8], more: More) -> io::Result<()> {
-    let mut rest = Bytes::copy_from_slice(data);
-    while !rest.is_empty() {
-        stream.reserve_capacity(rest.len());
-        let capacity = match stream.capacity() {
-            0 => poll_fn(|cx| stream.poll_capacity(cx))
-                .await
-                .ok_or(io::ErrorKind::BrokenPipe)?
-                .map_err(io::Error::other)?,
-            capacity => capacity,
-        };
-        let now = rest.split_to(capacity.min(rest.len()));
-        let ends = rest.is_empty() && more == More::Nothing;
-        stream.send_data(now, ends).map_err(io::Error::other)?;
-        timer.progress();
-    }
-    Ok(())
+/// Sends as much of `data` as the windows allow; how much that was.
+pub fn poll_send(
+    stream: &mut SendStream<Bytes>,
+    cx: &mut Context<'_>,
+    data: &[u8],
+    more: More,
+) -> Poll<io::Result<usize>> {
+    stream.reserve_capacity(data.len());
+    let capacity = loop {
+        match stream.capacity() {
+            0 => match ready!(stream.poll_capacity(cx)) {
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Poll::Ready(Err(io::Error::other(error))),
+                None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            },
+            capacity => break capacity,
+        }
+    };
+    // Only what leaves now is copied: what waits for a window waits where it is.
+    let now = &data[..capacity.min(data.len())];
+    let ends = now.len() == data.len() && more == More::Nothing;
+    let sent = stream.send_data(Bytes::copy_from_slice(now), ends);
+    Poll::Ready(sent.map(|()| now.len()).map_err(io::Error::other))
 }
 
 /// Ends a stream.
@@ -184,7 +192,8 @@ pub fn send_end(stream: &mut SendStream<Bytes>, trailers: &[Trailer]) -> io::Res
 /// The head of an answer as what the client's side takes.
 #[derive(Debug)]
 pub struct StreamHead<'a> {
-    head: &'a Response<RecvStream>,
+    status: u16,
+    fields: &'a HeaderMap,
     length: BodyLength,
 }
 
@@ -192,27 +201,43 @@ impl<'a> StreamHead<'a> {
     /// To a request of this method.
     pub fn new(head: &'a Response<RecvStream>, method: &str) -> Self {
         let announced = head.headers().get(http::header::CONTENT_LENGTH);
+        let never_has_one = method == "HEAD" || matches!(head.status().as_u16(), 204 | 304);
         let length = match announced.and_then(|value| value.to_str().ok()?.parse().ok()) {
-            _ if method == "HEAD" || head.body().is_end_stream() => BodyLength::Empty,
+            _ if never_has_one || head.body().is_end_stream() => BodyLength::Empty,
             Some(length) => BodyLength::Length(length),
             None => BodyLength::Chunked,
         };
-        Self { head, length }
+        Self { status: head.status().as_u16(), fields: head.headers(), length }
+    }
+
+    /// Of an answer that another follows.
+    pub fn interim(head: &'a Response<()>) -> Self {
+        Self { status: head.status().as_u16(), fields: head.headers(), length: BodyLength::Empty }
     }
 }
 
 impl ReplyHead for StreamHead<'_> {
     fn status(&self) -> u16 {
-        self.head.status().as_u16()
+        self.status
     }
 
     fn for_each_field(&self, visit: &mut dyn FnMut(&[u8], &[u8])) {
-        for (name, value) in self.head.headers() {
-            visit(name.as_str().as_bytes(), value.as_bytes());
+        let mut lengths = 0;
+        for (name, value) in self.fields {
+            let kind = FieldKind::of(name.as_str().as_bytes());
+            // The library has seen to it that they are all the same.
+            lengths += usize::from(kind == FieldKind::ContentLength);
+            if !kind.is_hop_by_hop() && (kind != FieldKind::ContentLength || lengths == 1) {
+                visit(name.as_str().as_bytes(), value.as_bytes());
+            }
         }
     }
 
     fn length(&self) -> BodyLength {
         self.length
+    }
+
+    fn may_have_trailers(&self) -> bool {
+        true
     }
 }

@@ -7,5 +7,5 @@ mod pool;
 
 pub use connect::Connector;
 pub use h1::{AnswerFailure, H1Server, ServerHead, read_head};
-pub use h2::{H2Server, More, StreamBody, StreamHead, StreamOutlet, send_data, send_end};
+pub use h2::{H2Server, More, StreamBody, StreamHead, StreamOutlet, poll_send, send_end};
 pub use pool::{Lease, Pool};
