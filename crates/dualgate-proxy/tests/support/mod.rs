@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub mod h2;
 pub mod tls;
 
 use std::net::{IpAddr, SocketAddr};
