@@ -12,7 +12,7 @@ use dualgate_core::lower;
 use dualgate_core::model::finding::{Code, Finding, Place, Severity};
 use dualgate_core::model::site::Site;
 use dualgate_core::model::snapshot::Generation;
-use dualgate_core::model::{NodeName, ObjectSet};
+use dualgate_core::model::{NodeName, ObjectSet, Snapshot};
 use dualgate_core::plan;
 use dualgate_core::plan::proxy::ProxyPlan;
 use dualgate_core::seam::{Actuator as _, Source as _};
@@ -34,6 +34,10 @@ const LOOK: Duration = Duration::from_secs(1);
 const REPLAN: Duration = Duration::from_secs(3600);
 /// How long changes must rest before they are written to disk.
 const SAVE_AFTER: Duration = Duration::from_secs(1);
+/// How long changes must rest before mistakes between objects are looked for; at the latest after [`LINT_AT_LATEST`].
+const LINT_AFTER: Duration = Duration::from_millis(500);
+/// See [`LINT_AFTER`].
+const LINT_AT_LATEST: Duration = Duration::from_secs(5);
 
 /// What flows.
 pub struct River {
@@ -47,7 +51,12 @@ pub struct River {
     current: Option<Arc<ObjectSet>>,
     generation: Generation,
     desired: Option<Arc<ProxyPlan>>,
+    snapshot: Option<Snapshot>,
     findings: Vec<Finding>,
+    /// Mistakes between objects: they cost more to find than a plan, and can wait until changes rest.
+    lints: Vec<Finding>,
+    lint_at: Option<Instant>,
+    lint_by: Option<Instant>,
     proxy: Proxy,
     store: Option<Store>,
     save_at: Option<Instant>,
@@ -90,7 +99,11 @@ impl River {
             current: None,
             generation: Generation(0),
             desired: None,
+            snapshot: None,
             findings: Vec::new(),
+            lints: Vec::new(),
+            lint_at: None,
+            lint_by: None,
             proxy: spring.proxy,
             store: spring.store,
             save_at: None,
@@ -107,7 +120,7 @@ impl River {
         replan.reset();
         self.start_from_disk().await;
         loop {
-            let save = self.save_at;
+            let (save, lint) = (self.save_at, self.lint_at);
             tokio::select! {
                 () = &mut stop => break,
                 Ok(()) = self.objects.changed() => {
@@ -123,6 +136,7 @@ impl River {
                 _ = resync.tick() => self.converge().await,
                 _ = replan.tick() => self.round().await,
                 () = until(save) => self.save(),
+                () = until(lint) => self.lint().await,
             }
         }
         if self.save_at.is_some() {
@@ -205,13 +219,25 @@ impl River {
         let plan = plan::select(&snapshot, &lowered, &self.node);
         self.findings = self.site_findings.clone();
         self.findings.extend(objects.findings.iter().cloned());
-        self.findings.extend(check::objects::objects(&snapshot));
         if self.origin == Origin::Disk {
             let text = "the source is away: the last good state from disk is served";
             self.findings.push(Finding::new(Code::Stale, Place::default(), text));
         }
         self.desired = Some(Arc::new(plan.proxy));
+        self.snapshot = Some(snapshot);
+        let now = Instant::now();
+        let by = *self.lint_by.get_or_insert(now + LINT_AT_LATEST);
+        self.lint_at = Some((now + LINT_AFTER).min(by));
         self.converge().await;
+    }
+
+    /// Looks for mistakes between objects.
+    async fn lint(&mut self) {
+        (self.lint_at, self.lint_by) = (None, None);
+        if let Some(snapshot) = &self.snapshot {
+            self.lints = check::objects::objects(snapshot);
+            self.converge().await;
+        }
     }
 
     /// Makes the world as desired, if it is not.
@@ -231,6 +257,7 @@ impl River {
                 let news = changes.iter().filter(|change| !left.contains(change));
                 news.for_each(|change| tracing::info!(generation = desired.generation.0, "{change}"));
                 let mut findings = self.findings.clone();
+                findings.extend(self.lints.iter().cloned());
                 findings.extend(self.proxy.findings().iter().cloned());
                 log_findings(&findings, &self.state.findings());
                 self.state.applied(Round {
