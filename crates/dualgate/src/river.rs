@@ -224,10 +224,15 @@ impl River {
             self.findings.push(Finding::new(Code::Stale, Place::default(), text));
         }
         self.desired = Some(Arc::new(plan.proxy));
+        if self.snapshot.is_none() {
+            // Whoever starts it wants to hear at once.
+            self.lints = check::objects::objects(&snapshot);
+        } else {
+            let now = Instant::now();
+            let by = *self.lint_by.get_or_insert(now + LINT_AT_LATEST);
+            self.lint_at = Some((now + LINT_AFTER).min(by));
+        }
         self.snapshot = Some(snapshot);
-        let now = Instant::now();
-        let by = *self.lint_by.get_or_insert(now + LINT_AT_LATEST);
-        self.lint_at = Some((now + LINT_AFTER).min(by));
         self.converge().await;
     }
 
@@ -289,7 +294,7 @@ impl River {
 }
 
 /// An error with its causes.
-struct Chain<'a>(&'a dyn std::error::Error);
+pub struct Chain<'a>(pub &'a dyn std::error::Error);
 
 impl std::fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

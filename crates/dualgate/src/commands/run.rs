@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use crate::cli::{Format, Run};
 use crate::inputs::{choose_node, host_name, read_site};
 use crate::output;
-use crate::river::{River, Spring};
+use crate::river::{Chain, River, Spring};
 use crate::state::State;
 use crate::{admin, echo};
 
@@ -66,13 +66,6 @@ async fn serve(
             started => started?,
         }
     }
-    let store = match Store::open(directory) {
-        Ok(store) => Some(store),
-        Err(error) => {
-            tracing::warn!(error = %format!("{:#}", anyhow::Error::from(error)), "the last good state cannot be kept");
-            None
-        }
-    };
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let (succeeded, mut successor) = tokio::sync::mpsc::channel(1);
     let (sockets, offered) = (proxy.sockets(), directory.to_owned());
@@ -81,7 +74,7 @@ async fn serve(
             let _ = succeeded.blocking_send(());
         };
         if let Err(error) = handover::offer(&offered, move || sockets.copies(), served) {
-            tracing::warn!(error = %format!("{:#}", anyhow::Error::from(error)), "no successor can take over");
+            tracing::warn!(error = %Chain(&error), "no successor can take over");
         }
     };
     let mut accept_grace = settings.accept_grace;
@@ -107,13 +100,6 @@ async fn serve(
             tokio::task::spawn_local(succeed(taken, path, state, offer));
         }
     }
-    let (hung_up, reload) = watch::channel(0);
-    let mut hang_up = signal(SignalKind::hangup())?;
-    tokio::task::spawn_local(async move {
-        while hang_up.recv().await.is_some() {
-            hung_up.send_modify(|count| *count += 1);
-        }
-    });
     let spring = Spring {
         node,
         site_path: args.inputs.site.clone(),
@@ -121,20 +107,43 @@ async fn serve(
         site_findings,
         source: args.inputs.source(),
         proxy,
-        store,
+        store: open_store(directory),
         state: state.clone(),
     };
-    let mut proxy = River::new(spring).flow(stop, reload).await;
+    let proxy = River::new(spring).flow(stop, hang_ups()?).await;
     state.draining();
+    end(proxy, accept_grace, settings.drain_timeout).await;
+    Ok(ExitCode::from(output::AS_DESIRED))
+}
+
+/// Without one it serves all the same.
+fn open_store(directory: &Path) -> Option<Store> {
+    Store::open(directory)
+        .inspect_err(|error| tracing::warn!(error = %Chain(error), "the last good state cannot be kept"))
+        .ok()
+}
+
+/// Counts SIGHUP: each asks for the site file to be read again.
+fn hang_ups() -> io::Result<watch::Receiver<u64>> {
+    let (counted, count) = watch::channel(0);
+    let mut hang_up = signal(SignalKind::hangup())?;
+    tokio::task::spawn_local(async move {
+        while hang_up.recv().await.is_some() {
+            counted.send_modify(|count| *count += 1);
+        }
+    });
+    Ok(count)
+}
+
+/// Lets connections end.
+async fn end(mut proxy: Proxy, accept_grace: Duration, drain_timeout: Duration) {
     // Load balancers and routers need a moment to see that this node is no longer ready.
     tracing::info!(grace = ?accept_grace, "not ready any more");
     tokio::time::sleep(accept_grace).await;
-    let left = proxy.drain(settings.drain_timeout).await;
-    match left {
+    match proxy.drain(drain_timeout).await {
         0 => tracing::info!("all connections have ended"),
         left => tracing::warn!(left, "connections were cut at the end of the drain time-out"),
     }
-    Ok(ExitCode::from(output::AS_DESIRED))
 }
 
 fn start_log(args: &Run) {
