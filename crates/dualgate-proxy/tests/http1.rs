@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use dualgate_core::plan::proxy::{Scheme, ServerAddress};
-use support::{Gate, Plan, Pod, Script};
+use support::{Gate, Plan, Pod, Script, until};
 
 #[tokio::test]
 async fn a_request_reaches_the_pod_of_its_host_and_the_answer_comes_back() {
@@ -33,16 +33,14 @@ async fn keep_alive_requests_take_two_reads_and_two_writes_each_and_never_block(
     let gate = Gate::start(&Plan::default().site("a.example", &[pod.address])).await;
     let mut client = gate.client().await;
     client.get("a.example", "/warm-up").await;
+    // A write is counted a moment after the client has read what it wrote.
+    until(|| gate.proxy.view().system_calls().1 == 2).await;
     let before = gate.proxy.view().system_calls();
     for _ in 0..100 {
         client.get("a.example", "/").await;
     }
-    // The last write is counted a moment after the client has read what it wrote.
-    let mut after = gate.proxy.view().system_calls();
-    while after.1 < before.1 + 200 {
-        tokio::task::yield_now().await;
-        after = gate.proxy.view().system_calls();
-    }
+    until(|| gate.proxy.view().system_calls().1 >= before.1 + 200).await;
+    let after = gate.proxy.view().system_calls();
     assert_eq!((after.0 - before.0, after.1 - before.1, after.2 - before.2), (200, 200, 0));
     assert_eq!(pod.connections.load(Relaxed), 1, "one kept connection serves all");
 }

@@ -49,7 +49,11 @@ async fn pod(serve: fn(&str) -> Then) -> (SocketAddr, Arc<AtomicUsize>) {
                     }
                     Then::Pour => {
                         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n").await;
-                        while stream.write_all(&[0; 16 * KIB]).await.is_ok() {}
+                        // More than all buffers of the gate hold, and not more than the kernel likes to keep.
+                        for _ in 0..24 {
+                            let _ = stream.write_all(&[0; 16 * KIB]).await;
+                        }
+                        while let Ok(1..) = stream.read(&mut buffer).await {}
                     }
                 }
             });
@@ -126,7 +130,7 @@ async fn a_tunnel_that_is_silent_holds_no_buffer() {
 /// The most that one client can make us keep: a hundred streams of large answers that it does not read.
 #[tokio::test]
 async fn a_client_with_a_hundred_unread_answers_costs_a_bounded_amount() {
-    const CLIENTS: usize = 5;
+    const CLIENTS: usize = 3;
     let _alone = ALONE.lock().await;
     let (address, requests) = pod(|_| Then::Pour).await;
     let gate = Gate::start(&Plan::default().site("a.example", &[address])).await;
@@ -146,5 +150,5 @@ async fn a_client_with_a_hundred_unread_answers_costs_a_bounded_amount() {
     until(|| requests.load(Relaxed) == 100 * CLIENTS).await;
     tokio::time::sleep(std::time::Duration::from_millis(500)).await;
     let each = resident().saturating_sub(before) / CLIENTS;
-    assert!(each < 20 * KIB * KIB, "{each} octets each");
+    assert!(each < 8 * KIB * KIB, "{each} octets each");
 }
