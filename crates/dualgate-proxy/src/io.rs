@@ -162,11 +162,16 @@ impl Io {
 
     /// Reads more into `buffer`; 0 is the end.
     pub fn poll_read(&self, cx: &mut Context<'_>, buffer: &mut Buffer) -> Poll<io::Result<usize>> {
-        match &mut *self.stream.borrow_mut() {
+        let outcome = match &mut *self.stream.borrow_mut() {
             Stream::Plain(socket) => socket.poll_read(cx, buffer),
             Stream::TlsServer(session, socket) => session.poll_read(cx, socket, buffer),
             Stream::TlsClient(session, socket) => session.poll_read(cx, socket, buffer),
+        };
+        if outcome.is_pending() {
+            // Whoever waits holds no memory: long polls, event streams and tunnels wait for most of their lives.
+            buffer.release(self.pool());
         }
+        outcome
     }
 
     /// Writes some of `bytes`. What TLS took in is written by the next call or by [`Io::poll_flush`].
