@@ -22,7 +22,6 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::cli::SourceArgument;
-use crate::describe;
 use crate::inputs::{open_folder, read_site, snapshot};
 use crate::state::{Origin, Round, State};
 
@@ -269,7 +268,7 @@ impl River {
                     generation: desired.generation,
                     origin: self.origin,
                     objects,
-                    plan: describe::proxy(&desired),
+                    plan: desired.clone(),
                     findings,
                     missing: left.iter().map(ToString::to_string).collect(),
                     metrics: self.proxy.entry_point_metrics(),

@@ -7,8 +7,11 @@ use std::time::Instant;
 use dualgate_core::model::finding::Finding;
 use dualgate_core::model::snapshot::Generation;
 use dualgate_core::model::{NodeName, ObjectSet};
+use dualgate_core::plan::proxy::ProxyPlan;
 use dualgate_proxy::{EntryPointMetrics, ProxyView};
 use serde::Serialize;
+
+use crate::describe;
 
 /// Shared between the river and the admin listener.
 #[derive(Clone)]
@@ -24,9 +27,8 @@ struct Inner {
     applied: Generation,
     findings: Vec<Finding>,
     objects: Arc<ObjectSet>,
-    plan: BTreeSet<String>,
+    plan: Arc<ProxyPlan>,
     missing: Vec<String>,
-    snapshots: u64,
     failures: u64,
     view: ProxyView,
     metrics: EntryPointMetrics,
@@ -64,8 +66,8 @@ pub struct Round {
     pub origin: Origin,
     /// The objects.
     pub objects: Arc<ObjectSet>,
-    /// The plan, described.
-    pub plan: BTreeSet<String>,
+    /// The plan; it is described when somebody asks.
+    pub plan: Arc<ProxyPlan>,
     /// All that is wrong.
     pub findings: Vec<Finding>,
     /// What of the plan could not be made so.
@@ -116,9 +118,8 @@ impl State {
             applied: Generation(0),
             findings: Vec::new(),
             objects: Arc::default(),
-            plan: BTreeSet::new(),
+            plan: Arc::default(),
             missing: Vec::new(),
-            snapshots: 0,
             failures: 0,
             view,
             metrics,
@@ -134,7 +135,6 @@ impl State {
     pub fn applied(&self, round: Round) {
         self.with(|inner| {
             inner.phase = if inner.phase == Phase::Draining { Phase::Draining } else { Phase::Serving };
-            inner.snapshots += u64::from(round.generation != inner.generation);
             (inner.generation, inner.applied) = (round.generation, round.generation);
             inner.origin = round.origin;
             inner.objects = round.objects;
@@ -182,7 +182,7 @@ impl State {
             uptime_seconds: inner.started.elapsed().as_secs(),
             objects: inner.objects.objects.len(),
             connections: inner.view.open_connections(),
-            plan: inner.plan.clone(),
+            plan: describe::proxy(&inner.plan),
             findings: inner.findings.iter().filter_map(|finding| serde_json::to_value(finding).ok()).collect(),
         })
     }
