@@ -250,7 +250,13 @@ async fn try_servers<T: Transaction>(
                     break;
                 }
             }
-            Err(Broken::Ended(end)) => return Err(end),
+            Err(Broken::Ended(end)) => {
+                if matches!(end, End::Refuse(Refusal::SlowServer)) {
+                    // If it is dead, no kept connection to it is of use, and opening one will tell.
+                    cx.worker.pool.forget(server);
+                }
+                return Err(end);
+            }
         }
     }
     Err(End::Refuse(last))

@@ -9,13 +9,22 @@ use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::buffer::{Buffer, BufferPool};
 use crate::metrics::IoCounters;
 use crate::tls::{ClientSession, ServerSession};
+
+/// How long a tunnel is silent before the kernel asks whether the peer is still there.
+const PROBE_AFTER: Duration = Duration::from_secs(60);
+/// How often it asks again.
+const PROBE_EVERY: Duration = Duration::from_secs(10);
+/// How often in all.
+const PROBES: u32 = 3;
 
 /// What connections of one worker share for their input and output.
 #[derive(Debug, Default)]
@@ -153,6 +162,13 @@ impl Io {
         };
         let mut cx = Context::from_waker(std::task::Waker::noop());
         holds_nothing && stream.socket().tcp.poll_read_ready(&mut cx).is_pending()
+    }
+
+    /// Lets the kernel ask now and then whether the peer is still there: for connections that may be silent for long.
+    pub fn keep_alive(&self) {
+        let often = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_EVERY).with_retries(PROBES);
+        // Without it, only the idle time-out notices.
+        let _ = SockRef::from(&self.stream.borrow().socket().tcp).set_tcp_keepalive(&often);
     }
 
     /// Octets that the peer's kernel or ours has taken so far: what moves while a peer reads slowly.

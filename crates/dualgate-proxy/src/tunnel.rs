@@ -13,6 +13,8 @@ type Side<'a> = (&'a Io, &'a mut Buffer);
 /// moves.
 pub async fn tunnel(client: Side<'_>, server: Side<'_>, timer: &Timer) {
     let ((client, from_client), (server, from_server)) = (client, server);
+    client.keep_alive();
+    server.keep_alive();
     let up = one_way(client, from_client, server, timer);
     let down = one_way(server, from_server, client, timer);
     let _ = timer.limit(async { tokio::try_join!(up, down) }).await;

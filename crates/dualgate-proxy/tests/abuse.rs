@@ -124,6 +124,32 @@ async fn a_silent_tunnel_ends() {
     until(|| pod.ends.load(Relaxed) == 1).await;
 }
 
+/// A peer whose machine is gone says nothing: the kernel asks.
+#[tokio::test]
+async fn a_tunnel_probes_both_of_its_ends() {
+    let pod = Pod::scripted(|_, _| {
+        Script::default()
+            .then("HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n")
+            .then_await_end()
+    })
+    .await;
+    let gate = Gate::start(&Plan::default().site("a.example", &[pod.address])).await;
+    let mut client = gate.client().await;
+    let request = "GET / HTTP/1.1\r\nHost: a.example\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n";
+    assert_eq!(client.ask(request).await.status(), 101);
+    let probed = |local: Option<u16>, remote: Option<u16>| {
+        let list = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let is = |address: &str, port: Option<u16>| port.is_none_or(|port| address.ends_with(&format!(":{port:04X}")));
+        list.lines().skip(1).any(|line| {
+            // Number, local, remote, state, queues, timer: 01 is established, 02 the timer of probes.
+            let columns: Vec<&str> = line.split_whitespace().collect();
+            is(columns[1], local) && is(columns[2], remote) && columns[3] == "01" && columns[5].starts_with("02:")
+        })
+    };
+    until(|| probed(Some(gate.address.port()), None)).await;
+    until(|| probed(None, Some(pod.address.port()))).await;
+}
+
 /// A tunnel does not hold a drain up for ever, but for as long as is allowed.
 #[tokio::test]
 async fn a_tunnel_is_left_alone_until_the_drain_is_over() {

@@ -472,6 +472,19 @@ async fn a_pod_with_http2_that_fails_is_502_and_one_that_left_is_found_again() {
     assert_eq!(client.get("a.example", "/").await.status(), 200);
 }
 
+/// A dead pod looks like a slow one: what is kept to it is not waited for again and again.
+#[tokio::test]
+async fn a_connection_on_which_no_answer_came_is_not_used_again() {
+    let pod = H2Pod::start().await;
+    let mut plan = h2c(&pod);
+    plan.settings.response_timeout = Duration::from_millis(200);
+    let gate = Gate::start(&plan).await;
+    let mut client = gate.client().await;
+    assert_eq!(client.get("a.example", "/hang").await.status(), 504);
+    assert_eq!(client.get("a.example", "/").await.status(), 200);
+    assert_eq!(pod.connections.load(Relaxed), 2);
+}
+
 /// RFC 9113 8.7: it was not acted upon, so that even a POST may be sent again.
 #[tokio::test]
 async fn what_a_pod_refused_is_sent_to_another() {
