@@ -269,6 +269,20 @@ async fn a_client_that_makes_us_reset_its_streams_is_sent_away() {
     is_served(&gate).await;
 }
 
+#[tokio::test]
+async fn the_hundred_and_first_stream_is_refused() {
+    const REFUSED_STREAM: u32 = 7;
+    let pod = Pod::scripted(|_, _| Script::default().then_await_end()).await;
+    let gate = Gate::start(&Plan::default().site("a.example", &[pod.address])).await;
+    let mut client = RawClient::connect(&gate).await;
+    for number in 0..101 {
+        client.send(&frame(HEADERS, END_STREAM | END_HEADERS, 2 * number + 1, &block(&GET))).await;
+    }
+    let refused = client.first(&[RST_STREAM]).await.unwrap();
+    assert_eq!((refused.stream, refused.reason()), (201, REFUSED_STREAM));
+    until(|| pod.requests.load(Relaxed) == 100).await;
+}
+
 /// CVE-2024-27316.
 #[tokio::test]
 async fn a_flood_of_continuations_ends_the_connection() {
