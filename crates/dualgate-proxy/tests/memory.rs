@@ -95,6 +95,29 @@ async fn a_request_that_waits_for_its_pod_holds_no_buffer() {
 }
 
 #[tokio::test]
+async fn an_idle_connection_forgets_its_last_request() {
+    let _alone = ALONE.lock().await;
+    let gate = Gate::start(&Plan::default()).await;
+    let request = format!("GET / HTTP/1.1\r\nHost: a.example\r\nX: {}\r\n\r\n", "x".repeat(30 * KIB));
+    let open = async || {
+        let mut client = connect(&gate, request.as_bytes()).await;
+        let mut answer = [0; KIB];
+        assert!(client.read(&mut answer).await.unwrap() > 0);
+        client
+    };
+    let mut clients = Vec::new();
+    for _ in 0..10 {
+        clients.push(open().await);
+    }
+    let before = resident();
+    for _ in 0..CONNECTIONS {
+        clients.push(open().await);
+    }
+    let each = resident().saturating_sub(before) / CONNECTIONS;
+    assert!(each < 24 * KIB, "{each} octets each");
+}
+
+#[tokio::test]
 async fn a_tunnel_that_is_silent_holds_no_buffer() {
     let _alone = ALONE.lock().await;
     let (address, _) = pod(|_| Then::Echo).await;

@@ -23,6 +23,9 @@ const DISCARD: usize = 64 * 1024;
 /// How long a client may take to read the last answer before the connection is cut.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// What an idle connection keeps of the memory for heads.
+const KEPT: usize = 4096;
+
 /// Serves a connection until it ends. `buffer` holds what was read so far.
 pub async fn serve(connection: Rc<Connection>, io: Io, mut buffer: Buffer, timer: Timer) {
     let mut request = H1Head::default();
@@ -46,8 +49,10 @@ pub async fn serve(connection: Rc<Connection>, io: Io, mut buffer: Buffer, timer
         }
         // An idle connection holds no memory.
         buffer.release(io.pool());
-        if out.capacity() > 4096 {
-            out = Vec::new();
+        for kept in [&mut out, &mut request.bytes] {
+            if kept.capacity() > KEPT {
+                *kept = Vec::new();
+            }
         }
     }
 }
