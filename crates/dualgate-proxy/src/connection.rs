@@ -62,6 +62,9 @@ pub struct StreamGuard(Rc<Connection>);
 impl Drop for StreamGuard {
     fn drop(&mut self) {
         self.0.streams.set(self.0.streams.get() - 1);
+        if std::thread::panicking() {
+            self.0.worker.counters.panics.increment();
+        }
     }
 }
 

@@ -289,12 +289,22 @@ async fn accept(worker: Rc<Worker>, socket: tokio::net::TcpListener, listener: A
                 });
             }
             Err(error) => {
-                // Mostly: the client is gone already, or file descriptors ran out. Others may do better soon.
                 tracing::debug!(%error, entry_point = %listener.id, "accept");
-                tokio::time::sleep(EXHAUSTED).await;
+                if !is_of_one_connection(&error) {
+                    // Mostly, file descriptors ran out: soon there may be some again.
+                    tokio::time::sleep(EXHAUSTED).await;
+                }
             }
         }
     }
+}
+
+/// Whether accepting failed because of the client that would have been accepted: the next may be waiting already.
+fn is_of_one_connection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionRefused
+    )
 }
 
 /// Counts a connection for as long as it is open, and a panic that ends it.
