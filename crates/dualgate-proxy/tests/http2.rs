@@ -54,7 +54,7 @@ async fn requests_pass_with_prior_knowledge_and_over_tls() {
 
 #[tokio::test]
 async fn bodies_pass_in_both_framings_and_both_ways() {
-    const SIZE: usize = 3 * 1024 * 1024;
+    const SIZE: usize = 1024 * 1024;
     let pod = Pod::scripted(|head, _| {
         let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
         let body = "x".repeat(SIZE);
