@@ -1,7 +1,7 @@
-//! The properties of `dualgate-core/tests/oracle/annotations.rs`.
+//! The properties of `dualgate-core/tests/oracle/objects.rs`.
 #![no_main]
 
-#[path = "../../crates/dualgate-core/tests/oracle/annotations.rs"]
+#[path = "../../crates/dualgate-core/tests/oracle/objects.rs"]
 mod oracle;
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| oracle::check(input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| oracle::check_annotation(input));

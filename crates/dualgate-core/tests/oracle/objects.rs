@@ -1,4 +1,4 @@
-//! What holds for any text given as manifests.
+//! What holds for any text given as manifests, and as the value of an annotation.
 
 use std::sync::Arc;
 
@@ -16,15 +16,52 @@ nodes:
 gates: {internal: {}, external: {}}
 ";
 
+/// Every annotation that is read, and one that is not.
+const KEYS: [&str; 10] = [
+    "dualgate.dev/gates",
+    "dualgate.dev/endpoints",
+    "traefik.ingress.kubernetes.io/router.entrypoints",
+    "traefik.ingress.kubernetes.io/router.priority",
+    "traefik.ingress.kubernetes.io/router.pathmatcher",
+    "traefik.ingress.kubernetes.io/router.tls",
+    "traefik.ingress.kubernetes.io/router.middlewares",
+    "traefik.ingress.kubernetes.io/service.serversscheme",
+    "traefik.ingress.kubernetes.io/service.passhostheader",
+    "example.org/other",
+];
+
 /// Panics if a property does not hold.
+#[allow(dead_code, reason = "each fuzz target uses its part")]
 pub fn check(input: &[u8]) {
     if let Ok(text) = std::str::from_utf8(input) {
         check_text(text);
     }
 }
 
-/// The same, for text.
-pub fn check_text(text: &str) {
+/// The first line says which annotation by its number, the rest is its value.
+#[allow(dead_code, reason = "each fuzz target uses its part")]
+pub fn check_annotation(input: &[u8]) {
+    let Ok(text) = std::str::from_utf8(input) else { return };
+    let (number, value) = text.split_once('\n').unwrap_or(("0", text));
+    let key = KEYS[number.trim().parse::<usize>().unwrap_or(0) % KEYS.len()];
+    let annotations = serde_json::json!({ key: value });
+    let service = serde_json::json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "web", "namespace": "apps", "annotations": annotations},
+        "spec": {"ports": [{"port": 80}]},
+    });
+    let ingress = serde_json::json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
+        "metadata": {"name": "web", "namespace": "apps", "annotations": annotations},
+        "spec": {"rules": [{"host": "web.example.org", "http": {"paths": [{
+            "path": "/a(b", "pathType": "ImplementationSpecific",
+            "backend": {"service": {"name": "web", "port": {"number": 80}}},
+        }]}}]},
+    });
+    check_text(&format!("{service}\n---\n{ingress}\n"));
+}
+
+fn check_text(text: &str) {
     let files = [file::file("objects.yaml", text)];
     let objects = Arc::new(file::assemble(files.iter()));
     assert!(objects.objects.is_sorted_by(|one, other| one.key < other.key), "sorted, each key once");
