@@ -164,7 +164,7 @@ fn receive(stream: &UnixStream) -> io::Result<Option<Vec<OwnedFd>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::mpsc::channel;
+    use std::sync::mpsc::sync_channel;
 
     fn directory(name: &str) -> PathBuf {
         let path = std::env::temp_dir().join(format!("dualgate-handover-{name}-{}", std::process::id()));
@@ -178,7 +178,7 @@ mod tests {
         let sockets: Vec<_> = (0..BATCH + 3).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let last = sockets[BATCH + 2].local_addr().unwrap();
         let _queued = std::net::TcpStream::connect(last).unwrap();
-        let (tell, told) = channel();
+        let (tell, told) = sync_channel(1);
         let offered: Vec<_> = sockets.iter().map(|socket| socket.try_clone().unwrap()).collect();
         let clones = move || offered.iter().map(|socket| socket.try_clone().unwrap()).collect();
         offer(&state, clones, move || tell.send(()).unwrap()).unwrap();
@@ -197,7 +197,7 @@ mod tests {
     fn a_successor_that_dies_changes_nothing_and_another_can_come() {
         let state = directory("dies");
         let socket = TcpListener::bind("[::1]:0").unwrap();
-        let (tell, told) = channel();
+        let (tell, told) = sync_channel(1);
         offer(&state, move || vec![socket.try_clone().unwrap()], move || tell.send(()).unwrap()).unwrap();
         drop(take(&state).unwrap());
         let second = take(&state).unwrap();
