@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::ops::RangeInclusive;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
@@ -70,16 +71,19 @@ impl Drop for Running {
     }
 }
 
+/// Below the ports that the kernel hands out by itself: nobody else is given one of these between looking and using.
+const PORTS: RangeInclusive<u16> = 20_000..=31_999;
+
 /// Ports of loopback that nobody listens on now.
 pub fn free_ports<const N: usize>() -> Result<[u16; N]> {
+    // Two runs at a time begin in different places.
+    let first = std::process::id() as usize % PORTS.len();
+    let candidates = PORTS.skip(first).chain(PORTS.take(first));
     // All are held until all are known, so no two are the same.
-    let listeners: Vec<TcpListener> =
-        (0..N).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect::<Result<_, _>>()?;
-    let mut ports = [0; N];
-    for (port, listener) in ports.iter_mut().zip(&listeners) {
-        *port = listener.local_addr()?.port();
-    }
-    Ok(ports)
+    let listeners = candidates.filter_map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok());
+    let listeners: Vec<TcpListener> = listeners.take(N).collect();
+    let ports: Vec<u16> = listeners.iter().map(|held| Ok(held.local_addr()?.port())).collect::<Result<_>>()?;
+    ports.try_into().ok().context("no port is free")
 }
 
 /// The answer, head and body, to a GET over HTTP/1.1 on loopback.
