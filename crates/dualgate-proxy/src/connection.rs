@@ -130,7 +130,11 @@ impl Connection {
     pub fn finished(&self, runtime: &Runtime, head: &impl HeadView, record: &Record, outcome: &Outcome) {
         let duration = record.elapsed();
         let counters = self.counters();
-        counters.requests[class(outcome.status)].increment();
+        // Without an answer there is no status; `aborted` counts it.
+        let answered = outcome.status != 0;
+        if answered {
+            counters.requests[class(outcome.status)].increment();
+        }
         counters.duration.observe(duration);
         counters.bytes_in.add(outcome.bytes_in);
         counters.bytes_out.add(record.bytes_out);
@@ -138,7 +142,7 @@ impl Connection {
             counters.aborted.increment();
         }
         let route = outcome.route.map(|index| runtime.plan.table.route(index));
-        if let Some(backend) = route.and_then(|route| runtime.backend_of(route)) {
+        if let Some(backend) = route.and_then(|route| runtime.backend_of(route)).filter(|_| answered) {
             backend.shared.counters.requests[class(outcome.status)].increment();
         }
         if let Some(log) = self.worker.access_log() {
