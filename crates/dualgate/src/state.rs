@@ -24,7 +24,6 @@ struct Inner {
     phase: Phase,
     origin: Origin,
     generation: Generation,
-    applied: Generation,
     findings: Vec<Finding>,
     objects: Arc<ObjectSet>,
     plan: Arc<ProxyPlan>,
@@ -115,7 +114,6 @@ impl State {
             phase: Phase::Starting,
             origin: Origin::Nothing,
             generation: Generation(0),
-            applied: Generation(0),
             findings: Vec::new(),
             objects: Arc::default(),
             plan: Arc::default(),
@@ -135,7 +133,7 @@ impl State {
     pub fn applied(&self, round: Round) {
         self.with(|inner| {
             inner.phase = if inner.phase == Phase::Draining { Phase::Draining } else { Phase::Serving };
-            (inner.generation, inner.applied) = (round.generation, round.generation);
+            inner.generation = round.generation;
             inner.origin = round.origin;
             inner.objects = round.objects;
             inner.plan = round.plan;
@@ -178,7 +176,7 @@ impl State {
             objects_from: word(&inner.origin),
             ready: not_ready.is_empty(),
             not_ready,
-            generation: inner.applied.0,
+            generation: inner.generation.0,
             uptime_seconds: inner.started.elapsed().as_secs(),
             objects: inner.objects.objects.len(),
             connections: inner.view.open_connections(),
@@ -208,7 +206,7 @@ impl State {
             let mut gauge = |name: &str, help: &str, value: u64| {
                 let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
             };
-            gauge("dualgate_snapshot_generation", "The snapshot that is served.", inner.applied.0);
+            gauge("dualgate_snapshot_generation", "The snapshot that is served.", inner.generation.0);
             gauge("dualgate_snapshot_objects", "Objects of the snapshot.", inner.objects.objects.len() as u64);
             gauge(
                 "dualgate_snapshot_stale",
