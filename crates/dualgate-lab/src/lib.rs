@@ -1,0 +1,8 @@
+//! A whole site on one machine: "rehearse your site before you touch it".
+//!
+//! From a site file and manifests comes a [`topology::Topology`] (pure): hosts, links, addresses, routes, filters. The world
+//! makes it so with network namespaces and netlink, one real `dualgate run` on every node, and an echo backend for every
+//! pod. [`report::Status`] says what it is like; nothing here ever touches the machine's own network.
+
+pub mod report;
+pub mod topology;
