@@ -3,6 +3,8 @@
 mod descriptors;
 pub mod folder;
 pub mod handover;
+pub mod namespace;
+pub mod network;
 pub mod store;
 
 pub use descriptors::raise_descriptor_limit;
