@@ -4,5 +4,8 @@
 //! makes it so with network namespaces and netlink, one real `dualgate run` on every node, and an echo backend for every
 //! pod. [`report::Status`] says what it is like; nothing here ever touches the machine's own network.
 
+pub mod echo;
+pub mod init;
 pub mod report;
 pub mod topology;
+pub mod world;

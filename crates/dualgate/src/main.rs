@@ -7,7 +7,6 @@ mod admin;
 mod cli;
 mod commands;
 mod describe;
-mod echo;
 mod inputs;
 mod output;
 mod river;

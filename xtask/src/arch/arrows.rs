@@ -49,8 +49,13 @@ const ARROWS: &[Arrows] = &[
     Arrows { name: "dualgate-host", inside: &["dualgate-core", "dualgate-wire"], outside: Outside::Any },
     Arrows { name: "dualgate-kube", inside: &["dualgate-core"], outside: Outside::Any },
     Arrows {
+        name: "dualgate-lab",
+        inside: &["dualgate-core", "dualgate-host", "dualgate-http", "dualgate-wire"],
+        outside: Outside::Any,
+    },
+    Arrows {
         name: "dualgate",
-        inside: &["dualgate-core", "dualgate-host", "dualgate-http", "dualgate-kube", "dualgate-proxy"],
+        inside: &["dualgate-core", "dualgate-host", "dualgate-http", "dualgate-kube", "dualgate-lab", "dualgate-proxy"],
         outside: Outside::Any,
     },
     Arrows { name: "xtask", inside: &["dualgate-core"], outside: Outside::Any },

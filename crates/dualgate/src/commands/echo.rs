@@ -4,11 +4,12 @@ use std::io;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use dualgate_lab::echo;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cli::Echo;
 use crate::inputs::host_name;
-use crate::{echo, output};
+use crate::output;
 
 /// Answers until SIGTERM or SIGINT.
 pub fn run(args: &Echo) -> anyhow::Result<ExitCode> {
@@ -17,7 +18,7 @@ pub fn run(args: &Echo) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
     runtime.block_on(async {
         let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-        echo::start(&args.listen, &args.name.clone().unwrap_or_else(host_name)).await?;
+        let _backend = echo::start(&args.listen, &args.name.clone().unwrap_or_else(host_name))?;
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}

@@ -13,17 +13,18 @@ use dualgate_core::model::finding::Severity;
 use dualgate_core::model::site::Site;
 use dualgate_host::Store;
 use dualgate_host::handover::{self, Taken};
+use dualgate_lab::echo;
 use dualgate_proxy::Proxy;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::admin;
 use crate::cli::{Format, Run};
 use crate::inputs::{choose_node, host_name, read_site};
 use crate::output;
 use crate::river::{Chain, River, Spring};
 use crate::state::State;
-use crate::{admin, echo};
 
 /// Serves until SIGTERM.
 pub fn run(args: &Run) -> anyhow::Result<ExitCode> {
@@ -58,14 +59,7 @@ async fn serve(
     let mut proxy = Proxy::start(workers)?;
     let state = State::new(site.name.clone(), node.clone(), proxy.view(), proxy.entry_point_metrics());
     admin::start(&site.admin.listen, &state);
-    if !args.echo.is_empty() {
-        let started = echo::start(&args.echo, &host_name()).await;
-        match started {
-            // The predecessor's still answers there.
-            Err(error) if args.take_over => tracing::warn!("no echo backend of its own: {error:#}"),
-            started => started?,
-        }
-    }
+    let _echo = start_echo(args)?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let (succeeded, mut successor) = tokio::sync::mpsc::channel(1);
     let (sockets, offered) = (proxy.sockets(), directory.to_owned());
@@ -114,6 +108,22 @@ async fn serve(
     state.draining();
     end(proxy, accept_grace, settings.drain_timeout).await;
     Ok(ExitCode::from(output::AS_DESIRED))
+}
+
+/// The echo backend, if it is asked for; it answers until what comes back is dropped.
+fn start_echo(args: &Run) -> anyhow::Result<Option<echo::Backend>> {
+    if args.echo.is_empty() {
+        return Ok(None);
+    }
+    match echo::start(&args.echo, &host_name()) {
+        Ok(backend) => Ok(Some(backend)),
+        // The predecessor's still answers there.
+        Err(error) if args.take_over => {
+            tracing::warn!(error = %Chain(&error), "no echo backend of its own");
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Without one it serves all the same.

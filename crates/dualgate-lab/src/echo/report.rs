@@ -15,35 +15,10 @@ use serde::Serialize;
 use serde_json::ser::{Formatter, PrettyFormatter};
 use sha2::{Digest as _, Sha256};
 
-use super::Connection;
+use super::{Connection, Identity};
 
 /// How much of a request's body is shown.
 const SHOWN: usize = 1024;
-
-/// Who answers.
-#[derive(Clone, Debug, Default, Serialize)]
-pub struct Identity {
-    pod: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    namespace: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ingress: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    service: Option<String>,
-}
-
-impl Identity {
-    /// As the environment says (`NAMESPACE`, `INGRESS_NAME`, `SERVICE_NAME`, `POD_NAME`); without it the pod is `name`.
-    pub fn from_environment(name: &str) -> Self {
-        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        Self {
-            pod: variable("POD_NAME").unwrap_or_else(|| name.to_owned()),
-            namespace: variable("NAMESPACE"),
-            ingress: variable("INGRESS_NAME"),
-            service: variable("SERVICE_NAME"),
-        }
-    }
-}
 
 /// What was asked.
 #[derive(Debug, Serialize)]
@@ -185,16 +160,21 @@ fn values(headers: &HeaderMap, name: &str) -> Vec<String> {
     headers.get_all(name).iter().map(text).collect()
 }
 
-/// The first address of `X-Forwarded-For`, else of `Forwarded` (RFC 7239 5.2).
+/// The first address of `X-Forwarded-For`, else of `Forwarded` (RFC 7239 5.2), else `X-Real-Ip`.
 fn client(headers: &HeaderMap) -> Option<String> {
-    let first = |name: &str| values(headers, name).first()?.split(',').next().map(|value| value.trim().to_owned());
+    let named = |client: &String| !client.is_empty();
+    let first = |name: &str| {
+        let client = values(headers, name).first()?.split(',').next().map(|value| value.trim().to_owned());
+        client.filter(named)
+    };
     let of_forwarded = || {
-        first("forwarded")?.split(';').find_map(|pair| {
+        let client = first("forwarded")?.split(';').find_map(|pair| {
             let (name, value) = pair.split_once('=')?;
             name.trim().eq_ignore_ascii_case("for").then(|| value.trim().trim_matches('"').to_owned())
-        })
+        });
+        client.filter(named)
     };
-    first("x-forwarded-for").or_else(of_forwarded).filter(|client| !client.is_empty())
+    first("x-forwarded-for").or_else(of_forwarded).or_else(|| first("x-real-ip"))
 }
 
 #[cfg(test)]
@@ -237,5 +217,7 @@ mod tests {
             client(&[("x-forwarded-for", "10.0.0.1"), ("forwarded", "for=10.0.0.2")]).as_deref(),
             Some("10.0.0.1")
         );
+        assert_eq!(client(&[("x-real-ip", "fd00::5"), ("x-forwarded-for", "")]).as_deref(), Some("fd00::5"));
+        assert_eq!(client(&[("x-real-ip", "fd00::5"), ("forwarded", "for=fd00::6")]).as_deref(), Some("fd00::6"));
     }
 }

@@ -37,7 +37,7 @@ pub(super) fn accept(
 ) -> Result<Response<Body>, &'static str> {
     let accept = handshake(request)?;
     let upgrade = hyper::upgrade::on(request);
-    tokio::spawn(async move {
+    tokio::spawn(connection.stopped.clone().or(async move {
         let ended = match upgrade.await {
             Ok(stream) => echo(BufStream::new(TokioIo::new(stream))).await,
             Err(error) => Err(io::Error::other(error)),
@@ -45,7 +45,7 @@ pub(super) fn accept(
         if let Err(error) = ended {
             tracing::debug!(peer = %connection.peer, %error, "echo WebSocket ended");
         }
-    });
+    }));
     let mut response = Response::new(Body::default());
     *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
