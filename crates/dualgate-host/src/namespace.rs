@@ -202,6 +202,11 @@ fn settle(host_name: &str) -> io::Result<OwnedFd> {
     rustix::system::sethostname(host_name.as_bytes())?;
     let private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
     mount_change("/", private)?;
+    current_network()
+}
+
+/// The network that the calling thread is in.
+pub fn current_network() -> io::Result<OwnedFd> {
     Ok(File::open("/proc/thread-self/ns/net")?.into())
 }
 
@@ -221,7 +226,7 @@ pub fn network() -> io::Result<OwnedFd> {
     std::thread::scope(|scope| {
         let make = || {
             unshare(UnshareFlags::NEWNET)?;
-            Ok(File::open("/proc/thread-self/ns/net")?.into())
+            current_network()
         };
         scope.spawn(make).join().unwrap_or_else(|_| Err(io::Error::other("a job in a network panicked")))
     })

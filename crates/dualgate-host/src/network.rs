@@ -27,6 +27,19 @@ pub struct NetworkError {
     pub source: io::Error,
 }
 
+impl NetworkError {
+    /// What was to be done, and what the kernel said.
+    pub fn new(doing: impl Into<String>, source: io::Error) -> Self {
+        failed(doing)(source)
+    }
+}
+
+impl From<io::Error> for NetworkError {
+    fn from(source: io::Error) -> Self {
+        Self::new("use the network", source)
+    }
+}
+
 /// An interface as the kernel shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Interface {
@@ -162,9 +175,9 @@ impl Network {
     }
 
     /// Adds an address. It can be used at once: nobody is asked whether they have it (no duplicate address detection).
-    pub fn add_address(&mut self, name: &str, address: IpNet) -> Result<(), NetworkError> {
+    pub fn add_address(&mut self, name: &str, address: IpNet, use_: Use) -> Result<(), NetworkError> {
         let index = self.index(name)?;
-        let request = message::add_address(index, address);
+        let request = message::add_address(index, address, use_);
         self.request(request, Mode::Replace).map_err(failed(format!("add the address {address} to `{name}`")))
     }
 
@@ -252,6 +265,16 @@ impl Network {
         }
         Ok(false)
     }
+}
+
+/// What an address is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// To answer, and to speak from.
+    Both,
+    /// To answer only: a virtual IP, which may go elsewhere. IPv6 never chooses it as source (RFC 6724 rule 3); IPv4 does
+    /// not while another address is in the same subnet.
+    Answer,
 }
 
 /// Whether an interface is switched on.

@@ -6,6 +6,8 @@
 
 pub mod echo;
 pub mod init;
+pub mod process;
 pub mod report;
 pub mod topology;
+pub mod trial;
 pub mod world;

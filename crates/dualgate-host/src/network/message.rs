@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::os::fd::RawFd;
 
 use ipnet::IpNet;
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope, CacheInfo};
 use netlink_packet_route::link::{
     InfoBridge, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
 };
@@ -14,7 +14,7 @@ use netlink_packet_route::route::{
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
-use super::{Interface, Route, Switch};
+use super::{Interface, Route, Switch, Use};
 
 pub fn links() -> RouteNetlinkMessage {
     RouteNetlinkMessage::GetLink(LinkMessage::default())
@@ -93,8 +93,19 @@ fn set_up(message: &mut LinkMessage, to: Switch) {
     }
 }
 
-pub fn add_address(index: u32, address: IpNet) -> RouteNetlinkMessage {
-    RouteNetlinkMessage::NewAddress(address_message(index, address))
+pub fn add_address(index: u32, address: IpNet, use_: Use) -> RouteNetlinkMessage {
+    let mut message = address_message(index, address);
+    match use_ {
+        Use::Both => {}
+        Use::Answer if address.addr().is_ipv4() => {}
+        Use::Answer => {
+            // Valid for ever, and deprecated from the start.
+            let mut lifetime = CacheInfo::default();
+            (lifetime.ifa_preferred, lifetime.ifa_valid) = (0, u32::MAX);
+            message.attributes.push(AddressAttribute::CacheInfo(lifetime));
+        }
+    }
+    RouteNetlinkMessage::NewAddress(message)
 }
 
 pub fn remove_address(index: u32, address: IpNet) -> RouteNetlinkMessage {

@@ -5,7 +5,15 @@ use std::net::IpAddr;
 use dualgate_core::model::NodeName;
 use ipnet::IpNet;
 
+pub use dualgate_host::network::Route;
+
+pub use self::build::{TopologyError, build};
+pub use self::cidr::pod_cidrs;
 pub use crate::report::{HostKind, StandIn};
+
+mod build;
+mod cidr;
+mod plan;
 
 /// A network of hosts.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -35,7 +43,14 @@ pub struct Host {
     pub filter: Filter,
     /// Its resolvers, for /etc/resolv.conf.
     pub resolvers: Vec<IpAddr>,
+    /// The networks of its pods, behind the bridge [`POD_BRIDGE`].
+    pub pod_cidrs: Vec<IpNet>,
+    /// Virtual IPs that stay on it, as long as nothing moves them.
+    pub virtual_ips: Vec<IpAddr>,
 }
+
+/// The bridge that pods hang on, as K3s calls it.
+pub const POD_BRIDGE: &str = "cni0";
 
 /// An interface with all that hangs on it: it is put in place as a whole, at first and after every repair.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -50,6 +65,8 @@ pub struct Interface {
     pub mtu: u32,
     /// Its addresses with their prefix.
     pub addresses: Vec<IpNet>,
+    /// Virtual IPs that it answers for; nobody speaks from them.
+    pub virtual_addresses: Vec<IpNet>,
     /// Routes through it.
     pub routes: Vec<Route>,
 }
@@ -67,17 +84,6 @@ pub enum InterfaceKind {
     },
     /// A bridge.
     Bridge,
-}
-
-/// A route.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Route {
-    /// Where to.
-    pub to: IpNet,
-    /// Through whom; `None` is on the link.
-    pub via: Option<IpAddr>,
-    /// The address to speak from.
-    pub source: Option<IpAddr>,
 }
 
 /// A cable between two interfaces.

@@ -1,0 +1,53 @@
+//! The lab's first process.
+//!
+//! An outer process enters namespaces ([`dualgate_host::namespace::enter`]) and starts the program once more. That process is
+//! PID 1 in there: when it ends, by whatever signal, the kernel ends everything else in the lab, and with the last process
+//! the namespaces go. It ends with the outer process.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
+
+use dualgate_host::namespace::{self, NamespaceError};
+use rustix::process::{Signal, getpid, set_parent_process_death_signal};
+
+/// Where the lab keeps its files: in memory, seen by nobody outside.
+const DIRECTORY: &str = "/run/lab";
+
+/// Why there is no first process.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    /// There are no namespaces.
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
+    /// The program cannot be started again.
+    #[error("start the lab's first process")]
+    Start(#[source] io::Error),
+    /// It is not what it should be.
+    #[error("this is not the first process of a PID namespace; start the lab with `dualgate lab`")]
+    NotFirst,
+    /// Its own files have no place.
+    #[error("mount {0}")]
+    Mount(&'static str, #[source] io::Error),
+}
+
+/// Enters namespaces and starts `command` as their first process. The calling process must have one thread.
+pub fn start(command: &mut Command) -> Result<Child, InitError> {
+    namespace::enter()?;
+    command.spawn().map_err(InitError::Start)
+}
+
+/// To be called by the first process before anything else: it dies with its parent, sees its own processes alone, and has a
+/// `/run` in memory. What is returned is the directory for the lab's files.
+pub fn settle() -> Result<PathBuf, InitError> {
+    if !getpid().is_init() {
+        return Err(InitError::NotFirst);
+    }
+    set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| InitError::Start(error.into()))?;
+    if let Err(error) = namespace::mount_proc() {
+        tracing::debug!(%error, "/proc stays as it is");
+    }
+    namespace::mount_empty("/run").map_err(|error| InitError::Mount("/run", error))?;
+    std::fs::create_dir_all(DIRECTORY).map_err(|error| InitError::Mount(DIRECTORY, error))?;
+    Ok(Path::new(DIRECTORY).to_owned())
+}
