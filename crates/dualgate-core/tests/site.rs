@@ -95,6 +95,7 @@ fn the_home_example_has_only_the_notes_that_its_readme_explains() {
         "nodes[3].addresses",
         "gates.internal.addresses[1]",
         "gates.external",
+        "tunnel",
         "tunnel.mtu",
         "dns.zones",
     ];

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::lower::{self, Lowered};
 use crate::model::object::Body;
 use crate::model::{Code, Finding, Object, ObjectName, Snapshot};
+use crate::plan;
 use crate::route::{Lost, Route, RoutePart, compare};
 
 use super::reading;
@@ -17,6 +18,7 @@ pub fn objects(snapshot: &Snapshot) -> Vec<Finding> {
     let mut findings = overlaps(&lowered, &ingresses);
     findings.extend(reading::differences(snapshot, &lowered, &ingresses));
     findings.extend(lowered.findings);
+    findings.extend(plan::tunnel::findings(snapshot));
     findings.sort_by(|a, b| (&a.at, a.code, &a.message).cmp(&(&b.at, b.code, &b.message)));
     findings.dedup();
     findings

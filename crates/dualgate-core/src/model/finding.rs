@@ -225,6 +225,14 @@ catalogue! {
     IngressReading = "ingress-reading" Note;
     /// A Service has endpoints that cannot be used.
     ServiceEndpoints = "service-endpoints" Error;
+    /// Two ends of the tunnel claim the same addresses; the first one keeps them.
+    TunnelOverlap = "tunnel-overlap" Error;
+    /// A network behind the tunnel holds the edge's public address, which the tunnel itself needs; it is left out.
+    TunnelLoop = "tunnel-loop" Error;
+    /// Nobody says which pod networks a home node has, so that the edge cannot reach its pods.
+    TunnelPods = "tunnel-pods" Warning;
+    /// An end of the tunnel has no public key in the site file: it cannot be a peer yet.
+    TunnelKey = "tunnel-key" Note;
     /// A listener cannot be opened.
     ListenerFailed = "listener-failed" Error;
     /// What runs is older than what the source says: the last good state is served.

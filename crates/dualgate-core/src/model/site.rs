@@ -10,6 +10,7 @@ use ipnet::IpNet;
 
 use super::address::IpRange;
 use super::names::{EntryPointName, GateName, Host, NodeName};
+use super::public_key::PublicKeys;
 
 /// A whole site.
 #[derive(Clone, Debug, PartialEq)]
@@ -93,6 +94,8 @@ pub struct Router {
     pub addresses: Vec<IpAddr>,
     /// How it reaches the Internet.
     pub uplink: Uplink,
+    /// Its WireGuard keys, where it holds home's end of the tunnel.
+    pub public_keys: PublicKeys,
 }
 
 /// The make of the router.
@@ -132,6 +135,8 @@ pub struct Node {
     pub roles: Vec<Role>,
     /// Its pod networks, when no cluster says so.
     pub pod_cidrs: Vec<IpNet>,
+    /// Its WireGuard keys.
+    pub public_keys: PublicKeys,
 }
 
 impl Node {

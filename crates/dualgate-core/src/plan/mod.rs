@@ -4,6 +4,7 @@
 //! plan is how a role is switched off.
 
 pub mod proxy;
+pub mod tunnel;
 
 use crate::lower::{self, Lowered};
 use crate::model::{Finding, NodeName, Snapshot};
@@ -13,6 +14,8 @@ use crate::model::{Finding, NodeName, Snapshot};
 pub struct NodePlan {
     /// What its data plane serves.
     pub proxy: proxy::ProxyPlan,
+    /// Its end of the tunnel.
+    pub tunnel: tunnel::TunnelPlan,
 }
 
 /// The plan of one node.
@@ -22,7 +25,7 @@ pub fn node(snapshot: &Snapshot, node: &NodeName) -> NodePlan {
 
 /// The plan of one node, from the snapshot and what it was lowered to: for those who plan several nodes.
 pub fn select(snapshot: &Snapshot, lowered: &Lowered, node: &NodeName) -> NodePlan {
-    NodePlan { proxy: proxy::select(snapshot, lowered, node) }
+    NodePlan { proxy: proxy::select(snapshot, lowered, node), tunnel: tunnel::tunnel(snapshot, node) }
 }
 
 /// What was wrong with the objects that the plans are made from.

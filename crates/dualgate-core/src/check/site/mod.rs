@@ -8,6 +8,7 @@ mod edge;
 mod name;
 mod network;
 mod role;
+mod tunnel;
 
 use crate::model::{Code, Finding, Severity, Site};
 use crate::parse::site::Marks;
@@ -20,6 +21,7 @@ pub fn site(site: &Site, marks: &Marks) -> Vec<Finding> {
     role::check(site, &mut report);
     edge::check(site, &mut report);
     name::check(site, &mut report);
+    tunnel::check(site, &mut report);
     report.findings.sort_by_key(|finding| (finding.at.line, finding.at.column));
     report.findings
 }

@@ -11,7 +11,7 @@ use crate::model::site::{
     AccessLogFormat, Challenge, EntryProtocol, HomeEnd, Publish, Reading, Role, RouterKind, TraefikAnnotation,
     Underscores, Uplink,
 };
-use crate::model::{Code, EntryPointName, GateName, Host, IpRange, NodeName};
+use crate::model::{Code, EntryPointName, GateName, Host, IpRange, NodeName, PublicKey};
 use crate::parse::yaml::{Node, Value};
 
 /// Reads text by a function whose error says what is wrong.
@@ -63,6 +63,7 @@ text_value! {
     Host: "host name", "`grafana.example.org`", str::parse;
     GateName: "gate", "`internal`, `external`", str::parse;
     NodeName: "node name", "`k3s-node1`", node_name;
+    PublicKey: "WireGuard public key", "`hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=`", str::parse;
     HttpsUrl: "HTTPS URL", "`https://acme.example.org/directory`", https_url;
 }
 

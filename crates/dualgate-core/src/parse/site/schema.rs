@@ -15,7 +15,7 @@ use crate::model::site::{
     EntryProtocol, Exposure, Firewall, Gate, HomeEnd, Lan, Node, Pool, ProxySettings, Publish, Reading, Router,
     RouterKind, Site, TraefikAnnotation, Tunnel, Underscores, Uplink, Zone,
 };
-use crate::model::{Code, EntryPointName, GateName, Host};
+use crate::model::{Code, EntryPointName, GateName, Host, PublicKey, PublicKeys};
 use crate::parse::yaml::{self, Value};
 
 const CONTROLLER: &str = "dualgate.dev/ingress-controller";
@@ -108,7 +108,22 @@ impl Section for Router {
             kind: f.or("kind", RouterKind::Other, "Its make."),
             addresses: f.list("addresses", "Its addresses in the LAN."),
             uplink: f.or("uplink", Uplink::DualStack, "How it reaches the Internet."),
+            public_keys: public_keys(f),
         })
+    }
+}
+
+fn public_keys(f: &mut Fields<'_>) -> PublicKeys {
+    let doc = "Its WireGuard public keys (`dualgate keys show-public`): one, and the next one behind it while it changes.";
+    let keys: Vec<PublicKey> = f.list("publicKeys", doc);
+    match *keys.as_slice() {
+        [] => PublicKeys::Unknown,
+        [current] => PublicKeys::Current(current),
+        [current, next] => PublicKeys::Rotating { current, next },
+        [current, next, ..] => {
+            f.mistake(Code::SiteValue, "publicKeys", "more than two keys", "leave the one in use, and the next one");
+            PublicKeys::Rotating { current, next }
+        }
     }
 }
 
@@ -124,7 +139,8 @@ impl Section for Node {
         );
         let public_addresses = f.list("publicAddresses", "Its addresses on the Internet.");
         let pod_cidrs = f.list("podCIDRs", "Its own pod networks, where no cluster says so.");
-        Some(Self { name: name?, addresses: addresses?, public_addresses, roles, pod_cidrs })
+        let public_keys = public_keys(f);
+        Some(Self { name: name?, addresses: addresses?, public_addresses, roles, pod_cidrs, public_keys })
     }
 }
 
