@@ -2,4 +2,5 @@
 //!
 //! Nothing here panics on any input, allocates by what an input claims, or reads beyond its budget.
 
+pub mod nftables;
 pub mod proxy_protocol;

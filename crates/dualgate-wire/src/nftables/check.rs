@@ -1,0 +1,206 @@
+//! What a table must be so that it can be said in netlink and in nft's words.
+//!
+//! The kernel checks the rest when it is asked; this names what would become another ruleset or none on the way there.
+
+use super::batch::Change;
+use super::rule::{Action, Interface, Match, Of, Prefixed, Rule, Select};
+use super::set::{Elements, Set, SetKind, Span, Value};
+use super::table::{HookPoint, Table};
+
+/// Why a change cannot be written down.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Invalid {
+    /// A name that nft could not read back.
+    #[error("{at}: `{name}` is no name: letters, digits, `_`, `-`, `.` and `/`, beginning with a letter or `_`")]
+    Name {
+        /// Where.
+        at: String,
+        /// The name.
+        name: String,
+    },
+    /// A name that no interface can have.
+    #[error("{at}: `{name}` is no interface: 1 to 15 octets without space, quotation mark, `*` and `/`")]
+    Interface {
+        /// Where.
+        at: String,
+        /// The name.
+        name: String,
+    },
+    /// A comment that nft could not read back.
+    #[error("{at}: a comment has at most 128 octets, no quotation mark and no line end")]
+    Comment {
+        /// Where.
+        at: String,
+    },
+    /// A match or a set that holds nothing where something is needed, or ranges where none can be.
+    #[error("{at}: {what}")]
+    Values {
+        /// Where.
+        at: String,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// More than netlink's lengths can say.
+    #[error("{at} is too long for netlink")]
+    TooLong {
+        /// Where.
+        at: String,
+    },
+}
+
+type Checked = Result<(), Invalid>;
+
+pub(super) fn change(change: &Change) -> Checked {
+    match change {
+        Change::Replace(wanted) => table(wanted),
+        Change::Delete { family, name: table } => name(&format!("table {family} {table}"), table),
+        Change::AddElements { table, set, kind, elements: wanted, .. }
+        | Change::DeleteElements { table, set, kind, elements: wanted, .. } => {
+            let at = format!("set {set}");
+            name(&at, table)?;
+            name(&at, set)?;
+            elements(&at, *kind, wanted)
+        }
+    }
+}
+
+fn table(table: &Table) -> Checked {
+    let at = format!("table {} {}", table.family, table.name);
+    name(&at, &table.name)?;
+    comment(&at, table.comment.as_deref())?;
+    for set in &table.sets {
+        self::set(&format!("{at}, set {}", set.name), set)?;
+    }
+    for chain in &table.chains {
+        let at = format!("{at}, chain {}", chain.name);
+        name(&at, &chain.name)?;
+        if let Some(HookPoint::Ingress { device }) = chain.hook.as_ref().map(|hook| &hook.at) {
+            interface(&at, device)?;
+        }
+        for (index, rule) in chain.rules.iter().enumerate() {
+            self::rule(&format!("{at}, rule {}", index + 1), rule)?;
+        }
+    }
+    Ok(())
+}
+
+fn set(at: &str, set: &Set) -> Checked {
+    name(at, &set.name)?;
+    elements(at, set.kind, &set.elements)
+}
+
+fn elements(at: &str, kind: SetKind, elements: &Elements) -> Checked {
+    let ranges = match elements {
+        Elements::Ip(spans) => any_range(spans),
+        Elements::Ip6(spans) => any_range(spans),
+        Elements::Port(spans) => any_range(spans),
+        Elements::Mark(_) | Elements::Ether(_) | Elements::Interface(_) => false,
+    };
+    if let Elements::Interface(names) = elements {
+        names.iter().try_for_each(|name| interface(at, name))?;
+    }
+    let single = matches!(elements, Elements::Mark(_) | Elements::Ether(_) | Elements::Interface(_));
+    match kind {
+        SetKind::Values if ranges => Err(values(at, "ranges are for a set of intervals")),
+        SetKind::Intervals if single => Err(values(at, "this type has no intervals")),
+        SetKind::Dynamic { .. } if ranges => Err(values(at, "ranges are for a set of intervals")),
+        SetKind::Values | SetKind::Intervals | SetKind::Dynamic { .. } => Ok(()),
+    }
+}
+
+fn any_range<T: Value>(spans: &[Span<T>]) -> bool {
+    !spans.iter().all(Span::is_one)
+}
+
+fn rule(at: &str, rule: &Rule) -> Checked {
+    comment(at, rule.comment.as_deref())?;
+    for test in &rule.matches {
+        self::test(at, test)?;
+    }
+    match &rule.action {
+        Some(Action::Jump(chain) | Action::Goto(chain)) => name(at, chain),
+        Some(
+            Action::Accept
+            | Action::Drop
+            | Action::Reject(_)
+            | Action::Return
+            | Action::Masquerade
+            | Action::Snat { .. }
+            | Action::Dnat { .. },
+        )
+        | None => Ok(()),
+    }
+}
+
+fn test(at: &str, test: &Match) -> Checked {
+    match test {
+        Match::InputInterface(select) | Match::OutputInterface(select) => interfaces(at, select),
+        Match::Protocol(select) => some(at, select),
+        Match::Ip(_, select) | Match::ArpTarget(select) => some(at, select),
+        Match::Ip6(_, select) => some(at, select),
+        Match::Port(_, _, select) | Match::OriginalPort(select) => some(at, select),
+        Match::Icmp(select) => some(at, select),
+        Match::Icmp6(select) => some(at, select),
+        Match::HopLimit(select) => some(at, select),
+        Match::Limit(_, limit) if limit.rate == 0 => Err(values(at, "a rate is at least 1")),
+        Match::Meter(meter) => {
+            name(at, &meter.set)?;
+            match meter.source {
+                Prefixed::Ip(0 | 33..) | Prefixed::Ip6(0 | 129..) => Err(values(at, "no such prefix length")),
+                Prefixed::Ip(_) | Prefixed::Ip6(_) => Ok(()),
+            }
+        }
+        Match::IpFamily(_)
+        | Match::ConnectionState(_)
+        | Match::ConnectionStatus(_)
+        | Match::ConnectionMark(_)
+        | Match::PacketMark(_)
+        | Match::Fragment(_)
+        | Match::AddressType(..)
+        | Match::TcpFlags { .. }
+        | Match::ArpOperation(_)
+        | Match::Limit(..)
+        | Match::Socket(_) => Ok(()),
+    }
+}
+
+fn some<T>(at: &str, select: &Select<T>) -> Checked {
+    match select.of() {
+        Of::Values(values) if values.is_empty() => Err(self::values(at, "a match without values")),
+        Of::Values(_) => Ok(()),
+        Of::Set(set) => name(at, set),
+    }
+}
+
+fn interfaces(at: &str, select: &Select<Interface>) -> Checked {
+    some(at, select)?;
+    let Of::Values(names) = select.of() else { return Ok(()) };
+    names.iter().try_for_each(|name| match name {
+        Interface::Prefix(_) if names.len() > 1 => Err(values(at, "a name with `*` stands alone")),
+        Interface::Exact(name) | Interface::Prefix(name) => interface(at, name),
+    })
+}
+
+fn values(at: &str, what: &'static str) -> Invalid {
+    Invalid::Values { at: at.to_owned(), what }
+}
+
+fn name(at: &str, name: &str) -> Checked {
+    let first = |octet: u8| octet.is_ascii_alphabetic() || octet == b'_';
+    let octets = name.as_bytes();
+    let fits = octets.len() < 256
+        && octets.first().is_some_and(|&octet| first(octet))
+        && octets.iter().all(|&octet| first(octet) || octet.is_ascii_digit() || b"-./".contains(&octet));
+    fits.then_some(()).ok_or_else(|| Invalid::Name { at: at.to_owned(), name: name.to_owned() })
+}
+
+fn interface(at: &str, name: &str) -> Checked {
+    let bad = |octet: u8| octet.is_ascii_whitespace() || octet.is_ascii_control() || b"\"*/\\".contains(&octet);
+    let fits = (1..16).contains(&name.len()) && !name.bytes().any(bad);
+    fits.then_some(()).ok_or_else(|| Invalid::Interface { at: at.to_owned(), name: name.to_owned() })
+}
+
+fn comment(at: &str, comment: Option<&str>) -> Checked {
+    let fits = |comment: &str| comment.len() <= 128 && !comment.chars().any(|c| c == '"' || c.is_control());
+    comment.is_none_or(fits).then_some(()).ok_or_else(|| Invalid::Comment { at: at.to_owned() })
+}
