@@ -3,7 +3,6 @@
 mod descriptors;
 pub mod folder;
 pub mod handover;
-pub mod keys;
 pub mod namespace;
 pub mod netfilter;
 pub mod network;
@@ -11,5 +10,4 @@ pub mod store;
 
 pub use descriptors::raise_descriptor_limit;
 pub use folder::FolderSource;
-pub use keys::Keys;
 pub use store::Store;
