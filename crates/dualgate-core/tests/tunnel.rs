@@ -107,7 +107,7 @@ fn exported(snapshot: &Snapshot, format: &str, name: &str, edge: Option<&NodeNam
     match export(snapshot, &peer_name(name), format, "/var/lib/dualgate/wireguard", edge) {
         Ok(export) => {
             let files: String = export.files.iter().map(|file| format!("> {}\n{}", file.name, file.text())).collect();
-            let steps: String = export.steps.iter().map(|step| format!("* {step}\n")).collect();
+            let steps: String = export.marks.iter().chain(&export.steps).map(|step| format!("* {step}\n")).collect();
             files + &steps
         }
         Err(error) => format!("{error}\n"),

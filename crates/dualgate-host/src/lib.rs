@@ -3,6 +3,7 @@
 mod descriptors;
 pub mod folder;
 pub mod handover;
+pub mod keys;
 pub mod namespace;
 pub mod netfilter;
 pub mod network;
@@ -10,4 +11,5 @@ pub mod store;
 
 pub use descriptors::raise_descriptor_limit;
 pub use folder::FolderSource;
+pub use keys::Keys;
 pub use store::Store;

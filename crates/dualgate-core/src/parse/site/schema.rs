@@ -114,7 +114,8 @@ impl Section for Router {
 }
 
 fn public_keys(f: &mut Fields<'_>) -> PublicKeys {
-    let doc = "Its WireGuard public keys (`dualgate keys show-public`): one, and the next one behind it while it changes.";
+    let doc =
+        "Its WireGuard public keys (`dualgate keys show-public`): one, and the next one behind it while it changes.";
     let keys: Vec<PublicKey> = f.list("publicKeys", doc);
     match *keys.as_slice() {
         [] => PublicKeys::Unknown,

@@ -31,6 +31,8 @@ pub enum Format {
 pub struct Export {
     /// The files.
     pub files: Vec<File>,
+    /// What to put in the place of each mark, where [`File::with_keys`] has not.
+    pub marks: Vec<String>,
     /// What a person has to do besides, in order.
     pub steps: Vec<String>,
 }
@@ -174,7 +176,7 @@ impl Exported<'_> {
         self.quick_interface(&mut page, &addresses);
         quick_peer(&mut page, peer);
         let file = page.into_file("fritzbox.conf");
-        let mut steps = self.marks(&file);
+        let mut steps = unknown_keys(&self.interface.peers);
         steps.push(
             "import the file: Internet > Permit Access > VPN (WireGuard) > Add Connection, as a network that was set \
              up on the other side already"
@@ -187,7 +189,7 @@ impl Exported<'_> {
             steps.push(format!("if the line does not reach that endpoint, write {endpoint} into the file instead"));
         }
         steps.extend(self.static_routes());
-        Ok(Export { files: vec![file], steps })
+        Ok(Export { marks: self.marks(&file), files: vec![file], steps })
     }
 
     fn wg_quick(&self) -> Export {
@@ -199,13 +201,13 @@ impl Exported<'_> {
             others(&mut page, "# It also answers at", peer);
         }
         let file = page.into_file(&format!("{}.conf", self.interface.name));
-        let mut steps = self.marks(&file);
+        let mut steps = unknown_keys(&self.interface.peers);
         steps.push(format!(
             "put the file into /etc/wireguard with the mode 0600, then: wg-quick up {}",
             self.interface.name
         ));
         steps.extend(self.static_routes());
-        Export { files: vec![file], steps }
+        Export { marks: self.marks(&file), files: vec![file], steps }
     }
 
     fn quick_interface(&self, page: &mut Page, addresses: &[IpNet]) {
@@ -263,7 +265,7 @@ impl Exported<'_> {
         steps.extend(unknown_keys(&self.interface.peers));
         let files =
             vec![device.into_file(&format!("50-{name}.netdev")), network.into_file(&format!("50-{name}.network"))];
-        Export { files, steps }
+        Export { files, marks: Vec::new(), steps }
     }
 
     fn nixos(&self) -> Export {
@@ -304,7 +306,7 @@ impl Exported<'_> {
         let mut steps = vec![format!("import the module; the keys stay in {}, outside of the store", self.keys)];
         steps.extend(self.static_routes());
         steps.extend(unknown_keys(&self.interface.peers));
-        Export { files: vec![page.into_file(&format!("{name}.nix"))], steps }
+        Export { files: vec![page.into_file(&format!("{name}.nix"))], marks: Vec::new(), steps }
     }
 
     /// What the interface gets where routes cannot name a source: its own addresses, else those to speak from.
@@ -326,15 +328,12 @@ impl Exported<'_> {
     }
 
     fn marks(&self, file: &File) -> Vec<String> {
-        let mut steps: Vec<String> = file
-            .keys()
+        file.keys()
             .map(|key| match key {
                 Key::Private => format!("replace `{}` by the key of {}: {}/private", mark(key), self.own, self.keys),
                 Key::Preshared(pair) => format!("replace `{}` by the key in {}/preshared/{pair}", mark(key), self.keys),
             })
-            .collect();
-        steps.extend(unknown_keys(&self.interface.peers));
-        steps
+            .collect()
     }
 
     /// A router does not know which node has which pods.
@@ -377,9 +376,9 @@ fn public_key(peer: &Peer) -> String {
     }
 }
 
-fn unknown_keys(peers: &[Peer]) -> impl Iterator<Item = String> {
+fn unknown_keys(peers: &[Peer]) -> Vec<String> {
     let unknown = peers.iter().filter(|peer| peer.public_keys == PublicKeys::Unknown);
-    unknown.map(|peer| format!("replace `{}`: it is not in the site file", public_key(peer)))
+    unknown.map(|peer| format!("replace `{}`: it is not in the site file", public_key(peer))).collect()
 }
 
 fn list(nets: &[IpNet]) -> String {
