@@ -10,4 +10,5 @@ pub mod process;
 pub mod report;
 pub mod topology;
 pub mod trial;
+pub mod workload;
 pub mod world;
