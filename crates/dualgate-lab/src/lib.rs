@@ -4,8 +4,10 @@
 //! makes it so with network namespaces and netlink, one real `dualgate run` on every node, and an echo backend for every
 //! pod. [`report::Status`] says what it is like; nothing here ever touches the machine's own network.
 
+pub mod checks;
 pub mod echo;
 pub mod init;
+pub mod probe;
 pub mod process;
 pub mod report;
 pub mod topology;

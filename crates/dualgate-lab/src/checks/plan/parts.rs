@@ -1,0 +1,46 @@
+//! Parts of dualgate that are not built: each has its row, so that nobody takes what stands in for the thing.
+
+use std::net::IpAddr;
+
+use dualgate_core::model::site::Publish;
+use dualgate_core::model::{Family, GateName};
+
+use super::{HostKind, Planned, PlannedCheck, View, addresses};
+
+pub(super) fn rows(view: &View<'_>) -> Vec<PlannedCheck> {
+    let has_home = view.home_nodes().next().is_some();
+    let virtual_ips: Vec<IpAddr> = view.site.virtual_addresses(GateName::Internal).collect();
+    let tunnelled: Vec<IpAddr> =
+        view.edges().filter(|_| has_home).flat_map(|(_, node)| node.addresses.clone()).collect();
+    let public: Vec<IpAddr> = view.edges().flat_map(|(_, node)| node.public_addresses.clone()).collect();
+    let zones = view.site.dns.as_ref().map(|dns| dns.zones.as_slice()).unwrap_or_default();
+    let at_home: Vec<IpAddr> = if zones.is_empty() { Vec::new() } else { lan_client(view) };
+    let is_published = zones.iter().any(|zone| match &zone.publish {
+        Publish::HomeOnly => false,
+        Publish::Edge | Publish::Provider(_) => true,
+    });
+    let outside = if is_published { public.clone() } else { Vec::new() };
+    vec![
+        not_built(view, "virtual-ips", "virtual IPs move when their node fails", "virtual IPs", &virtual_ips),
+        not_built(view, "tunnel", "what passes between edge and home is encrypted", "tunnel", &tunnelled),
+        not_built(view, "firewall", "nothing else is open at the edge", "firewall", &public),
+        not_built(view, "names/home", "names lead to the internal gate at home", "names", &at_home),
+        not_built(view, "names/internet", "names lead to the edge outside", "names", &outside),
+    ]
+}
+
+fn lan_client(view: &View<'_>) -> Vec<IpAddr> {
+    let client = view.host(HostKind::LanClient);
+    [Family::V4, Family::V6].into_iter().filter_map(|family| addresses(client?, family).next()).collect()
+}
+
+/// A row for each family that the part would have addresses of.
+fn not_built(view: &View<'_>, id: &str, title: &str, part: &str, of: &[IpAddr]) -> PlannedCheck {
+    let stand_in = view.topology.stand_ins.iter().find(|stand_in| stand_in.part == part);
+    let instead = stand_in.map_or_else(|| "nothing stands in for it".to_owned(), |stand_in| stand_in.instead.clone());
+    let planned = |family| match of.iter().any(|address| Family::of(*address) == family) {
+        true => Planned::NotBuilt(instead.clone()),
+        false => Planned::Absent,
+    };
+    PlannedCheck { id: id.to_owned(), title: title.to_owned(), v4: planned(Family::V4), v6: planned(Family::V6) }
+}
