@@ -213,7 +213,7 @@ impl Shared {
             self.record().loss.sent += 1;
             let outcome = match self.load.connections {
                 Connections::Fresh => get(&self.from, &self.load.request, self.load.patience),
-                Connections::Kept(_) => self.get_on(&mut kept),
+                Connections::Kept(_) => self.ask_on(&mut kept),
             };
             let (now, mut record) = (Instant::now(), self.record());
             match outcome {
@@ -253,7 +253,7 @@ impl Shared {
         }
     }
 
-    fn get_on(&self, kept: &mut Option<Connection>) -> Result<Answer, Trouble> {
+    fn ask_on(&self, kept: &mut Option<Connection>) -> Result<Answer, Trouble> {
         let Load { request, patience, .. } = &self.load;
         if let Some(mut connection) = kept.take() {
             match connection.get(request, *patience) {

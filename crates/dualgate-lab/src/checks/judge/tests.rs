@@ -1,3 +1,5 @@
+//! What each expectation takes for right, and what not.
+
 use std::net::SocketAddr;
 use std::time::Duration;
 

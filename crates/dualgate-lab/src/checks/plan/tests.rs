@@ -1,3 +1,5 @@
+//! Which rows sites have, and what these ask.
+
 use dualgate_core::case::{Case, Families};
 use dualgate_core::model::Snapshot;
 use dualgate_core::parse;
