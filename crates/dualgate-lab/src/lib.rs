@@ -5,11 +5,13 @@
 //! pod. [`report::Status`] says what it is like; nothing here ever touches the machine's own network.
 
 pub mod checks;
+pub mod control;
 pub mod echo;
 pub mod init;
 pub mod probe;
 pub mod process;
 pub mod report;
+pub mod screen;
 pub mod topology;
 pub mod trial;
 pub mod workload;

@@ -9,6 +9,9 @@ pub struct Status {
     pub name: String,
     /// The site's name.
     pub site: String,
+    /// Where the site file was read from, or that it is the built-in example.
+    #[serde(default)]
+    pub origin: String,
     /// Since the lab was asked for, in milliseconds.
     pub uptime_ms: u64,
     /// From the start until every node was ready, in milliseconds; `None` before.

@@ -26,6 +26,8 @@ mod secret;
 mod service;
 mod syntax;
 
+pub use self::syntax::nearest;
+
 /// How deep lists may stand in lists.
 const MAX_LIST_DEPTH: usize = 4;
 

@@ -107,7 +107,7 @@ fn is_label(text: &str, longest: usize) -> bool {
 }
 
 /// The word that `written` was probably meant to be: the same but for case, or a few letters off.
-pub(super) fn nearest<'a>(written: &str, words: &[&'a str]) -> Option<&'a str> {
+pub fn nearest<'a>(written: &str, words: &[&'a str]) -> Option<&'a str> {
     if written.len() > 64 {
         return None;
     }
