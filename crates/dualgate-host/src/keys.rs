@@ -115,7 +115,7 @@ pub enum KeysError {
     )]
     Exists(PathBuf),
     /// There is none.
-    #[error("there is no key `{0}`: make one with `dualgate keys init`")]
+    #[error("there is no key `{0}`: make one with `dualgate keys init`, a preshared one with --preshared-with")]
     Missing(PathBuf),
     /// No rotation is prepared.
     #[error("there is no next key `{0}`: prepare one with `dualgate keys rotate`")]

@@ -123,7 +123,7 @@ fn a_key_of_wg_is_adopted_as_it_is() {
     let directory = Directory::new();
     let file = directory.path().join("wg.key");
     for text in [format!("{ALICE}\n"), ALICE.to_owned(), format!("  {ALICE}\r\n\n")] {
-        fs::write(&file, text).unwrap();
+        directory.write("wg.key", &text);
         chmod(&file, 0o600);
         assert_eq!(read_file(&file).unwrap(), alice());
     }
@@ -139,7 +139,7 @@ fn what_is_no_key_is_refused_without_showing_it() {
     let zeros = "A".repeat(43) + "=";
     let long = format!("{ALICE}{}", " ".repeat(300)) + ALICE;
     for text in ["", "hunter2", &ALICE[..43], &zeros, &format!("PrivateKey = {ALICE}"), &long] {
-        fs::write(&file, text).unwrap();
+        directory.write("wg.key", text);
         chmod(&file, 0o600);
         let error = read_file(&file).unwrap_err();
         assert!(matches!(error, KeysError::NoKey(_)), "{text:?}: {error}");

@@ -1,5 +1,8 @@
 //! What can be asked of dualgate on the command line.
 
+pub mod keys;
+pub mod tunnel;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -42,6 +45,12 @@ pub enum Command {
     /// Show what a running node serves and what is wrong with it.
     #[command(after_help = STATUS)]
     Status(Status),
+    /// Make, change and show the WireGuard keys of this node.
+    #[command(after_help = keys::KEYS)]
+    Keys(keys::Keys),
+    /// Write this node's end of the tunnel for something else to make it.
+    #[command(after_help = tunnel::TUNNEL)]
+    Tunnel(tunnel::Tunnel),
     /// Answer HTTP requests with what was asked: a backend to try things with.
     #[command(after_help = ECHO)]
     Echo(Echo),

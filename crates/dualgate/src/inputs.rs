@@ -48,15 +48,31 @@ impl Inputs {
     /// Reads both; the mistakes of a site file that cannot be used are printed and end the command.
     pub fn snapshot(&self) -> anyhow::Result<Snapshot> {
         let Loaded { snapshot, findings, .. } = self.load()?;
-        snapshot.with_context(|| {
-            let errors: Vec<String> = findings
-                .iter()
-                .filter(|finding| finding.severity == Severity::Error)
-                .map(|finding| format!("\n  {finding}"))
-                .collect();
-            format!("the site file `{}` cannot be used:{}", self.site.display(), errors.concat())
-        })
+        snapshot.with_context(|| unusable(&self.site, &findings))
     }
+
+    /// The same for commands that need the site, and of the objects only what there is: without a folder, none.
+    pub fn snapshot_of_site(&self) -> anyhow::Result<Snapshot> {
+        let site = usable_site(&self.site)?;
+        let SourceArgument::Folder(directory) = self.source();
+        let objects = match self.source.is_none() && !directory.exists() {
+            true => Arc::default(),
+            false => read_objects(&self.source())?,
+        };
+        Ok(snapshot(Generation(1), Arc::new(site), objects))
+    }
+}
+
+/// Reads a site file that can be used; the mistakes of one that cannot are the error.
+pub fn usable_site(path: &Path) -> anyhow::Result<Site> {
+    let (site, findings) = read_site(path)?;
+    site.with_context(|| unusable(path, &findings))
+}
+
+fn unusable(path: &Path, findings: &[Finding]) -> String {
+    let errors = findings.iter().filter(|finding| finding.severity == Severity::Error);
+    let errors: Vec<String> = errors.map(|finding| format!("\n  {finding}")).collect();
+    format!("the site file `{}` cannot be used:{}", path.display(), errors.concat())
 }
 
 /// Reads the site file and looks for mistakes in it.
@@ -111,6 +127,18 @@ pub fn choose_node(site: &Site, named: Option<&NodeName>) -> anyhow::Result<Node
             bail!("this host is called `{host}`, which no node of the site is; say which with --node ({})", known())
         }
     }
+}
+
+/// Where state is kept: as said, as systemd says, else where the user's programs keep theirs.
+pub fn state_directory(named: Option<&Path>, site: &Site, node: &NodeName) -> PathBuf {
+    let own = |base: PathBuf| base.join("dualgate").join(&site.name).join(node.as_str());
+    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    named
+        .map(Path::to_owned)
+        .or_else(|| variable("STATE_DIRECTORY"))
+        .or_else(|| variable("XDG_STATE_HOME").map(own))
+        .or_else(|| variable("HOME").map(|home| own(home.join(".local/state"))))
+        .unwrap_or_else(|| own(PathBuf::from("/var/lib")))
 }
 
 /// The host's name, without its domain.

@@ -18,7 +18,11 @@ pub fn page(workspace: &Workspace) -> Result<String> {
     let mut page = String::from("# The command line\n\n<!-- Written by `cargo xtask docs`. -->\n");
     page += &section("dualgate", &top);
     for command in commands {
-        page += &section(&format!("dualgate {command}"), &help(&program, &[command])?);
+        let text = help(&program, &[command])?;
+        page += &section(&format!("dualgate {command}"), &text);
+        for below in self::commands(&text) {
+            page += &section(&format!("dualgate {command} {below}"), &help(&program, &[command, below])?);
+        }
     }
     Ok(page)
 }

@@ -4,9 +4,11 @@ mod check;
 mod echo;
 mod explain;
 mod exposure;
+mod keys;
 mod plan;
 mod run;
 mod status;
+mod tunnel;
 
 use std::process::ExitCode;
 
@@ -21,6 +23,8 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Exposure(args) => exposure::run(&args),
         Command::Plan(args) => plan::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Keys(args) => keys::run(&args),
+        Command::Tunnel(args) => tunnel::run(&args),
         Command::Echo(args) => echo::run(&args),
     }
 }

@@ -21,7 +21,7 @@ use tokio::sync::watch;
 
 use crate::admin;
 use crate::cli::{Format, Run};
-use crate::inputs::{choose_node, host_name, read_site};
+use crate::inputs::{choose_node, host_name, read_site, state_directory};
 use crate::output;
 use crate::river::{Chain, River, Spring};
 use crate::state::State;
@@ -36,7 +36,7 @@ pub fn run(args: &Run) -> anyhow::Result<ExitCode> {
         bail!("the site file cannot be used (see `dualgate check`):{}", errors.concat());
     };
     let node = choose_node(&site, args.node.as_ref())?;
-    let directory = state_directory(args, &site, &node);
+    let directory = state_directory(args.state.as_deref(), &site, &node);
     let place = take_place(args, &directory)?;
     let workers = args.workers.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
     // Raising the soft limit to the hard one needs no privilege; connections are file descriptors.
@@ -170,18 +170,6 @@ fn start_log(args: &Run) {
         }
         Format::Json => log.json().init(),
     }
-}
-
-/// Where state is kept: as said, as systemd says, else where the user's programs keep theirs.
-fn state_directory(args: &Run, site: &Site, node: &NodeName) -> PathBuf {
-    let own = |base: PathBuf| base.join("dualgate").join(&site.name).join(node.as_str());
-    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    args.state
-        .clone()
-        .or_else(|| variable("STATE_DIRECTORY"))
-        .or_else(|| variable("XDG_STATE_HOME").map(own))
-        .or_else(|| variable("HOME").map(|home| own(home.join(".local/state"))))
-        .unwrap_or_else(|| own(PathBuf::from("/var/lib")))
 }
 
 /// How this process came to be the one that runs with its state directory.

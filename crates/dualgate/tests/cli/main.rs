@@ -4,5 +4,6 @@ mod check;
 mod echo;
 mod explain;
 mod help;
+mod keys;
 mod node;
 mod support;
