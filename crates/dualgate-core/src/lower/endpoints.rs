@@ -23,6 +23,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use crate::model::address::Family;
+use crate::model::finding::Severity;
 use crate::model::object::{
     AddressType, Endpoint, EndpointSlice, PortRef, Protocol, Service, ServicePort, ServiceType,
 };
@@ -107,13 +108,20 @@ fn nobody(of: &Endpoints<'_>) -> Finding {
         ("it has no EndpointSlice".to_owned(), help)
     } else if matched {
         ("no endpoint is ready".to_owned(), "look at the pods' readiness")
+    } else if ports.is_empty() {
+        ("it selects no pod".to_owned(), "look at its selector and at the pods' labels")
     } else {
         let ports = ports.into_iter().collect::<Vec<_>>().join("`, `");
         let help = "a port of an EndpointSlice has the name of the Service's port";
         (format!("its EndpointSlices have no TCP port named `{name}`, only `{ports}`"), help)
     };
     let message = format!("port {label}: {why}; requests get 503");
-    Finding::new(Code::IngressNoEndpoints, of.object.place(""), message).help(help)
+    let mut finding = Finding::new(Code::IngressNoEndpoints, of.object.place(""), message).help(help);
+    // A cluster makes the slices of a Service that selects pods; manifests cannot know them.
+    if of.slices.is_empty() && of.annotation.is_none() && !of.service.selector.is_empty() {
+        finding.severity = Severity::Note;
+    }
+    finding
 }
 
 fn named_server(name: &str, port: u16) -> Server {
