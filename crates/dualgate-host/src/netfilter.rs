@@ -4,13 +4,14 @@
 //! has been sent, because the kernel does the work within that system call: nothing here waits for anything.
 //!
 //! **A table with an owner belongs to the socket that made it.** Whoever applies such a table keeps its [`Netfilter`]
-//! for as long as the table is to be protected, and hands the descriptor on to whom the table is to pass.
+//! for as long as the table is to be protected, and hands the descriptor on to whom the table is to pass. Two processes
+//! that share the descriptor must take turns: each would take the other's answers.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use dualgate_wire::nftables::{
-    Batch, Change, Dialect, Difference, Dumped, Family, Invalid, Listing, ObservedChain, ObservedRule, ObservedSet,
-    ObservedTable, Ownership, Purpose, Reply, Table, decode, differences, replies, request,
+    Batch, Change, Dialect, Difference, Dumped, Family, Invalid, Listing, Observed, ObservedRule, ObservedTable,
+    Ownership, Purpose, Reply, Table, decode, differences, replies, request,
 };
 use rustix::io::Errno;
 use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
@@ -72,15 +73,16 @@ impl Netfilter {
     ///
     /// If this process may not change rules there, or the kernel has no nftables.
     pub fn open() -> Result<Self, NetfilterError> {
-        let unavailable = |what| move |errno| NetfilterError::Unavailable { what, errno };
-        let kind = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, kind, Some(NETFILTER))
-            .map_err(unavailable("open a netlink socket"))?;
-        bind(&socket, &SocketAddrNetlink::new(0, 0)).map_err(unavailable("bind a netlink socket"))?;
-        // Both are wishes: the kernel gives what the host's limits allow.
-        let _ = set_socket_send_buffer_size(&socket, BUFFER);
-        let _ = set_socket_recv_buffer_size(&socket, BUFFER);
-        Self::adopt(socket)
+        Self::adopt(open_socket()?)
+    }
+
+    /// The same, but speaks as to a kernel without owners: each table is shared.
+    ///
+    /// # Errors
+    ///
+    /// As [`Netfilter::open`].
+    pub fn open_shared() -> Result<Self, NetfilterError> {
+        Self { socket: open_socket()?, dialect: Dialect::Shared }.probed()
     }
 
     /// Goes on with a socket that another process opened, and so with the tables that it owns.
@@ -92,15 +94,17 @@ impl Netfilter {
         let mut netfilter = Self { socket, dialect: Dialect::Owners };
         let mut probe = Table::new(Family::Inet, PROBE);
         probe.ownership = Ownership::OwnerPersist;
-        match netfilter.check(&[Change::Replace(probe)]) {
-            Ok(()) => return Ok(netfilter),
-            Err(NetfilterError::Refused { errno: Errno::PERM, .. }) => {
-                return Err(NetfilterError::Unavailable { what: "change rules", errno: Errno::PERM });
-            }
-            Err(_) => netfilter.dialect = Dialect::Shared,
+        if netfilter.check(&[Change::Replace(probe)]).is_ok() {
+            return Ok(netfilter);
         }
-        match netfilter.check(&[Change::Replace(Table::new(Family::Inet, PROBE))]) {
-            Ok(()) => Ok(netfilter),
+        netfilter.dialect = Dialect::Shared;
+        netfilter.probed()
+    }
+
+    /// Itself, if this process may change rules at all.
+    fn probed(mut self) -> Result<Self, NetfilterError> {
+        match self.check(&[Change::Replace(Table::new(Family::Inet, PROBE))]) {
+            Ok(()) => Ok(self),
             Err(NetfilterError::Refused { errno, .. }) => {
                 Err(NetfilterError::Unavailable { what: "change rules", errno })
             }
@@ -132,7 +136,7 @@ impl Netfilter {
     /// # Errors
     ///
     /// If a value cannot be said or the kernel refuses it: which one, and why.
-    pub fn apply(&self, changes: &[Change]) -> Result<(), NetfilterError> {
+    pub fn apply(&mut self, changes: &[Change]) -> Result<(), NetfilterError> {
         self.transact(changes, Purpose::Apply)
     }
 
@@ -141,7 +145,7 @@ impl Netfilter {
     /// # Errors
     ///
     /// As [`Netfilter::apply`].
-    pub fn check(&self, changes: &[Change]) -> Result<(), NetfilterError> {
+    pub fn check(&mut self, changes: &[Change]) -> Result<(), NetfilterError> {
         self.transact(changes, Purpose::Check)
     }
 
@@ -150,21 +154,9 @@ impl Netfilter {
     /// # Errors
     ///
     /// If the kernel does not list them.
-    pub fn tables(&self) -> Result<Vec<ObservedTable>, NetfilterError> {
+    pub fn tables(&mut self) -> Result<Vec<ObservedTable>, NetfilterError> {
         self.list("tables", &Listing::Tables, |dumped| match dumped {
             Dumped::Table(table) => Some(table),
-            _ => None,
-        })
-    }
-
-    /// The chains of all tables of a family.
-    ///
-    /// # Errors
-    ///
-    /// If the kernel does not list them.
-    pub fn chains(&self, family: Family) -> Result<Vec<ObservedChain>, NetfilterError> {
-        self.list("chains", &Listing::Chains(family), |dumped| match dumped {
-            Dumped::Chain(chain) => Some(chain),
             _ => None,
         })
     }
@@ -174,39 +166,59 @@ impl Netfilter {
     /// # Errors
     ///
     /// If the kernel does not list them.
-    pub fn rules(&self, family: Family, table: &str) -> Result<Vec<ObservedRule>, NetfilterError> {
+    pub fn rules(&mut self, family: Family, table: &str) -> Result<Vec<ObservedRule>, NetfilterError> {
         self.list("rules", &Listing::Rules(family, table.to_owned()), |dumped| match dumped {
             Dumped::Rule(rule) => Some(rule),
             _ => None,
         })
     }
 
-    /// The sets of a table. None if there is no such table.
-    ///
-    /// # Errors
-    ///
-    /// If the kernel does not list them.
-    pub fn sets(&self, family: Family, table: &str) -> Result<Vec<ObservedSet>, NetfilterError> {
-        self.list("sets", &Listing::Sets(family, table.to_owned()), |dumped| match dumped {
-            Dumped::Set(set) => Some(set),
-            _ => None,
-        })
-    }
-
-    /// How the kernel's table differs from this one; nothing if it is as it was written.
+    /// A table with all that is in it, if it is there.
     ///
     /// # Errors
     ///
     /// If the kernel does not list it.
-    pub fn differences(&self, wanted: &Table) -> Result<Vec<Difference>, NetfilterError> {
+    pub fn observe(&mut self, family: Family, name: &str) -> Result<Option<Observed>, NetfilterError> {
         let tables = self.tables()?;
-        let chains = self.chains(wanted.family)?;
-        let rules = self.rules(wanted.family, &wanted.name)?;
-        let sets = self.sets(wanted.family, &wanted.name)?;
-        Ok(differences(wanted, &tables, &chains, &rules, &sets))
+        let Some(table) = tables.into_iter().find(|table| table.family == family && table.name == name) else {
+            return Ok(None);
+        };
+        let chains = self.list("chains", &Listing::Chains(family), |dumped| match dumped {
+            Dumped::Chain(chain) if chain.table == name => Some(chain),
+            _ => None,
+        })?;
+        let rules = self.rules(family, name)?;
+        let names = self.list("sets", &Listing::Sets(family, name.to_owned()), |dumped| match dumped {
+            Dumped::Set(set) if set.table == name => Some(set),
+            _ => None,
+        })?;
+        let mut sets = Vec::with_capacity(names.len());
+        for set in names {
+            let listing = Listing::Elements(family, name.to_owned(), set.name.clone());
+            let elements = self.list("the elements of a set", &listing, |dumped| match dumped {
+                Dumped::Elements(elements) => Some(elements),
+                _ => None,
+            })?;
+            sets.push((set, elements.concat()));
+        }
+        Ok(Some(Observed { table, chains, rules, sets }))
     }
 
-    fn transact(&self, changes: &[Change], purpose: Purpose) -> Result<(), NetfilterError> {
+    /// How the kernel's table differs from this one; nothing if it is as this socket wrote it.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not list it.
+    pub fn differences(&mut self, wanted: &Table) -> Result<Vec<Difference>, NetfilterError> {
+        let owner = match (self.dialect, wanted.ownership) {
+            (Dialect::Owners, Ownership::Owner | Ownership::OwnerPersist) => Some(self.port()?),
+            (Dialect::Owners, Ownership::Shared) | (Dialect::Shared, _) => None,
+        };
+        let observed = self.observe(wanted.family, &wanted.name)?;
+        Ok(differences(wanted, observed.as_ref(), owner))
+    }
+
+    fn transact(&mut self, changes: &[Change], purpose: Purpose) -> Result<(), NetfilterError> {
         if changes.is_empty() {
             return Ok(());
         }
@@ -240,7 +252,7 @@ impl Netfilter {
     }
 
     fn list<T>(
-        &self,
+        &mut self,
         what: &'static str,
         listing: &Listing,
         pick: impl Fn(Dumped) -> Option<T>,
@@ -305,6 +317,18 @@ impl AsFd for Netfilter {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
+}
+
+fn open_socket() -> Result<OwnedFd, NetfilterError> {
+    let unavailable = |what| move |errno| NetfilterError::Unavailable { what, errno };
+    let kind = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, kind, Some(NETFILTER))
+        .map_err(unavailable("open a netlink socket"))?;
+    bind(&socket, &SocketAddrNetlink::new(0, 0)).map_err(unavailable("bind a netlink socket"))?;
+    // Both are wishes: the kernel gives what the host's limits allow.
+    let _ = set_socket_send_buffer_size(&socket, BUFFER);
+    let _ = set_socket_recv_buffer_size(&socket, BUFFER);
+    Ok(socket)
 }
 
 /// Never made: the kernel is only asked whether it would.

@@ -24,7 +24,8 @@ pub use batch::{Batch, Change, Dialect, Purpose, Reply, replies};
 pub use check::Invalid;
 pub use compare::{Difference, differences};
 pub use dump::{
-    Counted, Dumped, Listing, ObservedChain, ObservedHook, ObservedRule, ObservedSet, ObservedTable, decode, request,
+    Counted, Dumped, Listing, Observed, ObservedChain, ObservedElement, ObservedHook, ObservedRule, ObservedSet,
+    ObservedTable, decode, request,
 };
 pub use expression::Expression;
 pub use lower::lower;

@@ -5,7 +5,7 @@ use super::check::{self, Invalid};
 use super::compare::digest;
 use super::lower::{AnonymousSet, lower_rule};
 use super::rule::Rule;
-use super::set::{Elements, Range, Set, SetKind, successor};
+use super::set::{Elements, Key, Range, Set, SetKind, successor};
 use super::table::{Chain, Family, HookPoint, Ownership, Table};
 
 pub(super) const SUBSYSTEM: u16 = 10 << 8;
@@ -285,6 +285,7 @@ impl Encoder {
             if let Some(timeout) = timeout {
                 writer.u64(11, u64::from(timeout) * 1000);
             }
+            write_byte_order(writer, key);
         });
         let name = SetName { name: &set.name, id: None };
         self.elements(place, NEW_ELEMENTS, &name, &set.elements.ranges(set.kind), set.kind == SetKind::Intervals);
@@ -321,6 +322,7 @@ impl Encoder {
             writer.u32(4, set.key.number());
             writer.u32(5, set.key.length());
             writer.u32(10, id);
+            write_byte_order(writer, set.key);
         });
         let name = SetName { name: ANONYMOUS, id: Some(id) };
         self.elements(place, NEW_ELEMENTS, &name, &set.ranges, intervals);
@@ -347,6 +349,8 @@ impl Encoder {
     }
 }
 
+const USERDATA_KEY_BYTE_ORDER: u8 = 0;
+const HOST_ORDER: u32 = 1;
 /// The name of a set that the kernel is to name.
 const ANONYMOUS: &str = "__set%d";
 const SET_ANONYMOUS: u32 = 0x1;
@@ -370,6 +374,15 @@ impl Place<'_> {
 struct SetName<'a> {
     name: &'a str,
     id: Option<u32>,
+}
+
+/// A note for nft, which otherwise shows such values turned round.
+fn write_byte_order(writer: &mut Writer, key: Key) {
+    if key.is_host_order() {
+        let mut userdata = Vec::new();
+        userdata_entry(&mut userdata, USERDATA_KEY_BYTE_ORDER, &HOST_ORDER.to_ne_bytes());
+        writer.attribute(13, &userdata);
+    }
 }
 
 /// In a set of intervals the end is an element of its own, one beyond the last key. The last of all keys needs none.

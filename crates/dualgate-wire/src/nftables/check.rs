@@ -3,9 +3,9 @@
 //! The kernel checks the rest when it is asked; this names what would become another ruleset or none on the way there.
 
 use super::batch::Change;
-use super::rule::{Action, Interface, Match, Of, Prefixed, Rule, Select};
+use super::rule::{Action, Fragment, Interface, Limit, Match, Meter, Meters, Of, Prefixed, Reject, Rule, Select};
 use super::set::{Elements, Set, SetKind, Span, Value};
-use super::table::{HookPoint, Table};
+use super::table::{Family, HookPoint, Table};
 
 /// Why a change cannot be written down.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -78,7 +78,9 @@ fn table(table: &Table) -> Checked {
             interface(&at, device)?;
         }
         for (index, rule) in chain.rules.iter().enumerate() {
-            self::rule(&format!("{at}, rule {}", index + 1), rule)?;
+            let at = format!("{at}, rule {}", index + 1);
+            self::rule(&at, rule)?;
+            family(&at, table.family, rule)?;
         }
     }
     Ok(())
@@ -142,14 +144,8 @@ fn test(at: &str, test: &Match) -> Checked {
         Match::Icmp(select) => some(at, select),
         Match::Icmp6(select) => some(at, select),
         Match::HopLimit(select) => some(at, select),
-        Match::Limit(_, limit) if limit.rate == 0 => Err(values(at, "a rate is at least 1")),
-        Match::Meter(meter) => {
-            name(at, &meter.set)?;
-            match meter.source {
-                Prefixed::Ip(0 | 33..) | Prefixed::Ip6(0 | 129..) => Err(values(at, "no such prefix length")),
-                Prefixed::Ip(_) | Prefixed::Ip6(_) => Ok(()),
-            }
-        }
+        Match::Limit(_, limit) => rate(at, *limit),
+        Match::Meter(meter) => self::meter(at, meter),
         Match::IpFamily(_)
         | Match::ConnectionState(_)
         | Match::ConnectionStatus(_)
@@ -159,8 +155,61 @@ fn test(at: &str, test: &Match) -> Checked {
         | Match::AddressType(..)
         | Match::TcpFlags { .. }
         | Match::ArpOperation(_)
-        | Match::Limit(..)
         | Match::Socket(_) => Ok(()),
+    }
+}
+
+fn meter(at: &str, meter: &Meter) -> Checked {
+    name(at, &meter.set)?;
+    match meter.source {
+        Prefixed::Ip(1..=32) | Prefixed::Ip6(1..=128) => {}
+        Prefixed::Ip(_) | Prefixed::Ip6(_) => return Err(values(at, "no such prefix length")),
+    }
+    match meter.test {
+        Meters::Rate(_, limit) => rate(at, limit),
+        Meters::ConnectionsOver(_) => Ok(()),
+    }
+}
+
+fn rate(at: &str, limit: Limit) -> Checked {
+    if limit.rate == 0 { Err(values(at, "a rate is at least 1")) } else { Ok(()) }
+}
+
+/// In a table of one family, the fields of another one would be read from octets that mean something else.
+fn family(at: &str, family: Family, rule: &Rule) -> Checked {
+    let v4 = matches!(family, Family::Inet | Family::Ip | Family::Netdev | Family::Bridge);
+    let v6 = matches!(family, Family::Inet | Family::Ip6 | Family::Netdev | Family::Bridge);
+    let ip = v4 || v6;
+    let fits = |test: &Match| match test {
+        Match::Ip(..) | Match::Icmp(_) | Match::Fragment(Fragment::IpFollowing) => v4,
+        Match::Meter(Meter { source: Prefixed::Ip(_), .. }) => v4,
+        Match::Ip6(..) | Match::Icmp6(_) | Match::HopLimit(_) | Match::Fragment(Fragment::Ip6) => v6,
+        Match::Meter(Meter { source: Prefixed::Ip6(_), .. }) => v6,
+        Match::Protocol(_) | Match::Port(..) | Match::TcpFlags { .. } => ip,
+        Match::ArpOperation(_) | Match::ArpTarget(_) => family == Family::Arp,
+        Match::InputInterface(_)
+        | Match::OutputInterface(_)
+        | Match::IpFamily(_)
+        | Match::OriginalPort(_)
+        | Match::ConnectionState(_)
+        | Match::ConnectionStatus(_)
+        | Match::ConnectionMark(_)
+        | Match::PacketMark(_)
+        | Match::AddressType(..)
+        | Match::Limit(..)
+        | Match::Socket(_) => true,
+    };
+    if !rule.matches.iter().all(fits) {
+        return Err(values(at, "a table of this family does not see such packets"));
+    }
+    match &rule.action {
+        Some(Action::Reject(Reject::AdminProhibited | Reject::PortUnreachable)) if !(v4 && v6) => {
+            Err(values(at, "this rejection is for tables that see both IPv4 and IPv6"))
+        }
+        Some(Action::Snat { to, .. } | Action::Dnat { to, .. }) if !(if to.is_ipv4() { v4 } else { v6 }) => {
+            Err(values(at, "a table of this family does not see such packets"))
+        }
+        Some(_) | None => Ok(()),
     }
 }
 

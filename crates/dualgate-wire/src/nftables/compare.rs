@@ -5,8 +5,9 @@
 
 use std::fmt;
 
-use super::dump::{ObservedChain, ObservedHook, ObservedRule, ObservedSet, ObservedTable};
+use super::dump::{Observed, ObservedChain, ObservedElement, ObservedHook};
 use super::rule::Rule;
+use super::set::{Range, SetKind, successor};
 use super::table::{Chain, Family, Table};
 
 /// How the kernel's table differs from the one that is wanted.
@@ -14,6 +15,8 @@ use super::table::{Chain, Family, Table};
 pub enum Difference {
     /// It is not there.
     TableAbsent,
+    /// It belongs to nobody or to another socket.
+    Owner,
     /// Its comment is another one.
     Comment,
     /// This chain is not there, or enters elsewhere.
@@ -24,6 +27,8 @@ pub enum Difference {
     Rules(String),
     /// This set is not there, or of another type.
     Set(String),
+    /// This set holds other elements.
+    Elements(String),
     /// This set is there and should not be.
     StrangeSet(String),
 }
@@ -32,57 +37,82 @@ impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::TableAbsent => f.write_str("the table is not there"),
+            Self::Owner => f.write_str("the table belongs to nobody or to another socket"),
             Self::Comment => f.write_str("the table's comment differs"),
             Self::Chain(name) => write!(f, "chain {name} is absent or enters elsewhere"),
             Self::StrangeChain(name) => write!(f, "chain {name} was added by others"),
             Self::Rules(chain) => write!(f, "the rules of chain {chain} differ"),
             Self::Set(name) => write!(f, "set {name} is absent or of another type"),
+            Self::Elements(name) => write!(f, "set {name} holds other elements"),
             Self::StrangeSet(name) => write!(f, "set {name} was added by others"),
         }
     }
 }
 
-/// Compares a table with what the kernel lists; what is listed of other tables does not count. What sets hold is not
-/// compared: they are changed one element at a time.
+/// Compares a table with what the kernel has under its name. `owner` is the port of the netlink socket that should own
+/// it. What dynamic sets hold is not compared.
 #[must_use]
-pub fn differences(
-    wanted: &Table,
-    tables: &[ObservedTable],
-    chains: &[ObservedChain],
-    rules: &[ObservedRule],
-    sets: &[ObservedSet],
-) -> Vec<Difference> {
-    let here = |family: Family, table: &str| family == wanted.family && table == wanted.name;
-    let Some(table) = tables.iter().find(|table| here(table.family, &table.name)) else {
-        return vec![Difference::TableAbsent];
-    };
+pub fn differences(wanted: &Table, observed: Option<&Observed>, owner: Option<u32>) -> Vec<Difference> {
+    let Some(observed) = observed else { return vec![Difference::TableAbsent] };
     let mut differences = Vec::new();
-    if table.comment != wanted.comment {
+    if observed.table.owner != owner {
+        differences.push(Difference::Owner);
+    }
+    if observed.table.comment != wanted.comment {
         differences.push(Difference::Comment);
     }
-    let chains: Vec<_> = chains.iter().filter(|chain| here(chain.family, &chain.table)).collect();
+    compare_chains(wanted, observed, &mut differences);
+    compare_sets(wanted, observed, &mut differences);
+    differences
+}
+
+fn compare_chains(wanted: &Table, observed: &Observed, differences: &mut Vec<Difference>) {
     for chain in &wanted.chains {
-        if !chains.iter().any(|observed| observed.name == chain.name && observed.hook == hook(wanted.family, chain)) {
+        let expected = hook(wanted.family, chain);
+        if !observed.chains.iter().any(|observed| observed.name == chain.name && observed.hook == expected) {
             differences.push(Difference::Chain(chain.name.clone()));
         }
-        let rules = rules.iter().filter(|rule| here(rule.family, &rule.table) && rule.chain == chain.name);
+        let rules = observed.rules.iter().filter(|rule| rule.chain == chain.name);
         if !rules.map(|rule| rule.digest).eq(chain.rules.iter().map(|rule| Some(digest(rule)))) {
             differences.push(Difference::Rules(chain.name.clone()));
         }
     }
-    let strange = chains.iter().filter(|observed| !wanted.chains.iter().any(|chain| chain.name == observed.name));
+    let is_strange = |observed: &&ObservedChain| !wanted.chains.iter().any(|chain| chain.name == observed.name);
+    let strange = observed.chains.iter().filter(is_strange);
     differences.extend(strange.map(|chain| Difference::StrangeChain(chain.name.clone())));
-    let named = |set: &&ObservedSet| here(set.family, &set.table) && set.flags & SET_ANONYMOUS == 0;
-    let sets: Vec<_> = sets.iter().filter(named).collect();
+}
+
+fn compare_sets(wanted: &Table, observed: &Observed, differences: &mut Vec<Difference>) {
+    let sets: Vec<_> = observed.sets.iter().filter(|(set, _)| set.flags & SET_ANONYMOUS == 0).collect();
     for set in &wanted.sets {
         let key_type = set.elements.key().number();
-        if !sets.iter().any(|observed| observed.name == set.name && observed.key_type == key_type) {
-            differences.push(Difference::Set(set.name.clone()));
+        let same = sets.iter().find(|(observed, _)| observed.name == set.name && observed.key_type == key_type);
+        match (same, set.kind) {
+            (None, _) => differences.push(Difference::Set(set.name.clone())),
+            (Some(_), SetKind::Dynamic { .. }) => {}
+            (Some((_, elements)), SetKind::Values | SetKind::Intervals) => {
+                let mut elements = elements.clone();
+                elements.sort();
+                if elements != boundaries(&set.elements.ranges(set.kind), set.kind) {
+                    differences.push(Difference::Elements(set.name.clone()));
+                }
+            }
         }
     }
-    let strange = sets.iter().filter(|observed| !wanted.sets.iter().any(|set| set.name == observed.name));
-    differences.extend(strange.map(|set| Difference::StrangeSet(set.name.clone())));
-    differences
+    let strange = sets.iter().filter(|(observed, _)| !wanted.sets.iter().any(|set| set.name == observed.name));
+    differences.extend(strange.map(|(set, _)| Difference::StrangeSet(set.name.clone())));
+}
+
+/// The elements as the kernel keeps them, in order.
+fn boundaries(ranges: &[Range], kind: SetKind) -> Vec<ObservedElement> {
+    let start = |range: &Range| Some(ObservedElement { key: range.first.clone(), ends_interval: false });
+    let end = |range: &Range| {
+        let key = successor(&range.last).filter(|_| kind == SetKind::Intervals);
+        key.map(|key| ObservedElement { key, ends_interval: true })
+    };
+    let mut boundaries: Vec<_> = ranges.iter().flat_map(|range| [start(range), end(range)]).flatten().collect();
+    boundaries.sort();
+    boundaries
 }
 
 const SET_ANONYMOUS: u32 = 1;

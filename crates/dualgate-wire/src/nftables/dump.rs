@@ -56,8 +56,8 @@ pub enum Dumped {
     Rule(ObservedRule),
     /// A set.
     Set(ObservedSet),
-    /// Elements of the set that was asked for: the key, and whether it ends an interval.
-    Elements(Vec<(Vec<u8>, bool)>),
+    /// Elements of the set that was asked for.
+    Elements(Vec<ObservedElement>),
     /// That was all.
     Done,
     /// The rulesets changed meanwhile: what was listed does not belong together.
@@ -67,6 +67,19 @@ pub enum Dumped {
         /// The error's number, as `errno` has it.
         errno: i32,
     },
+}
+
+/// A table with all that is in it, as the kernel has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Observed {
+    /// The table.
+    pub table: ObservedTable,
+    /// Its chains.
+    pub chains: Vec<ObservedChain>,
+    /// The rules of all its chains, those of one chain in their order.
+    pub rules: Vec<ObservedRule>,
+    /// Its sets, with what they hold.
+    pub sets: Vec<(ObservedSet, Vec<ObservedElement>)>,
 }
 
 /// A table as the kernel has it.
@@ -153,6 +166,15 @@ pub struct ObservedSet {
     pub key_type: u32,
     /// `NFT_SET_*`.
     pub flags: u32,
+}
+
+/// An element of a set as the kernel has it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ObservedElement {
+    /// Its octets.
+    pub key: Vec<u8>,
+    /// Whether it is the first key beyond an interval, not one of the set.
+    pub ends_interval: bool,
 }
 
 /// The answers in a datagram.
@@ -294,22 +316,22 @@ fn set(message: &Message<'_>) -> Option<ObservedSet> {
     Some(set)
 }
 
-fn elements(message: &Message<'_>) -> Vec<(Vec<u8>, bool)> {
+fn elements(message: &Message<'_>) -> Vec<ObservedElement> {
     let lists = message.attributes().filter(|(kind, _)| *kind == 3);
-    lists.flat_map(|(_, list)| attributes(list)).filter_map(|(_, element)| element_key(element)).collect()
+    lists.flat_map(|(_, list)| attributes(list)).filter_map(|(_, element)| read_element(element)).collect()
 }
 
-fn element_key(element: &[u8]) -> Option<(Vec<u8>, bool)> {
+fn read_element(element: &[u8]) -> Option<ObservedElement> {
     let mut key = None;
-    let mut ends = false;
+    let mut ends_interval = false;
     for (kind, value) in attributes(element) {
         match kind {
             1 => key = attributes(value).find(|(kind, _)| *kind == 1).map(|(_, octets)| octets.to_vec()),
-            3 => ends = read_u32(value)? & 1 != 0,
+            3 => ends_interval = read_u32(value)? & 1 != 0,
             _ => {}
         }
     }
-    Some((key?, ends))
+    Some(ObservedElement { key: key?, ends_interval })
 }
 
 /// The value of this kind in nft's own notes, each of which is a kind, a length and so many octets.

@@ -10,7 +10,7 @@ use super::rule::{
     Action, End, Fragment, Interface, IpFamily, Mark, Match, MaximumSegment, Meter, Of, Prefixed, Protocol, Reject,
     Rule, Select, SocketTest, Statement,
 };
-use super::set::{Key, Range, Span, Value, canonical, mask};
+use super::set::{Key, Range, Span, Value, canonical, mask, sorted};
 use super::table::Family;
 
 /// A set without a name, which belongs to one rule.
@@ -224,10 +224,8 @@ impl Lowered {
             Of::Values(names) => match names.as_slice() {
                 [name] => self.push(Expression::Compare(equality(select), name.octets())),
                 names => {
-                    let mut keys: Vec<Vec<u8>> = names.iter().map(Interface::octets).collect();
-                    keys.sort();
-                    keys.dedup();
-                    self.anonymous(select, Key::Interface, keys.into_iter().map(Range::single).collect());
+                    let ranges = sorted(names).iter().map(|name| Range::single(name.octets())).collect();
+                    self.anonymous(select, Key::Interface, ranges);
                 }
             },
         }

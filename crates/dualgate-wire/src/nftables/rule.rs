@@ -163,7 +163,7 @@ pub enum End {
 }
 
 /// An interface by name.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Interface {
     /// This one.
     Exact(String),
@@ -553,7 +553,7 @@ pub enum Action {
 /// What the sender is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reject {
-    /// ICMP or ICMPv6: forbidden by administration.
+    /// ICMP or ICMPv6: forbidden by administration. In tables that see both families only, as the next one.
     AdminProhibited,
     /// ICMP or ICMPv6: nobody listens on this port.
     PortUnreachable,

@@ -78,13 +78,23 @@ impl Elements {
             Self::Ip(spans) => Range::all(spans, kind),
             Self::Ip6(spans) => Range::all(spans, kind),
             Self::Port(spans) => Range::all(spans, kind),
-            Self::Mark(marks) => marks.iter().map(|mark| Range::single(mark.to_ne_bytes().to_vec())).collect(),
-            Self::Ether(addresses) => addresses.iter().map(|address| Range::single(address.to_vec())).collect(),
-            Self::Interface(names) => {
-                names.iter().map(|name| Range::single(Interface::Exact(name.clone()).octets())).collect()
-            }
+            Self::Mark(marks) => singles(sorted(marks), |mark| mark.to_ne_bytes().to_vec()),
+            Self::Ether(addresses) => singles(sorted(addresses), |address| address.to_vec()),
+            Self::Interface(names) => singles(sorted(names), |name| Interface::Exact(name).octets()),
         }
     }
+}
+
+fn singles<T>(values: Vec<T>, key: impl Fn(T) -> Vec<u8>) -> Vec<Range> {
+    values.into_iter().map(|value| Range::single(key(value))).collect()
+}
+
+/// In order, without repetition.
+pub(super) fn sorted<T: Ord + Clone>(values: &[T]) -> Vec<T> {
+    let mut values = values.to_vec();
+    values.sort();
+    values.dedup();
+    values
 }
 
 /// From the first to the last value, both included.
@@ -161,6 +171,8 @@ impl<T: Value> From<T> for Span<T> {
 pub trait Value: Copy + Ord + fmt::Display + sealed::Sealed {
     /// In the order of the packet, which is the order in which the kernel compares.
     fn key(self) -> Vec<u8>;
+    /// As an end of a range, where nft wants a number instead of a name.
+    fn bound(self) -> String;
     #[doc(hidden)]
     const KEY: Key;
 }
@@ -171,7 +183,7 @@ mod sealed {
 }
 
 macro_rules! value {
-    ($($type:ty => $key:ident, |$value:ident| $octets:expr;)*) => {
+    ($($type:ty => $key:ident, |$value:ident| $octets:expr, $bound:expr;)*) => {
         $(
             impl sealed::Sealed for $type {}
             impl Value for $type {
@@ -180,19 +192,23 @@ macro_rules! value {
                     let $value = self;
                     $octets.to_vec()
                 }
+                fn bound(self) -> String {
+                    let $value = self;
+                    $bound.to_string()
+                }
             }
         )*
     };
 }
 
 value! {
-    Ipv4Addr => Ip, |address| address.octets();
-    Ipv6Addr => Ip6, |address| address.octets();
-    u16 => Port, |port| port.to_be_bytes();
-    u8 => Integer, |number| [number];
-    Protocol => Protocol, |protocol| [protocol.0];
-    IcmpType => Icmp, |kind| [kind.0];
-    Icmp6Type => Icmp6, |kind| [kind.0];
+    Ipv4Addr => Ip, |address| address.octets(), address;
+    Ipv6Addr => Ip6, |address| address.octets(), address;
+    u16 => Port, |port| port.to_be_bytes(), port;
+    u8 => Integer, |number| [number], number;
+    Protocol => Protocol, |protocol| [protocol.0], protocol.0;
+    IcmpType => Icmp, |kind| [kind.0], kind.0;
+    Icmp6Type => Icmp6, |kind| [kind.0], kind.0;
 }
 
 /// The type of a set's elements.
@@ -247,6 +263,11 @@ impl Key {
             Self::Ether => 6,
             Self::Ip6 | Self::Interface => 16,
         }
+    }
+
+    /// Whether values are in the host's byte order, or are text, which nft treats alike.
+    pub(super) const fn is_host_order(self) -> bool {
+        matches!(self, Self::Mark | Self::Interface)
     }
 
     pub(super) const fn name(self) -> &'static str {
@@ -304,13 +325,8 @@ impl Range {
 
 /// In order, without repetition; if there is a range among them, those that touch are made one, as the kernel wants it.
 pub(super) fn canonical<T: Value>(spans: &[Span<T>]) -> Vec<Span<T>> {
-    let mut spans = spans.to_vec();
-    spans.sort();
-    if spans.iter().all(Span::is_one) {
-        spans.dedup();
-        return spans;
-    }
-    merged(spans)
+    let spans = sorted(spans);
+    if spans.iter().all(Span::is_one) { spans } else { merged(spans) }
 }
 
 /// In order, those that touch made one.
@@ -347,4 +363,65 @@ pub(super) fn mask(octets: usize, bits: usize) -> Vec<u8> {
             _ => 0xff,
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn contains(spans: &[Span<u16>], value: u16) -> bool {
+        spans.iter().any(|span| (span.first..=span.last).contains(&value))
+    }
+
+    proptest! {
+        #[test]
+        fn the_canonical_form_holds_the_same_values(
+            spans in proptest::collection::vec((0_u16..60, 0_u16..60), 0..8),
+            edges in proptest::collection::vec(65_500_u16.., 0..4),
+        ) {
+            let mut spans: Vec<_> = spans.into_iter().map(|(one, other)| Span::between(one, other)).collect();
+            spans.extend(edges.into_iter().map(|first| Span::between(first, u16::MAX)));
+            let canonical = canonical(&spans);
+            for value in (0..70).chain(65_400..=u16::MAX) {
+                prop_assert_eq!(contains(&canonical, value), contains(&spans, value));
+            }
+            let has_ranges = !canonical.iter().all(Span::is_one);
+            for two in canonical.windows(2) {
+                prop_assert!(two[0].last < two[1].first);
+                prop_assert!(!has_ranges || two[0].last + 1 < two[1].first, "ranges that touch: {:?}", two);
+            }
+        }
+
+        #[test]
+        fn a_prefix_is_recognised(address in any::<u128>(), length in 0_u8..=128) {
+            let span = Span::<Ipv6Addr>::prefix(Ipv6Addr::from_bits(address), length);
+            prop_assert_eq!(Range::of(&span).prefix_length(), Some(usize::from(length)));
+            let bits = mask(16, usize::from(length));
+            let mask = u128::from_be_bytes(bits.try_into().unwrap());
+            prop_assert_eq!(span.first.to_bits(), address & mask);
+            prop_assert_eq!(span.last.to_bits(), address | !mask);
+        }
+
+        #[test]
+        fn the_successor_is_one_more(number in any::<u32>()) {
+            let next = number.checked_add(1).map(|next| next.to_be_bytes().to_vec());
+            prop_assert_eq!(successor(&number.to_be_bytes()), next);
+        }
+    }
+
+    #[test]
+    fn a_range_that_is_no_prefix_is_none() {
+        for (first, last) in [(1, 2), (0, 2), (4, 11), (1, 3)] {
+            let range = Range::of(&Span::<u16>::between(first, last));
+            assert_eq!(range.prefix_length(), None, "{first}-{last}");
+        }
+    }
+
+    #[test]
+    fn the_last_of_all_keys_has_no_successor() {
+        assert_eq!(successor(&[0xff; 4]), None);
+        assert_eq!(successor(&[0, 0xff]), Some(vec![1, 0]));
+    }
 }

@@ -157,7 +157,7 @@ impl ChainType {
 /// The place on a packet's way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum HookPoint {
-    /// As a device delivers it. Family netdev only.
+    /// As a device delivers it. Families netdev and inet only.
     Ingress {
         /// The device.
         device: String,
@@ -178,9 +178,10 @@ impl HookPoint {
     /// The kernel's number in this family.
     pub(super) const fn number(&self, family: Family) -> u32 {
         match (family, self) {
-            (Family::Arp | Family::Netdev, Self::Output) => 1,
-            (_, Self::Ingress { .. } | Self::Prerouting) => 0,
-            (Family::Arp, Self::Input) => 0,
+            (Family::Netdev, Self::Ingress { .. }) | (Family::Arp, Self::Input) => 0,
+            (Family::Arp, Self::Output) => 1,
+            (_, Self::Ingress { .. }) => 5,
+            (_, Self::Prerouting) => 0,
             (_, Self::Input) => 1,
             (_, Self::Forward) => 2,
             (_, Self::Output) => 3,

@@ -7,7 +7,7 @@ use super::rule::{
     Action, ConnectionStates, End, Fragment, Interface, IpFamily, Limit, Mark, Match, MaximumSegment, Meter, Meters,
     Of, Prefixed, Reject, Rule, Select, SocketTest, Statement, TcpFlags, Transport, When,
 };
-use super::set::{Elements, Range, Set, SetKind, Span, Value, canonical, mask};
+use super::set::{Elements, Range, Set, SetKind, Span, Value, canonical, mask, sorted};
 use super::table::{Chain, Family, Hook, HookPoint, Ownership, Table};
 
 impl Display for Table {
@@ -61,7 +61,7 @@ fn write_set(f: &mut Formatter<'_>, set: &Set) -> fmt::Result {
         SetKind::Intervals => writeln!(f, "\t\tflags interval")?,
         SetKind::Dynamic { size, timeout_seconds: None } => writeln!(f, "\t\tsize {size}\n\t\tflags dynamic")?,
         SetKind::Dynamic { size, timeout_seconds: Some(timeout) } => {
-            writeln!(f, "\t\tsize {size}\n\t\tflags dynamic,timeout\n\t\ttimeout {timeout}s")?;
+            writeln!(f, "\t\tsize {size}\n\t\tflags dynamic,timeout\n\t\ttimeout {}", duration(timeout))?;
         }
     }
     let elements = elements(&set.elements, set.kind);
@@ -77,14 +77,22 @@ fn elements(elements: &Elements, kind: SetKind) -> Vec<String> {
         Elements::Ip(spans) => spans_text(&kind.ordered(spans)),
         Elements::Ip6(spans) => spans_text(&kind.ordered(spans)),
         Elements::Port(spans) => spans_text(&kind.ordered(spans)),
-        Elements::Mark(marks) => marks.iter().map(|mark| format!("{mark:#010x}")).collect(),
-        Elements::Ether(addresses) => addresses.iter().map(|address| ether(*address)).collect(),
-        Elements::Interface(names) => names.iter().map(|name| format!("\"{name}\"")).collect(),
+        Elements::Mark(marks) => sorted(marks).iter().map(|mark| format!("{mark:#010x}")).collect(),
+        Elements::Ether(addresses) => sorted(addresses).into_iter().map(ether).collect(),
+        Elements::Interface(names) => sorted(names).iter().map(|name| format!("\"{name}\"")).collect(),
     }
 }
 
 fn spans_text<T: Value>(spans: &[Span<T>]) -> Vec<String> {
     spans.iter().map(ToString::to_string).collect()
+}
+
+/// In nft's units, the larger ones first.
+fn duration(seconds: u32) -> String {
+    let parts = [(seconds / 86_400, "d"), (seconds / 3_600 % 24, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];
+    let text: String =
+        parts.iter().filter(|(number, _)| *number != 0).map(|(number, unit)| format!("{number}{unit}")).collect();
+    if text.is_empty() { "0s".to_owned() } else { text }
 }
 
 fn ether(address: [u8; 6]) -> String {
@@ -98,7 +106,7 @@ impl<T: Value> Display for Span<T> {
         match range.prefix_length() {
             _ if self.is_one() => write!(f, "{}", self.first()),
             Some(bits) if is_address => write!(f, "{}/{bits}", self.first()),
-            Some(_) | None => write!(f, "{}-{}", self.first(), self.last()),
+            Some(_) | None => write!(f, "{}-{}", self.first().bound(), self.last().bound()),
         }
     }
 }
@@ -195,7 +203,7 @@ const fn family_name(family: IpFamily) -> &'static str {
 }
 
 fn interfaces(select: &Select<Interface>) -> String {
-    let names = |names: &[Interface]| names.iter().map(|name| format!("\"{name}\"")).collect();
+    let names = |names: &[Interface]| sorted(names).iter().map(|name| format!("\"{name}\"")).collect();
     chosen(select, names)
 }
 
@@ -309,7 +317,7 @@ impl Display for Action {
             Self::Accept => f.write_str("accept"),
             Self::Drop => f.write_str("drop"),
             Self::Reject(Reject::AdminProhibited) => f.write_str("reject with icmpx admin-prohibited"),
-            Self::Reject(Reject::PortUnreachable) => f.write_str("reject with icmpx port-unreachable"),
+            Self::Reject(Reject::PortUnreachable) => f.write_str("reject"),
             Self::Reject(Reject::TcpReset) => f.write_str("reject with tcp reset"),
             Self::Jump(chain) => write!(f, "jump {chain}"),
             Self::Goto(chain) => write!(f, "goto {chain}"),
