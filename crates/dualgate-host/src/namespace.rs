@@ -10,10 +10,11 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind_recursive, mount_change};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space, unshare_unsafe};
 
 /// Why there is no namespace.
@@ -93,6 +94,16 @@ pub fn mount_proc() -> io::Result<()> {
 /// An empty file system in memory at `path`, for this mount namespace.
 pub fn mount_empty(path: &str) -> io::Result<()> {
     Ok(mount("tmpfs", path, "tmpfs", MountFlags::NOSUID | MountFlags::NODEV, Some(c"mode=0755"))?)
+}
+
+/// Shows `source` at `target` as well, with all that is mounted below it, for this mount namespace.
+pub fn bind(source: &Path, target: &Path) -> io::Result<()> {
+    Ok(mount_bind_recursive(source, target)?)
+}
+
+/// A handle of a namespace that the calling thread is in, by its name below `/proc/thread-self/ns`.
+pub fn handle(kind: &str) -> io::Result<OwnedFd> {
+    Ok(File::open(Path::new("/proc/thread-self/ns").join(kind))?.into())
 }
 
 /// Root of the user namespace is the user who came in; nobody else exists in there.
@@ -207,7 +218,7 @@ fn settle(host_name: &str) -> io::Result<OwnedFd> {
 
 /// The network that the calling thread is in.
 pub fn current_network() -> io::Result<OwnedFd> {
-    Ok(File::open("/proc/thread-self/ns/net")?.into())
+    handle("net")
 }
 
 /// Runs `job` in another network and comes back, on a thread that ends afterwards.

@@ -5,9 +5,12 @@
 //! pod. [`report::Status`] says what it is like; nothing here ever touches the machine's own network.
 
 pub mod checks;
+pub mod cluster;
 pub mod control;
 pub mod echo;
 pub mod init;
+pub mod lab;
+pub mod node;
 pub mod probe;
 pub mod process;
 pub mod report;

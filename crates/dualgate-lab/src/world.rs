@@ -3,6 +3,7 @@
 //! A host that is switched off is gone, with everything that ran on it and the links that hung on it; switched on again it is
 //! built from the topology as at first. There is one way to build, and repairs take it too.
 
+mod filter;
 mod mounts;
 
 use std::collections::BTreeSet;
@@ -12,10 +13,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use dualgate_host::namespace::{Namespace, NamespaceError};
+use dualgate_host::netfilter::{Netfilter, NetfilterError};
 use dualgate_host::network::{End, Network, NetworkError, Switch, Use};
 
 use crate::report::LinkState;
-use crate::topology::{Host, Interface, InterfaceKind, Link, Topology};
+use crate::topology::{Filter, Host, Interface, InterfaceKind, Link, Topology};
 
 /// Why the world is not as the topology says.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +50,15 @@ pub enum WorldError {
         /// Why.
         #[source]
         source: io::Error,
+    },
+    /// Its packet filter cannot be made.
+    #[error("set up the packet filter of `{host}`")]
+    Filter {
+        /// Which one.
+        host: String,
+        /// Why.
+        #[source]
+        source: NetfilterError,
     },
 }
 
@@ -188,7 +199,14 @@ impl World {
     }
 
     /// Hangs a network on a bridge of a host: for a pod.
-    pub fn hang(&self, host: &str, bridge: &str, port: &str, pod: OwnedFd, eth0: &Interface) -> Result<OwnedFd, WorldError> {
+    pub fn hang(
+        &self,
+        host: &str,
+        bridge: &str,
+        port: &str,
+        pod: OwnedFd,
+        eth0: &Interface,
+    ) -> Result<OwnedFd, WorldError> {
         let namespace = self.host(host).ok_or_else(|| off(host))?;
         let (name, bridge) = (port.to_owned(), bridge.to_owned());
         let (mtu, mac) = (eth0.mtu, eth0.mac);
@@ -234,6 +252,12 @@ impl World {
         };
         if let Some((setting, source)) = namespace.run(set) {
             return Err(WorldError::Setting { host: host.name.clone(), setting, source });
+        }
+        if let Filter::Router { outside, masquerade } = &host.filter {
+            let changes = filter::router(outside, *masquerade);
+            let apply = move || Netfilter::open()?.apply(&changes);
+            let applied = namespace.run(apply);
+            applied.map_err(|source| WorldError::Filter { host: host.name.clone(), source })?;
         }
         Ok(Running { namespace: Arc::new(namespace) })
     }

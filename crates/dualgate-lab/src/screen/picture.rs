@@ -30,11 +30,11 @@ pub fn picture(status: &Status, width: usize) -> Vec<Line> {
     let mut stems = Vec::new();
     if !home.is_empty() {
         // A tunnel that finds no way past other boxes is told in words.
-        for at in 0..outside.len() {
-            let kind = outside[at].last().host.kind;
+        for (at, column) in outside.iter_mut().enumerate() {
+            let kind = column.last().host.kind;
             match stem_down(&rows, at).filter(|_| kind != HostKind::InternetClient) {
-                Some(x) => stems.push(Stem { x, host: outside[at].last().host.name.clone(), kind }),
-                None if kind == HostKind::Edge => outside[at].say(&site.tunnel_in_words()),
+                Some(x) => stems.push(Stem { x, host: column.last().host.name.clone(), kind }),
+                None if kind == HostKind::Edge => column.say(&site.tunnel_in_words()),
                 None => {}
             }
         }

@@ -23,10 +23,14 @@ use super::{Filter, Host, HostKind, Interface, InterfaceKind, POD_BRIDGE, Route,
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TopologyError {
     /// Nobody is anywhere.
-    #[error("the site has no node with an address that is not loopback; the lab builds nodes from `nodes[].addresses` and `nodes[].publicAddresses`")]
+    #[error(
+        "the site has no node with an address that is not loopback; the lab builds nodes from `nodes[].addresses` and `nodes[].publicAddresses`"
+    )]
     NoNodes,
     /// Home nodes, but no home.
-    #[error("`{node}` is a home node, but its address {address} lies in no subnet of `lan.subnets`; add the subnet, or remove the node")]
+    #[error(
+        "`{node}` is a home node, but its address {address} lies in no subnet of `lan.subnets`; add the subnet, or remove the node"
+    )]
     Homeless {
         /// The node.
         node: String,
@@ -34,7 +38,9 @@ pub enum TopologyError {
         address: IpAddr,
     },
     /// Two things want one name.
-    #[error("a node is called `{0}`, which is the name of one of the lab's own hosts; rename the node for the rehearsal")]
+    #[error(
+        "a node is called `{0}`, which is the name of one of the lab's own hosts; rename the node for the rehearsal"
+    )]
     Name(String),
 }
 
@@ -47,7 +53,7 @@ const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
 /// The carrier's address on the line to the home.
 const LINE: Ipv4Addr = Ipv4Addr::new(169, 254, 0, 2);
 const LINE6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 2);
-/// What the carrier's translation shows to the Internet.
+/// The carrier's own address, which its translation shows to the Internet.
 const CARRIER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 /// The router's public IPv4 address, where it has one.
 const ROUTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
@@ -221,14 +227,12 @@ impl<'s> Plan<'s> {
     }
 
     fn carrier(&self, draft: &mut Draft, wan: Option<Ipv4Addr>, translated: bool) {
-        let mut addresses = Vec::new();
-        addresses.extend(wan.filter(|_| translated).map(|_| IpAddr::V4(CARRIER)));
+        let addresses: Vec<IpAddr> = wan.iter().map(|_| CARRIER.into()).collect();
         self.attach(draft, "carrier", "eth0", &addresses);
-        let prefixes = self.global.map(IpNet::V6).into_iter();
-        let prefixes = prefixes.chain(wan.filter(|_| !translated).map(|wan| single(wan.into())));
-        for prefix in prefixes {
+        let behind = wan.filter(|_| !translated).map(|wan| single(wan.into()));
+        for prefix in self.global.map(IpNet::V6).into_iter().chain(behind) {
             let via = match prefix {
-                IpNet::V4(_) => None,
+                IpNet::V4(_) => Some(CARRIER.into()),
                 IpNet::V6(_) => Some(draft.link_local("carrier", "eth0")),
             };
             let port = draft.interface("internet", &port_name("carrier"));
@@ -253,7 +257,12 @@ impl<'s> Plan<'s> {
         if let (Some(wan), Uplink::DsLite) = (wan, self.uplink) {
             // Inside the softwire the home's own addresses travel; the carrier translates them.
             let subnets = self.site.lan.subnets.iter().filter(|subnet| subnet.addr().is_ipv4());
-            back.extend(subnets.map(|subnet| Route { to: *subnet, via: Some(wan.into()), source: None, mtu: softwire }));
+            back.extend(subnets.map(|subnet| Route {
+                to: *subnet,
+                via: Some(wan.into()),
+                source: None,
+                mtu: softwire,
+            }));
         }
         let router = draft.link_local("router", "wan0");
         back.extend(self.global.map(|global| Route { to: global.into(), via: Some(router), source: None, mtu: None }));
@@ -341,7 +350,8 @@ impl<'s> Plan<'s> {
             let addresses = edge.addresses.iter().map(|address| single(*address)).collect();
             draft.plug("tunnel", edge.name.as_str(), Interface { addresses, ..tunnel0() });
         }
-        let ends: Vec<&str> = if by_router { vec!["router"] } else { self.home.iter().map(|n| n.name.as_str()).collect() };
+        let ends: Vec<&str> =
+            if by_router { vec!["router"] } else { self.home.iter().map(|n| n.name.as_str()).collect() };
         for end in &ends {
             draft.plug("tunnel", end, tunnel0());
         }
@@ -362,7 +372,8 @@ impl<'s> Plan<'s> {
             let source = same_family(&edge.addresses, to);
             draft.route(here, "tunnel0", Route { to, via, source, mtu: None });
         }
-        let far: Vec<IpNet> = edge.addresses.iter().map(|address| single(*address)).chain(self.pod_cidrs(edge)).collect();
+        let far: Vec<IpNet> =
+            edge.addresses.iter().map(|address| single(*address)).chain(self.pod_cidrs(edge)).collect();
         for to in far {
             let via = if to.addr().is_ipv6() { Some(back) } else { same_family(&edge.addresses, to) };
             let source = if end == "router" { None } else { same_family(&node.addresses, to) };
@@ -409,6 +420,11 @@ impl<'s> Plan<'s> {
         }
         let resolvers: Vec<IpAddr> = self.router.iter().map(IpNet::addr).collect();
         for host in &mut draft.hosts {
+            for interface in &mut host.interfaces {
+                let known = |net: &IpNet| self.has(Family::of(net.addr()));
+                interface.addresses.retain(known);
+                interface.routes.retain(|route| known(&route.to));
+            }
             if matches!(host.kind, HostKind::HomeNode | HostKind::LanClient) {
                 host.resolvers.clone_from(&resolvers);
             }
@@ -466,7 +482,10 @@ impl<'s> Plan<'s> {
         say("certificates", "each gate shows its self-signed one, unless a Secret holds another");
         say("flannel", "nodes route each other's pod networks directly, as K3s does with flannel-backend=host-gw");
         if !self.home.is_empty() && self.site.lan.router.is_none() {
-            say("router", "the site file names none (`lan.router`): the lab takes the subnet's first address, and DS-Lite");
+            say(
+                "router",
+                "the site file names none (`lan.router`): the lab takes the subnet's first address, and DS-Lite",
+            );
         }
         list
     }
@@ -485,7 +504,11 @@ fn subnet(site: &Site, address: IpAddr) -> Option<u8> {
 
 fn first_free(site: &Site) -> Vec<IpAddr> {
     let taken = |address: &IpAddr| site.nodes.iter().any(|node| node.addresses.contains(address));
-    site.lan.subnets.iter().filter_map(|subnet| subnet.hosts().filter(|a| *a != subnet.network()).find(|a| !taken(a))).collect()
+    site.lan
+        .subnets
+        .iter()
+        .filter_map(|subnet| subnet.hosts().filter(|a| *a != subnet.network()).find(|a| !taken(a)))
+        .collect()
 }
 
 fn with_prefix(address: IpAddr, prefix: u8) -> IpNet {
@@ -513,4 +536,3 @@ fn pod_bridge(cidrs: &[IpNet]) -> Interface {
         ..Interface::default()
     }
 }
-

@@ -40,7 +40,8 @@ impl Draft {
 
     pub fn switch(&mut self, name: &str) {
         self.host(name, HostKind::Switch);
-        let bridge = Interface { name: BRIDGE.to_owned(), kind: InterfaceKind::Bridge, mtu: 1500, ..Interface::default() };
+        let bridge =
+            Interface { name: BRIDGE.to_owned(), kind: InterfaceKind::Bridge, mtu: 1500, ..Interface::default() };
         self.get(name).interfaces.push(bridge);
     }
 

@@ -1,11 +1,12 @@
 //! What a host sees of the file system: the machine's, but for an own `/run` and an own `/etc/resolv.conf`.
 //!
 //! `/run` holds the sockets by which programs would ask the machine's own resolver and services; a host has none of them.
+//! What it has there is its own, and the cluster's objects, which every host sees.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
-use rustix::mount::mount_bind;
+use rustix::mount::{mount_bind, mount_bind_recursive};
 
 use crate::topology::Host;
 
@@ -16,13 +17,18 @@ pub fn run_directory(directory: &Path, host: &str) -> PathBuf {
     directory.join("hosts").join(host).join("run")
 }
 
+/// The directory that every host sees as `/run/dualgate/manifests`.
+pub fn manifests_directory(directory: &Path) -> PathBuf {
+    directory.join("manifests")
+}
+
 /// Writes what the host will see; what is returned mounts it, and is to be called in the host.
-pub fn prepare(
-    directory: &Path,
-    host: &Host,
-) -> io::Result<impl FnOnce() -> io::Result<()> + Send + use<>> {
+pub fn prepare(directory: &Path, host: &Host) -> io::Result<impl FnOnce() -> io::Result<()> + Send + use<>> {
     let run = run_directory(directory, &host.name);
-    std::fs::create_dir_all(&run)?;
+    let shared = manifests_directory(directory);
+    let seen = run.join("dualgate/manifests");
+    std::fs::create_dir_all(&shared)?;
+    std::fs::create_dir_all(&seen)?;
     let resolv = run.with_file_name("resolv.conf");
     std::fs::write(&resolv, resolvers(host))?;
     let place = place_of_resolv(Path::new(RESOLV));
@@ -35,7 +41,8 @@ pub fn prepare(
         if let Place::File(path) = &place {
             mount_bind(&resolv, path)?;
         }
-        Ok(mount_bind(&run, "/run")?)
+        mount_bind_recursive(&shared, &seen)?;
+        Ok(mount_bind_recursive(&run, "/run")?)
     })
 }
 
@@ -63,8 +70,8 @@ fn place_of_resolv(path: &Path) -> Place {
     let mut plain = PathBuf::new();
     for part in target.components() {
         match part {
-            std::path::Component::ParentDir => drop(plain.pop()),
-            part => plain.push(part),
+            Component::ParentDir => drop(plain.pop()),
+            Component::Prefix(_) | Component::RootDir | Component::CurDir | Component::Normal(_) => plain.push(part),
         }
     }
     match plain.strip_prefix("/run").or_else(|_| plain.strip_prefix("/var/run")) {

@@ -1,0 +1,431 @@
+//! A lab: the world, the cluster and the nodes of one site, and what a person can do to them.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use dualgate_core::model::Snapshot;
+use dualgate_core::model::finding::{Finding, Severity};
+use dualgate_core::model::site::{Role, Site};
+use dualgate_core::model::snapshot::{Facts, Generation};
+use dualgate_core::parse;
+use dualgate_host::folder::FolderError;
+use dualgate_host::namespace::{self, Namespace};
+
+use crate::checks::{self, PlannedCheck};
+use crate::cluster::{Cluster, Patience};
+use crate::control::{Entrance, NamespaceKind, Operator, Refusal};
+use crate::node::Nodes;
+use crate::process::{Processes, kill_all_in};
+use crate::report::{Check, HostKind, HostStatus, LinkStatus, Status};
+use crate::topology::{self, Host, Topology, TopologyError};
+use crate::trial::chain;
+use crate::world::{World, WorldError};
+
+/// Why there is no lab.
+#[derive(Debug, thiserror::Error)]
+pub enum LabError {
+    /// A file cannot be read.
+    #[error("read `{path}`")]
+    Read {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The site file has mistakes.
+    #[error("the site file `{path}` cannot be used (see `dualgate check`):{mistakes}")]
+    Site {
+        /// Which one.
+        path: PathBuf,
+        /// Its errors, a line each.
+        mistakes: String,
+    },
+    /// The site is no network.
+    #[error("the site cannot be rehearsed: {0}")]
+    Topology(#[from] TopologyError),
+    /// The network cannot be made.
+    #[error(transparent)]
+    World(#[from] WorldError),
+    /// The manifests cannot be read.
+    #[error("open the folder of manifests (name another with --source folder:DIR)")]
+    Folder(#[from] FolderError),
+    /// A node cannot be started.
+    #[error("start the node `{node}`")]
+    Node {
+        /// Which one.
+        node: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Something of the process.
+    #[error("{0}")]
+    Process(&'static str, #[source] io::Error),
+}
+
+/// What a lab is made of.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Its name; the site's if there is none.
+    pub name: Option<String>,
+    /// The site file.
+    pub site: PathBuf,
+    /// What people are told where the site comes from.
+    pub origin: String,
+    /// The folder of manifests.
+    pub source: PathBuf,
+    /// The `dualgate` binary.
+    pub program: PathBuf,
+    /// For the lab's files: empty, in memory ([`crate::init::settle`]).
+    pub directory: PathBuf,
+    /// How soon the cluster hears of things.
+    pub patience: Patience,
+}
+
+/// A running lab. Dropping it ends what it started.
+#[derive(Debug)]
+pub struct Lab {
+    name: String,
+    origin: String,
+    site: Arc<Site>,
+    site_file: PathBuf,
+    started: Instant,
+    seen: Mutex<Seen>,
+    nodes: Nodes,
+    cluster: Cluster,
+    world: Arc<World>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    /// When every node was ready for the first time.
+    setup: Option<Duration>,
+    checks: Vec<Check>,
+    site_text: String,
+}
+
+impl Lab {
+    /// Builds everything and starts every node; it does not wait until they are ready. The process must be the first one
+    /// of its namespaces ([`crate::init`]).
+    pub fn start(options: &Options) -> Result<Self, LabError> {
+        let started = Instant::now();
+        let text = std::fs::read_to_string(&options.site)
+            .map_err(|source| LabError::Read { path: options.site.clone(), source })?;
+        let site = Arc::new(read_site(&options.site, &text)?);
+        let topology = topology::build(&site)?;
+        let manifests = options.directory.join("manifests");
+        share(&options.source, &manifests)?;
+        let world = Arc::new(World::build(topology, &options.directory)?);
+        let cluster = Cluster::start(world.clone(), site.clone(), &options.source, &manifests, options.patience)?;
+        let processes = Processes::start().map_err(|error| LabError::Process("start a thread", error))?;
+        let admin = site.admin.listen.clone();
+        let nodes = Nodes::new(world.clone(), processes, options.program.clone(), &options.directory, admin);
+        // The nodes' first look finds the EndpointSlices, as on a cluster that runs.
+        cluster.wait_until_placed(Duration::from_secs(10));
+        let lab = Self {
+            name: options.name.clone().unwrap_or_else(|| site.name.clone()),
+            origin: options.origin.clone(),
+            site,
+            site_file: options.site.clone(),
+            started,
+            seen: Mutex::new(Seen { site_text: text.clone(), ..Seen::default() }),
+            nodes,
+            cluster,
+            world,
+        };
+        for node in lab.node_hosts() {
+            let failed = |source| LabError::Node { node: node.name.clone(), source };
+            lab.nodes.write_site(&node.name, &text).map_err(failed)?;
+            lab.nodes.start(&node.name).map_err(failed)?;
+        }
+        Ok(lab)
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What it was built from.
+    pub fn topology(&self) -> &Topology {
+        self.world.topology()
+    }
+
+    /// The site.
+    pub fn site(&self) -> &Arc<Site> {
+        &self.site
+    }
+
+    /// Its cluster.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// Its nodes' processes.
+    pub fn nodes(&self) -> &Nodes {
+        &self.nodes
+    }
+
+    /// A host that is on.
+    pub fn host(&self, name: &str) -> Option<Arc<Namespace>> {
+        self.world.host(name)
+    }
+
+    /// Waits until every node that is on is ready; what is missing if that takes longer.
+    pub fn wait_until_ready(&self, limit: Duration) -> Result<Duration, String> {
+        let deadline = Instant::now() + limit;
+        loop {
+            self.tend();
+            let waiting = self.not_ready();
+            if waiting.is_empty() {
+                let mut seen = self.lock();
+                return Ok(*seen.setup.get_or_insert(self.started.elapsed()));
+            }
+            if Instant::now() >= deadline {
+                return Err(waiting.join("; "));
+            }
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+    }
+
+    /// What has to be done from time to time: nodes that ended are started again, changes of the site file reach the nodes.
+    pub fn tend(&self) {
+        self.nodes.look_after(Instant::now());
+        let Ok(text) = std::fs::read_to_string(&self.site_file) else { return };
+        let mut seen = self.lock();
+        if seen.site_text == text {
+            return;
+        }
+        for node in self.node_hosts() {
+            if let Err(error) = self.nodes.write_site(&node.name, &text) {
+                tracing::warn!(node = node.name, %error, "the site file did not reach the node");
+            }
+        }
+        seen.site_text = text;
+    }
+
+    /// The site and the objects at this moment, as every node knows them.
+    pub fn snapshot(&self) -> Snapshot {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let now = now.map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX));
+        Snapshot {
+            generation: Generation(1),
+            site: self.site.clone(),
+            objects: self.cluster.objects(),
+            facts: Facts { now, ..Facts::default() },
+        }
+    }
+
+    fn planned(&self) -> Vec<PlannedCheck> {
+        checks::plan(self.world.topology(), &self.snapshot())
+    }
+
+    fn not_ready(&self) -> Vec<String> {
+        let state = |host: &Host| (host.name.clone(), self.nodes.state(&host.name));
+        let states = self.node_hosts().map(state).filter_map(|(name, state)| Some((name, state?)));
+        states.filter(|(_, state)| state != "ready").map(|(name, state)| format!("{name}: {state}")).collect()
+    }
+
+    fn node_hosts(&self) -> impl Iterator<Item = &Host> {
+        self.world.topology().hosts.iter().filter(|host| host.node.is_some())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn host_names(&self) -> impl Iterator<Item = &str> {
+        self.world.topology().hosts.iter().map(|host| host.name.as_str())
+    }
+
+    fn known_host(&self, name: &str) -> Result<&Host, Refusal> {
+        let found = self.world.topology().hosts.iter().find(|host| host.name == name);
+        found.ok_or_else(|| Refusal::unknown("host", name, self.host_names()))
+    }
+
+    fn on(&self, name: &str) -> Result<Arc<Namespace>, Refusal> {
+        self.known_host(name)?;
+        let help = format!("switch it on with `dualgate lab heal {name}`");
+        self.world.host(name).ok_or_else(|| Refusal::new(format!("`{name}` is off"), help))
+    }
+
+    fn host_status(&self, host: &Host) -> HostStatus {
+        let addresses = host.interfaces.iter().flat_map(|interface| {
+            let own = interface.addresses.iter().chain(&interface.virtual_addresses);
+            own.map(move |address| format!("{} {address}", interface.name))
+        });
+        let on = self.world.host(&host.name).is_some();
+        let node = host.node.as_ref().and_then(|name| self.site.node(name));
+        let role =
+            |role: &Role| Role::WORDS.iter().find(|(_, known)| known == role).map(|(word, _)| (*word).to_owned());
+        HostStatus {
+            name: host.name.clone(),
+            kind: host.kind,
+            on,
+            addresses: addresses.collect(),
+            virtual_ips: if on { host.virtual_ips.clone() } else { Vec::new() },
+            roles: node.map(|node| node.roles.iter().filter_map(role).collect()).unwrap_or_default(),
+            dualgate: if on { self.nodes.state(&host.name) } else { None },
+        }
+    }
+}
+
+impl Operator for Lab {
+    fn status(&self) -> Status {
+        let topology = self.world.topology();
+        let states = self.world.links();
+        let link = |(link, state): (&topology::Link, _)| LinkStatus {
+            name: link.name.clone(),
+            ends: link.ends.each_ref().map(|(host, _)| host.clone()),
+            state,
+        };
+        let seen = self.lock();
+        let (setup, checks) = (seen.setup, seen.checks.clone());
+        drop(seen);
+        Status {
+            name: self.name.clone(),
+            site: self.site.name.clone(),
+            origin: self.origin.clone(),
+            uptime_ms: milliseconds(self.started.elapsed()),
+            setup_ms: setup.map(milliseconds),
+            hosts: topology.hosts.iter().map(|host| self.host_status(host)).collect(),
+            links: topology.links.iter().zip(states).map(link).collect(),
+            pods: self.cluster.pods(),
+            stand_ins: topology.stand_ins.clone(),
+            checks,
+        }
+    }
+
+    fn look(&self) {
+        self.tend();
+        let planned = self.planned();
+        let looked = checks::look(&planned, &|name| self.world.host(name));
+        self.lock().checks = looked;
+    }
+
+    fn fail(&self, name: &str) -> Result<String, Refusal> {
+        let host = self.known_host(name)?;
+        let Some(namespace) = self.world.host(name) else {
+            return Err(Refusal::new(format!("`{name}` is off already"), String::new()));
+        };
+        // Nothing that it still wants to say gets out: first the cables, then the processes.
+        self.world.switch_off(name).map_err(broken)?;
+        self.nodes.kill(name);
+        kill_all_in(namespace.network()).map_err(|error| Refusal::new(error.to_string(), String::new()))?;
+        drop(namespace);
+        self.cluster.nudge();
+        Ok(match host.kind {
+            HostKind::HomeNode | HostKind::Edge => {
+                format!("{name} has no power; its pods are gone, the cluster hears of it after its grace period")
+            }
+            _ => format!("{name} has no power"),
+        })
+    }
+
+    fn heal(&self, what: &str) -> Result<String, Refusal> {
+        let topology = self.world.topology();
+        if topology.links.iter().any(|link| link.name == what) {
+            return match self.world.mend(what).map_err(broken)? {
+                true => Ok(format!("{what} is mended")),
+                false => Err(Refusal::new(format!("the link `{what}` is not cut"), String::new())),
+            };
+        }
+        let Some(host) = topology.hosts.iter().find(|host| host.name == what) else {
+            let links = topology.links.iter().map(|link| link.name.as_str());
+            return Err(Refusal::unknown("host or link", what, self.host_names().chain(links)));
+        };
+        if !self.world.switch_on(what).map_err(broken)? {
+            return Err(Refusal::new(format!("`{what}` is on"), String::new()));
+        }
+        self.cluster.nudge();
+        if host.node.is_some() {
+            let started = self.nodes.start(what);
+            started.map_err(|error| Refusal::new(format!("start dualgate on `{what}`: {error}"), String::new()))?;
+        }
+        Ok(format!("{what} is on"))
+    }
+
+    fn cut(&self, link: &str) -> Result<String, Refusal> {
+        let links = || self.world.topology().links.iter().map(|link| link.name.as_str());
+        if !links().any(|known| known == link) {
+            return Err(Refusal::unknown("link", link, links()));
+        }
+        match self.world.cut(link).map_err(broken)? {
+            true => Ok(format!("{link} is cut; mend it with `dualgate lab heal {link}`")),
+            false => Err(Refusal::new(format!("the link `{link}` is cut already"), String::new())),
+        }
+    }
+
+    fn kill(&self, pod: &str) -> Result<String, Refusal> {
+        if self.cluster.kill(pod) {
+            return Ok(format!("{pod} is killed; its workload starts another"));
+        }
+        let pods = self.cluster.pods();
+        Err(Refusal::unknown("pod", pod, pods.iter().map(|pod| pod.name.as_str())))
+    }
+
+    fn scale(&self, workload: &str, replicas: u32) -> Result<String, Refusal> {
+        if self.cluster.scale(workload, replicas) {
+            return Ok(format!("{workload} has {replicas} replicas from now on"));
+        }
+        let workloads = self.cluster.workloads();
+        Err(Refusal::unknown("workload", workload, workloads.iter().map(String::as_str)))
+    }
+
+    fn log(&self, host: &str) -> Result<String, Refusal> {
+        self.known_host(host)?;
+        let nodes: Vec<&str> = self.node_hosts().map(|node| node.name.as_str()).collect();
+        let help = format!("dualgate runs on {}", nodes.join(", "));
+        self.nodes.log(host).map_err(|error| Refusal::new(format!("`{host}` has no log: {error}"), help))
+    }
+
+    fn enter(&self, host: &str) -> Result<Entrance, Refusal> {
+        let namespace = self.on(host)?;
+        let open = || -> io::Result<Vec<_>> {
+            let of_thread = [NamespaceKind::Network, NamespaceKind::HostName, NamespaceKind::Mount];
+            let of_lab = [NamespaceKind::User, NamespaceKind::Pid, NamespaceKind::Ipc];
+            let all = of_lab.into_iter().chain(of_thread);
+            all.map(|kind| Ok((kind, namespace::handle(kind.file())?))).collect()
+        };
+        let opened = namespace.run(open);
+        let namespaces = opened.map_err(|error| Refusal::new(format!("open `{host}`: {error}"), String::new()))?;
+        let environment = vec![("DUALGATE_LAB_HOST".to_owned(), host.to_owned())];
+        Ok(Entrance { namespaces, directory: "/".to_owned(), environment })
+    }
+
+    fn down(&self) {
+        for node in self.node_hosts() {
+            self.nodes.kill(&node.name);
+        }
+    }
+}
+
+/// Reads the site file; its errors are told as `dualgate check` would.
+fn read_site(path: &Path, text: &str) -> Result<Site, LabError> {
+    let (site, findings) = parse::site::site(&path.display().to_string(), text);
+    site.ok_or_else(|| {
+        let errors = findings.iter().filter(|finding: &&Finding| finding.severity == Severity::Error);
+        let mistakes: Vec<String> = errors.map(|finding| format!("\n  {finding}")).collect();
+        LabError::Site { path: path.to_owned(), mistakes: mistakes.concat() }
+    })
+}
+
+/// Shows the manifests to the nodes, in a folder beside which the lab writes its own.
+fn share(source: &Path, manifests: &Path) -> Result<(), LabError> {
+    let unreadable = |error| LabError::Read { path: source.to_owned(), source: error };
+    let name = source.file_name().unwrap_or(std::ffi::OsStr::new("manifests"));
+    let place = manifests.join(name);
+    std::fs::create_dir_all(&place).map_err(unreadable)?;
+    namespace::bind(source, &place).map_err(unreadable)
+}
+
+fn broken(error: WorldError) -> Refusal {
+    Refusal::new(chain(&error), "the lab may be half built now: `dualgate lab down`, and start it again")
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

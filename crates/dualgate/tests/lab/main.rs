@@ -1,0 +1,14 @@
+//! Whole sites, end to end: each trial builds one in namespaces of its own, with a real `dualgate run` on every node.
+
+mod failures;
+mod flows;
+mod site;
+mod topologies;
+
+use std::process::ExitCode;
+
+use dualgate_lab::trial;
+
+fn main() -> ExitCode {
+    trial::main("lab", &[flows::TRIALS, failures::TRIALS, topologies::TRIALS].concat())
+}

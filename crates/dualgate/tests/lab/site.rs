@@ -1,0 +1,61 @@
+//! The sites of the trials, and what is asked in them.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use dualgate_lab::cluster::Patience;
+use dualgate_lab::lab::{Lab, Options};
+use dualgate_lab::probe::{self, Answer, Request};
+use dualgate_lab::trial::chain;
+
+/// Nothing in a lab takes longer.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The seed's site: three home nodes, an edge, DS-Lite.
+pub fn seed(directory: &Path) -> Lab {
+    start(directory, &example(), Patience::default())
+}
+
+/// The folder with the seed's site file and manifests.
+pub fn example() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/home")
+}
+
+/// A lab of the site in a folder, once every node is ready.
+pub fn start(directory: &Path, home: &Path, patience: Patience) -> Lab {
+    let options = Options {
+        name: None,
+        site: home.join("site.yaml"),
+        origin: "a test".to_owned(),
+        source: home.join("manifests"),
+        program: PathBuf::from(env!("CARGO_BIN_EXE_dualgate")),
+        directory: directory.to_owned(),
+        patience,
+    };
+    let lab = Lab::start(&options).unwrap_or_else(|error| panic!("{}", chain(&error)));
+    let took = lab.wait_until_ready(PATIENCE).unwrap_or_else(|missing| panic!("{missing}\n{}", logs(&lab)));
+    println!("ready after {took:?}");
+    lab
+}
+
+/// What every node has logged.
+pub fn logs(lab: &Lab) -> String {
+    let nodes = lab.topology().hosts.iter().filter(|host| host.node.is_some());
+    let log = |name: &str| lab.nodes().log(name).unwrap_or_else(|error| error.to_string());
+    nodes.map(|host| format!("--- {}\n{}", host.name, log(&host.name))).collect()
+}
+
+/// Asks from a host.
+#[track_caller]
+pub fn get(lab: &Lab, from: &str, address: &str, host: &str) -> Answer {
+    let address = SocketAddr::new(address.parse().expect("an address"), 80);
+    let namespace = lab.host(from).expect("a host that is on");
+    let answer = probe::get(&namespace, &Request::new(address, host), Duration::from_secs(5));
+    answer.unwrap_or_else(|trouble| panic!("{from} -> {host} at {address}: {trouble}\n{}", logs(lab)))
+}
+
+/// An address.
+pub fn ip(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
