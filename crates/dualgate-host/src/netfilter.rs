@@ -319,12 +319,61 @@ impl AsFd for Netfilter {
     }
 }
 
+/// Tells that rules were changed, by whomever: where tables have no owners, they are looked after in this way.
+#[derive(Debug)]
+pub struct Watch {
+    socket: OwnedFd,
+}
+
+impl Watch {
+    /// Watches the network namespace of the calling thread. Its descriptor is readable when something has changed.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel has no nftables, or this process may not listen.
+    pub fn open() -> Result<Self, NetfilterError> {
+        Ok(Self { socket: open_socket_for(1 << (GROUP_NFTABLES - 1))? })
+    }
+
+    /// Whether rules have changed since it was asked last. What exactly is to be seen in the tables.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not say.
+    pub fn changed(&mut self) -> Result<bool, NetfilterError> {
+        let mut buffer = vec![0; DATAGRAM];
+        let mut changed = false;
+        loop {
+            match recv(&self.socket, &mut *buffer, RecvFlags::empty()) {
+                // More than the socket could keep is a change, too.
+                Ok(_) | Err(Errno::NOBUFS) => changed = true,
+                Err(Errno::AGAIN) => return Ok(changed),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(NetfilterError::Unavailable { what: "watch rules", errno }),
+            }
+        }
+    }
+}
+
+impl AsFd for Watch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// `NFNLGRP_NFTABLES`.
+const GROUP_NFTABLES: u32 = 7;
+
 fn open_socket() -> Result<OwnedFd, NetfilterError> {
+    open_socket_for(0)
+}
+
+fn open_socket_for(groups: u32) -> Result<OwnedFd, NetfilterError> {
     let unavailable = |what| move |errno| NetfilterError::Unavailable { what, errno };
     let kind = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, kind, Some(NETFILTER))
         .map_err(unavailable("open a netlink socket"))?;
-    bind(&socket, &SocketAddrNetlink::new(0, 0)).map_err(unavailable("bind a netlink socket"))?;
+    bind(&socket, &SocketAddrNetlink::new(0, groups)).map_err(unavailable("bind a netlink socket"))?;
     // Both are wishes: the kernel gives what the host's limits allow.
     let _ = set_socket_send_buffer_size(&socket, BUFFER);
     let _ = set_socket_recv_buffer_size(&socket, BUFFER);

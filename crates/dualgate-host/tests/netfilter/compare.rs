@@ -11,6 +11,8 @@ pub fn nft(arguments: &[&str], input: &str) -> Option<Output> {
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = match command.spawn() {
         Err(error) if error.kind() == ErrorKind::NotFound => {
+            let required = std::env::var_os("DUALGATE_REQUIRE_TOOLS").is_some_and(|value| value == "1");
+            assert!(!required, "nft is not installed");
             eprintln!("SKIPPED: host::netfilter_nft: nft is not installed");
             return None;
         }

@@ -38,6 +38,7 @@ const CASES: &[Case] = cases![
     ownership::a_table_without_persistence_goes_with_its_owner,
     ownership::a_socket_that_was_handed_over_owns_the_table,
     ownership::without_owners_every_table_is_shared_and_can_be_restored,
+    ownership::a_watch_tells_of_each_change,
     packets::a_dropped_port_is_silent_and_counted,
     packets::a_rejected_port_answers_at_once,
     packets::sets_decide_by_source_and_port,
@@ -45,6 +46,8 @@ const CASES: &[Case] = cases![
     packets::each_source_has_its_own_limit,
     packets::connections_are_counted_for_each_source,
     packets::marks_are_kept_with_the_connection,
+    packets::answers_pass_a_filter_that_nobody_else_passes,
+    packets::the_kernel_does_not_answer_for_a_virtual_address,
 ];
 
 const INSIDE: &str = "DUALGATE_TEST_INSIDE";

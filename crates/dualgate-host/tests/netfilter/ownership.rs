@@ -2,7 +2,7 @@
 
 use std::os::fd::AsFd as _;
 
-use dualgate_host::netfilter::{Netfilter, NetfilterError};
+use dualgate_host::netfilter::{Netfilter, NetfilterError, Watch};
 use dualgate_wire::nftables::{Change, Dialect, Difference, Family, Ownership, Table};
 
 use crate::compare::nft;
@@ -79,6 +79,20 @@ pub fn without_owners_every_table_is_shared_and_can_be_restored() {
     }
     netfilter.apply(&[Change::Replace(table.clone())]).expect("it is restored");
     assert_eq!(netfilter.differences(&table).expect("a listing"), []);
+}
+
+pub fn a_watch_tells_of_each_change() {
+    let mut watch = Watch::open().expect("nftables");
+    let mut netfilter = Netfilter::open().expect("nftables");
+    netfilter.check(&[Change::Replace(router())]).expect("a check");
+    assert!(!watch.changed().expect("a watch"), "nothing has changed");
+    netfilter.apply(&[Change::Replace(router())]).expect("a table");
+    assert!(watch.changed().expect("a watch"), "a table was made");
+    assert!(!watch.changed().expect("a watch"), "it was told");
+    // More than the socket keeps.
+    (0..2000).for_each(|_| netfilter.apply(&[Change::Replace(router())]).expect("a table"));
+    assert!(watch.changed().expect("a watch"), "many changes");
+    assert!(!watch.changed().expect("a watch"), "they were told");
 }
 
 /// Where the kernel has no owners, there is nothing to see.

@@ -2,13 +2,17 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsFd as _;
 use std::time::Duration;
 
+use dualgate_host::namespace;
 use dualgate_host::netfilter::Netfilter;
+use dualgate_host::network::{self, Network, Switch, Use};
 use dualgate_wire::nftables::{
-    Action, Chain, ChainType, Change, Counted, Elements, End, Family, HookPoint, Limit, Mark, Match, Meter, Meters,
-    Prefixed, Reject, Rule, Select, Set, SetKind, Span, Statement, Table, Transport, Unit, When,
+    Action, Chain, ChainType, Change, ConnectionStates, Counted, Elements, End, Family, HookPoint, Limit, Mark, Match,
+    Meter, Meters, Prefixed, Reject, Rule, Select, Set, SetKind, Span, Statement, Table, Transport, Unit, When,
 };
+use ipnet::IpNet;
 
 use crate::examples::hook;
 
@@ -160,6 +164,66 @@ pub fn marks_are_kept_with_the_connection() {
     for rule in ["saved", "restored"] {
         assert!(counted(&mut netfilter, rule).packets > 0, "{rule}");
     }
+}
+
+pub fn answers_pass_a_filter_that_nobody_else_passes() {
+    for address in BOTH {
+        let listener = listener(address);
+        let answers = ConnectionStates::ESTABLISHED.or(ConnectionStates::RELATED);
+        let to_client = Match::Port(Transport::Tcp, End::Source, Select::one(port(&listener)));
+        let rules = vec![
+            Rule::new(vec![to_client.clone(), Match::ConnectionState(answers)], Action::Accept)
+                .counted()
+                .named("answers"),
+            Rule::new(vec![to_client], Action::Drop),
+            Rule::new(vec![to_port(port(&listener)), Match::ConnectionState(answers)], Action::Accept),
+            Rule::new(vec![to_port(port(&listener)), Match::ConnectionState(ConnectionStates::NEW)], Action::Accept)
+                .counted()
+                .named("new"),
+            Rule::new(vec![to_port(port(&listener))], Action::Drop),
+        ];
+        let mut netfilter = with_input(rules, vec![]);
+        let mut client = TcpStream::connect_timeout(&at(&listener), SILENCE).expect("a connection");
+        let (mut server, _) = listener.accept().expect("a connection");
+        server.write_all(b"hello").expect("write");
+        client.read_exact(&mut [0; 5]).expect("read");
+        assert_eq!(counted(&mut netfilter, "new").packets, 1);
+        assert!(counted(&mut netfilter, "answers").packets >= 2);
+        remove(&mut netfilter);
+    }
+}
+
+/// Two hosts on a cable. One has an address that it must not answer for, as another one announces it.
+pub fn the_kernel_does_not_answer_for_a_virtual_address() {
+    let here = namespace::current_network().expect("this network");
+    let there = namespace::network().expect("another network");
+    let end = |name, namespace| network::End { name, mac: None, mtu: 1500, namespace };
+    let mut network = Network::open().expect("rtnetlink");
+    network.add_veth([&end("left", here.as_fd()), &end("right", there.as_fd())]).expect("a cable");
+    let address = |last: u8| IpNet::new(Ipv4Addr::new(192, 0, 2, last).into(), 24).expect("an address");
+    network.add_address("left", address(1), Use::Both).expect("an address");
+    network.switch("left", Switch::On).expect("a cable");
+    let (own, virtual_ip) = (Ipv4Addr::new(192, 0, 2, 2), Ipv4Addr::new(192, 0, 2, 3));
+    let prepare = || {
+        let mut network = Network::open().map_err(std::io::Error::other)?;
+        for last in [2, 3] {
+            network.add_address("right", address(last), Use::Both).map_err(std::io::Error::other)?;
+        }
+        network.switch("right", Switch::On).map_err(std::io::Error::other)?;
+        let mut table = Table::new(Family::Arp, "test");
+        let rule = Rule::new(vec![Match::ArpTarget(Select::one(virtual_ip))], Action::Drop).counted().named("silent");
+        table.chains.push(Chain::base("input", hook(ChainType::Filter, HookPoint::Input, 0), vec![rule]));
+        let mut netfilter = Netfilter::open().map_err(std::io::Error::other)?;
+        netfilter.apply(&[Change::Replace(table)]).map_err(std::io::Error::other)?;
+        Ok(netfilter)
+    };
+    let mut netfilter = namespace::in_network(there.as_fd(), prepare).expect("the other host");
+    let connect =
+        |to: Ipv4Addr, wait| TcpStream::connect_timeout(&(to, 9).into(), wait).expect_err("nobody listens").kind();
+    assert_eq!(connect(own, 20 * SILENCE), ErrorKind::ConnectionRefused);
+    assert_eq!(connect(virtual_ip, SILENCE), ErrorKind::TimedOut);
+    let rules = netfilter.rules(Family::Arp, "test").expect("a listing");
+    assert!(rules.iter().any(|rule| rule.counted.is_some_and(|counted| counted.packets > 0)), "{rules:?}");
 }
 
 fn with_input(rules: Vec<Rule>, sets: Vec<Set>) -> Netfilter {

@@ -2,6 +2,8 @@
 //!
 //! The kernel checks the rest when it is asked; this names what would become another ruleset or none on the way there.
 
+use std::collections::BTreeSet;
+
 use super::batch::Change;
 use super::rule::{Action, Fragment, Interface, Limit, Match, Meter, Meters, Of, Prefixed, Reject, Rule, Select};
 use super::set::{Elements, Set, SetKind, Span, Value};
@@ -68,6 +70,8 @@ fn table(table: &Table) -> Checked {
     let at = format!("table {} {}", table.family, table.name);
     name(&at, &table.name)?;
     comment(&at, table.comment.as_deref())?;
+    unique(&at, table.sets.iter().map(|set| &set.name), "two sets of one name")?;
+    unique(&at, table.chains.iter().map(|chain| &chain.name), "two chains of one name")?;
     for set in &table.sets {
         self::set(&format!("{at}, set {}", set.name), set)?;
     }
@@ -84,6 +88,12 @@ fn table(table: &Table) -> Checked {
         }
     }
     Ok(())
+}
+
+/// The kernel would take the second for a change of the first.
+fn unique<'a>(at: &str, mut names: impl Iterator<Item = &'a String>, what: &'static str) -> Checked {
+    let mut seen = BTreeSet::new();
+    if names.all(|name| seen.insert(name)) { Ok(()) } else { Err(values(at, what)) }
 }
 
 fn set(at: &str, set: &Set) -> Checked {

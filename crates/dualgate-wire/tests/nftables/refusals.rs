@@ -79,6 +79,17 @@ fn sets_hold_what_their_kind_can_hold() {
 }
 
 #[test]
+fn names_are_unique() {
+    let mut table = Table::new(Family::Inet, "t");
+    table.chains = vec![Chain::regular("c", vec![]), Chain::regular("c", vec![])];
+    assert_eq!(refusal(table), "table inet t: two chains of one name");
+    let mut table = Table::new(Family::Inet, "t");
+    let set = Set { name: "s".into(), kind: SetKind::Values, elements: Elements::Port(vec![]) };
+    table.sets = vec![set.clone(), set];
+    assert_eq!(refusal(table), "table inet t: two sets of one name");
+}
+
+#[test]
 fn a_match_has_values() {
     let none = Select::Is(Of::<Span<u16>>::Values(vec![]));
     assert_eq!(of_match(Family::Inet, Match::OriginalPort(none)), "a match without values");
