@@ -15,12 +15,15 @@ use dualgate_wire::nftables::{
 };
 use rustix::io::Errno;
 use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
-use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
+use rustix::net::sockopt::{
+    set_socket_recv_buffer_size, set_socket_recv_buffer_size_force, set_socket_send_buffer_size,
+    set_socket_send_buffer_size_force,
+};
 use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, getsockname, recv, sendto, socket_with,
 };
 
-/// Why rules could not be read or changed. Nothing was changed.
+/// Why rules could not be read or changed. Nothing was changed, unless it is [`NetfilterError::Unanswered`].
 #[derive(Debug, thiserror::Error)]
 pub enum NetfilterError {
     /// The kernel does not let this process change rules, or has no nftables.
@@ -48,8 +51,11 @@ pub enum NetfilterError {
         /// How much it is.
         octets: usize,
     },
-    /// The rules kept changing while they were listed, or the kernel's answer broke off.
-    #[error("the kernel's list of {0} broke off again and again")]
+    /// The answer is lost: another process that shares the socket may have taken it.
+    #[error("the kernel's answer is lost: whether the rules are in force is to be looked up")]
+    Unanswered,
+    /// The rules kept changing while they were listed.
+    #[error("the rules of this host kept changing while {0} were listed")]
     BrokenOff(&'static str),
 }
 
@@ -60,8 +66,8 @@ pub struct Netfilter {
     dialect: Dialect,
 }
 
-/// Large enough for a thousand rules; the host's limits may allow less.
-const BUFFER: usize = 4 << 20;
+/// Enough for a set of 100,000 prefixes of each family.
+const BUFFER: usize = 8 << 20;
 /// Longer than any datagram of a listing.
 const DATAGRAM: usize = 64 << 10;
 const ATTEMPTS: usize = 5;
@@ -247,7 +253,7 @@ impl Netfilter {
                 errno: Errno::from_raw_os_error(errno),
             }),
             None if done => Ok(()),
-            None => Err(NetfilterError::BrokenOff("answers")),
+            None => Err(NetfilterError::Unanswered),
         }
     }
 
@@ -374,9 +380,13 @@ fn open_socket_for(groups: u32) -> Result<OwnedFd, NetfilterError> {
     let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, kind, Some(NETFILTER))
         .map_err(unavailable("open a netlink socket"))?;
     bind(&socket, &SocketAddrNetlink::new(0, groups)).map_err(unavailable("bind a netlink socket"))?;
-    // Both are wishes: the kernel gives what the host's limits allow.
-    let _ = set_socket_send_buffer_size(&socket, BUFFER);
-    let _ = set_socket_recv_buffer_size(&socket, BUFFER);
+    // These are wishes: without privilege the kernel gives what the host's limits allow.
+    if set_socket_send_buffer_size_force(&socket, BUFFER).is_err() {
+        let _ = set_socket_send_buffer_size(&socket, BUFFER);
+    }
+    if set_socket_recv_buffer_size_force(&socket, BUFFER).is_err() {
+        let _ = set_socket_recv_buffer_size(&socket, BUFFER);
+    }
     Ok(socket)
 }
 

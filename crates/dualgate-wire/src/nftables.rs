@@ -1,8 +1,9 @@
 //! nftables: a ruleset as a value, the same in nft's own words, and the netlink messages that put it into the kernel.
 //!
-//! A [`Table`] is written down as a plain value. Its `Display` is what `nft -f -` reads. [`Batch::encode`] turns changes
-//! into one transaction: the kernel takes all of it or nothing, and each message has a number, so that a refusal names
-//! the value it is about. [`decode`] reads what the kernel lists, and [`differences`] compares a table with it.
+//! A [`Table`] is a plain value. Its `Display` is what `nft -f -` reads, as long as no name is one of nft's own words.
+//! [`Batch::encode`] turns changes into one transaction: the kernel takes all of it or nothing, and each message has a
+//! number, so that a refusal names the value it is about. [`decode`] reads what the kernel lists, and [`differences`]
+//! compares a table with it.
 //!
 //! This module neither opens sockets nor knows what a good firewall is. Sources: the kernel's
 //! `include/uapi/linux/netfilter/nf_tables.h` and `nfnetlink.h`; the lowering of matches to the kernel's expressions is

@@ -39,6 +39,7 @@ const CASES: &[Case] = cases![
     ownership::a_socket_that_was_handed_over_owns_the_table,
     ownership::without_owners_every_table_is_shared_and_can_be_restored,
     ownership::a_watch_tells_of_each_change,
+    ownership::without_the_right_to_change_rules_it_says_so,
     packets::a_dropped_port_is_silent_and_counted,
     packets::a_rejected_port_answers_at_once,
     packets::sets_decide_by_source_and_port,

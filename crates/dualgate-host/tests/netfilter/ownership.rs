@@ -4,6 +4,8 @@ use std::os::fd::AsFd as _;
 
 use dualgate_host::netfilter::{Netfilter, NetfilterError, Watch};
 use dualgate_wire::nftables::{Change, Dialect, Difference, Family, Ownership, Table};
+use rustix::io::Errno;
+use rustix::thread::{CapabilitySet, CapabilitySets, set_capabilities};
 
 use crate::compare::nft;
 use crate::examples::router;
@@ -93,6 +95,15 @@ pub fn a_watch_tells_of_each_change() {
     (0..2000).for_each(|_| netfilter.apply(&[Change::Replace(router())]).expect("a table"));
     assert!(watch.changed().expect("a watch"), "many changes");
     assert!(!watch.changed().expect("a watch"), "they were told");
+}
+
+pub fn without_the_right_to_change_rules_it_says_so() {
+    let none = CapabilitySet::empty();
+    set_capabilities(None, CapabilitySets { effective: none, permitted: none, inheritable: none })
+        .expect("give up all capabilities of this thread");
+    let refused = Netfilter::open().expect_err("no right to change rules");
+    assert!(matches!(refused, NetfilterError::Unavailable { errno: Errno::PERM, .. }), "{refused}");
+    assert!(refused.to_string().contains("CAP_NET_ADMIN"), "{refused}");
 }
 
 /// Where the kernel has no owners, there is nothing to see.

@@ -104,9 +104,9 @@ pub fn elements_come_and_go() {
 pub fn a_change_that_is_too_large_is_named() {
     let mut netfilter = Netfilter::open().expect("nftables");
     let mut table = Table::new(Family::Inet, "x");
-    let many = (0..400_000).map(|n| Span::one(Ipv4Addr::from_bits(n * 2))).collect();
+    let many = (0..500_000).map(|n| Span::one(Ipv4Addr::from_bits(n * 2))).collect();
     table.sets.push(Set { name: "many".into(), kind: SetKind::Intervals, elements: Elements::Ip(many) });
-    let refused = netfilter.apply(&[Change::Replace(table)]).expect_err("32 MB");
+    let refused = netfilter.apply(&[Change::Replace(table)]).expect_err("20 MB");
     assert!(matches!(refused, NetfilterError::TooLarge { .. }), "{refused}");
     assert_eq!(netfilter.tables().expect("a listing"), []);
 }

@@ -43,7 +43,7 @@ pub enum Change {
         /// Its name.
         name: String,
     },
-    /// These are in the set.
+    /// These are in the set. No interval overlaps one that is there and differs.
     AddElements {
         /// The table's family.
         family: Family,

@@ -1,6 +1,5 @@
 //! Rules: what they match and what they do.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::set::Span;
@@ -559,56 +558,4 @@ pub enum Reject {
     PortUnreachable,
     /// A TCP reset. Matches TCP only.
     TcpReset,
-}
-
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::ICMP => f.write_str("icmp"),
-            Self::TCP => f.write_str("tcp"),
-            Self::UDP => f.write_str("udp"),
-            Self::ICMP6 => f.write_str("ipv6-icmp"),
-            Self(number) => write!(f, "{number}"),
-        }
-    }
-}
-
-impl fmt::Display for IcmpType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
-            0 => "echo-reply",
-            3 => "destination-unreachable",
-            4 => "source-quench",
-            5 => "redirect",
-            8 => "echo-request",
-            9 => "router-advertisement",
-            10 => "router-solicitation",
-            11 => "time-exceeded",
-            12 => "parameter-problem",
-            number => return write!(f, "{number}"),
-        })
-    }
-}
-
-impl fmt::Display for Icmp6Type {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
-            1 => "destination-unreachable",
-            2 => "packet-too-big",
-            3 => "time-exceeded",
-            4 => "parameter-problem",
-            128 => "echo-request",
-            129 => "echo-reply",
-            130 => "mld-listener-query",
-            131 => "mld-listener-report",
-            132 => "mld-listener-done",
-            133 => "nd-router-solicit",
-            134 => "nd-router-advert",
-            135 => "nd-neighbor-solicit",
-            136 => "nd-neighbor-advert",
-            137 => "nd-redirect",
-            143 => "mld2-listener-report",
-            number => return write!(f, "{number}"),
-        })
-    }
 }

@@ -1,11 +1,12 @@
 //! A table in nft's words.
 
-use std::fmt::{self, Display, Formatter, Write as _};
+use std::fmt::{self, Display, Formatter};
 use std::net::IpAddr;
 
 use super::rule::{
-    Action, ConnectionStates, End, Fragment, Interface, IpFamily, Limit, Mark, Match, MaximumSegment, Meter, Meters,
-    Of, Prefixed, Reject, Rule, Select, SocketTest, Statement, TcpFlags, Transport, When,
+    Action, ConnectionStates, End, Fragment, Icmp6Type, IcmpType, Interface, IpFamily, Limit, Mark, Match,
+    MaximumSegment, Meter, Meters, Of, Prefixed, Protocol, Reject, Rule, Select, SocketTest, Statement, TcpFlags,
+    Transport, When,
 };
 use super::set::{Elements, Range, Set, SetKind, Span, Value, canonical, mask, sorted};
 use super::table::{Chain, Family, Hook, HookPoint, Ownership, Table};
@@ -330,13 +331,62 @@ impl Display for Action {
 }
 
 fn target(to: IpAddr, port: Option<u16>) -> String {
-    let mut text = String::new();
-    let written = match (to, port) {
-        (IpAddr::V4(to), None) => write!(text, "ip to {to}"),
-        (IpAddr::V4(to), Some(port)) => write!(text, "ip to {to}:{port}"),
-        (IpAddr::V6(to), None) => write!(text, "ip6 to {to}"),
-        (IpAddr::V6(to), Some(port)) => write!(text, "ip6 to [{to}]:{port}"),
-    };
-    debug_assert!(written.is_ok(), "a string takes any text");
-    text
+    match (to, port) {
+        (IpAddr::V4(to), None) => format!("ip to {to}"),
+        (IpAddr::V4(to), Some(port)) => format!("ip to {to}:{port}"),
+        (IpAddr::V6(to), None) => format!("ip6 to {to}"),
+        (IpAddr::V6(to), Some(port)) => format!("ip6 to [{to}]:{port}"),
+    }
+}
+
+impl Display for Protocol {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::ICMP => f.write_str("icmp"),
+            Self::TCP => f.write_str("tcp"),
+            Self::UDP => f.write_str("udp"),
+            Self::ICMP6 => f.write_str("ipv6-icmp"),
+            Self(number) => write!(f, "{number}"),
+        }
+    }
+}
+
+impl Display for IcmpType {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            0 => "echo-reply",
+            3 => "destination-unreachable",
+            4 => "source-quench",
+            5 => "redirect",
+            8 => "echo-request",
+            9 => "router-advertisement",
+            10 => "router-solicitation",
+            11 => "time-exceeded",
+            12 => "parameter-problem",
+            number => return write!(f, "{number}"),
+        })
+    }
+}
+
+impl Display for Icmp6Type {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            1 => "destination-unreachable",
+            2 => "packet-too-big",
+            3 => "time-exceeded",
+            4 => "parameter-problem",
+            128 => "echo-request",
+            129 => "echo-reply",
+            130 => "mld-listener-query",
+            131 => "mld-listener-report",
+            132 => "mld-listener-done",
+            133 => "nd-router-solicit",
+            134 => "nd-router-advert",
+            135 => "nd-neighbor-solicit",
+            136 => "nd-neighbor-advert",
+            137 => "nd-redirect",
+            143 => "mld2-listener-report",
+            number => return write!(f, "{number}"),
+        })
+    }
 }
