@@ -16,6 +16,7 @@ pub mod case;
 pub mod check;
 pub mod explain;
 pub mod lower;
+pub mod machine;
 pub mod model;
 pub mod parse;
 pub mod plan;

@@ -1,0 +1,3 @@
+//! Protocol machines without sockets and clocks: what happened and when goes in, what is to be done comes out.
+
+pub mod dial;
