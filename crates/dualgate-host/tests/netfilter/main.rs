@@ -48,6 +48,7 @@ const CASES: &[Case] = cases![
     packets::connections_are_counted_for_each_source,
     packets::marks_are_kept_with_the_connection,
     packets::answers_pass_a_filter_that_nobody_else_passes,
+    packets::the_largest_segment_is_clamped,
     packets::the_kernel_does_not_answer_for_a_virtual_address,
 ];
 

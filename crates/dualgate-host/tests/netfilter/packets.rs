@@ -1,5 +1,6 @@
 //! Rules do to packets what they say: seen on the loopback interface.
 
+use std::collections::BTreeSet;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsFd as _;
@@ -10,9 +11,11 @@ use dualgate_host::netfilter::Netfilter;
 use dualgate_host::network::{self, Network, Switch, Use};
 use dualgate_wire::nftables::{
     Action, Chain, ChainType, Change, ConnectionStates, Counted, Elements, End, Family, HookPoint, Limit, Mark, Match,
-    Meter, Meters, Prefixed, Reject, Rule, Select, Set, SetKind, Span, Statement, Table, Transport, Unit, When,
+    MaximumSegment, Meter, Meters, Prefixed, Reject, Rule, Select, Set, SetKind, Span, Statement, Table, TcpFlags,
+    Transport, Unit, When,
 };
 use ipnet::IpNet;
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, recv, socket_with};
 
 use crate::examples::hook;
 
@@ -224,6 +227,46 @@ pub fn the_kernel_does_not_answer_for_a_virtual_address() {
     assert_eq!(connect(virtual_ip, SILENCE), ErrorKind::TimedOut);
     let rules = netfilter.rules(Family::Arp, "test").expect("a listing");
     assert!(rules.iter().any(|rule| rule.counted.is_some_and(|counted| counted.packets > 0)), "{rules:?}");
+}
+
+pub fn the_largest_segment_is_clamped() {
+    let mut table = Table::new(Family::Inet, "test");
+    let opens = Match::TcpFlags { mask: TcpFlags::SYN.or(TcpFlags::RST), set: TcpFlags::SYN };
+    let clamp = Statement::MaximumSegment(MaximumSegment::Octets(1300));
+    let output = hook(ChainType::Filter, HookPoint::Output, -150);
+    table.chains.push(Chain::base("output", output, vec![Rule::passing(vec![opens], vec![clamp])]));
+    // Every frame, as ETH_P_ALL in the network's order.
+    let all = rustix::net::Protocol::from_raw(u32::from(3_u16.to_be()).try_into().expect("not zero"));
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let frames = socket_with(AddressFamily::PACKET, SocketType::RAW, flags, Some(all)).expect("a packet socket");
+    let segments = |address| {
+        let listener = listener(address);
+        TcpStream::connect_timeout(&at(&listener), SILENCE).expect("a connection");
+        let mut frame = [0; 256];
+        let sizes =
+            std::iter::from_fn(|| recv(&frames, &mut frame, RecvFlags::TRUNC).ok().map(|_| largest_segment(&frame)));
+        sizes.flatten().collect::<BTreeSet<u16>>()
+    };
+    let free = BOTH.map(segments);
+    assert!(free.iter().flatten().all(|size| *size > 1300) && !free.iter().any(BTreeSet::is_empty), "{free:?}");
+    let mut netfilter = Netfilter::open().expect("nftables");
+    netfilter.apply(&[Change::Replace(table)]).expect("a clamp");
+    assert_eq!(BOTH.map(segments), [BTreeSet::from([1300]), BTreeSet::from([1300])]);
+}
+
+/// What a frame that opens a TCP connection says of its sender's largest segment.
+fn largest_segment(frame: &[u8]) -> Option<u16> {
+    let (ether_type, packet) = (frame.get(12..14)?, frame.get(14..)?);
+    let segment = match ether_type {
+        [0x08, 0x00] if packet.get(9)? == &6 => packet.get(usize::from(packet[0] & 0xf) * 4..)?,
+        [0x86, 0xdd] if packet.get(6)? == &6 => packet.get(40..)?,
+        _ => return None,
+    };
+    // Linux puts this option first.
+    match segment.get(13..24)? {
+        [flags, .., 2, 4, high, low] if flags & 2 != 0 => Some(u16::from_be_bytes([*high, *low])),
+        _ => None,
+    }
 }
 
 fn with_input(rules: Vec<Rule>, sets: Vec<Set>) -> Netfilter {

@@ -254,9 +254,7 @@ impl Lowered {
             self.push(load);
             return self.push(Expression::Compare(equality(select), range.first.clone()));
         }
-        if let (Expression::Payload { base, offset, .. }, Some(bits @ 1..)) = (&load, range.prefix_length())
-            && range.first.len() > 2
-        {
+        if let (Expression::Payload { base, offset, .. }, Some(bits @ 1..)) = (&load, range.prefix_length()) {
             let octets = bits.div_ceil(8);
             if bits % 8 == 0 {
                 self.push(Expression::Payload { base: *base, offset: *offset, length: length(octets) });

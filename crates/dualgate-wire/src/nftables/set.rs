@@ -310,8 +310,12 @@ impl Range {
         self.first == self.last
     }
 
-    /// How many leading bits are fixed, if the range is exactly all keys that share them.
+    /// How many leading bits are fixed, if the range is exactly all addresses that share them. Ports and other numbers
+    /// have no prefixes.
     pub(super) fn prefix_length(&self) -> Option<usize> {
+        if self.first.len() <= 2 {
+            return None;
+        }
         let difference: Vec<u8> = self.first.iter().zip(&self.last).map(|(first, last)| first ^ last).collect();
         let fixed = difference.iter().position(|&bits| bits != 0).map_or(difference.len() * 8, |at| {
             at * 8 + difference.get(at).map_or(0, |bits| bits.leading_zeros() as usize)
@@ -414,9 +418,10 @@ mod tests {
     #[test]
     fn a_range_that_is_no_prefix_is_none() {
         for (first, last) in [(1, 2), (0, 2), (4, 11), (1, 3)] {
-            let range = Range::of(&Span::<u16>::between(first, last));
+            let range = Range::of(&Span::between(Ipv4Addr::from_bits(first), Ipv4Addr::from_bits(last)));
             assert_eq!(range.prefix_length(), None, "{first}-{last}");
         }
+        assert_eq!(Range::of(&Span::<u16>::between(0, 1)).prefix_length(), None);
     }
 
     #[test]

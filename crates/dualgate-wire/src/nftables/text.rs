@@ -102,12 +102,10 @@ fn ether(address: [u8; 6]) -> String {
 
 impl<T: Value> Display for Span<T> {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let range = Range::of(self);
-        let is_address = range.first.len() > 2;
-        match range.prefix_length() {
+        match Range::of(self).prefix_length() {
             _ if self.is_one() => write!(f, "{}", self.first()),
-            Some(bits) if is_address => write!(f, "{}/{bits}", self.first()),
-            Some(_) | None => write!(f, "{}-{}", self.first().bound(), self.last().bound()),
+            Some(bits) => write!(f, "{}/{bits}", self.first()),
+            None => write!(f, "{}-{}", self.first().bound(), self.last().bound()),
         }
     }
 }
