@@ -66,7 +66,7 @@ pub struct Netfilter {
     dialect: Dialect,
 }
 
-/// Enough for a set of 100,000 prefixes of each family.
+/// With privilege enough for a set of 100,000 prefixes of each family.
 const BUFFER: usize = 8 << 20;
 /// Longer than any datagram of a listing.
 const DATAGRAM: usize = 64 << 10;
