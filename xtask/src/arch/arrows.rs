@@ -47,6 +47,12 @@ const ARROWS: &[Arrows] = &[
         outside: Outside::Any,
     },
     Arrows { name: "dualgate-host", inside: &["dualgate-core", "dualgate-wire"], outside: Outside::Any },
+    Arrows {
+        name: "dualgate-tunnel",
+        // The lab only for its tests: hosts to run engines on.
+        inside: &["dualgate-core", "dualgate-host", "dualgate-lab", "dualgate-wire"],
+        outside: Outside::Any,
+    },
     Arrows { name: "dualgate-kube", inside: &["dualgate-core"], outside: Outside::Any },
     Arrows {
         name: "dualgate-lab",
@@ -55,7 +61,7 @@ const ARROWS: &[Arrows] = &[
     },
     Arrows {
         name: "dualgate",
-        inside: &["dualgate-core", "dualgate-host", "dualgate-http", "dualgate-kube", "dualgate-lab", "dualgate-proxy"],
+        inside: &["dualgate-core", "dualgate-host", "dualgate-http", "dualgate-kube", "dualgate-lab", "dualgate-proxy", "dualgate-tunnel"],
         outside: Outside::Any,
     },
     Arrows { name: "xtask", inside: &["dualgate-core"], outside: Outside::Any },

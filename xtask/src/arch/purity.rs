@@ -8,7 +8,7 @@ use crate::source::Source;
 const PURE: &[&str] = &["crates/dualgate-core/src/", "crates/dualgate-wire/src/", "crates/dualgate-http/src/"];
 
 /// Where `unsafe` may stand, each with a `SAFETY:` comment.
-const UNSAFE: &[&str] = &["crates/dualgate-wire/src/", "crates/dualgate-host/src/"];
+const UNSAFE: &[&str] = &["crates/dualgate-wire/src/", "crates/dualgate-host/src/", "crates/dualgate-tunnel/src/"];
 
 /// Paths that a pure crate must not name, and what to do instead.
 const FORBIDDEN: &[(&str, &str)] = &[
@@ -81,7 +81,7 @@ fn unsafe_code(source: &Source) -> Vec<Breach> {
     blocks
         .filter_map(|line| {
             let (message, help) = if !may {
-                ("`unsafe` outside dualgate-wire and dualgate-host", "use a safe wrapper such as rustix or socket2")
+                ("`unsafe` outside dualgate-wire, -host and -tunnel", "use a safe wrapper such as rustix or socket2")
             } else if !is_explained(source, line) {
                 ("`unsafe` without its reason", "say in a `SAFETY:` comment above why it holds")
             } else {
@@ -143,7 +143,7 @@ mod tests {
         assert_eq!(broken("crates/dualgate-wire/src/a.rs", explained), []);
         let expected = [(1, "`unsafe` without its reason".to_owned())];
         assert_eq!(broken("crates/dualgate-wire/src/a.rs", "unsafe { x() }"), expected);
-        let expected = [(3, "`unsafe` outside dualgate-wire and dualgate-host".to_owned())];
+        let expected = [(3, "`unsafe` outside dualgate-wire, -host and -tunnel".to_owned())];
         assert_eq!(broken("crates/dualgate-proxy/src/a.rs", explained), expected);
     }
 }

@@ -1,0 +1,444 @@
+//! Keeps the tunnel as planned, for as long as the process lives: interface, addresses, routes, keys, whom to dial.
+//!
+//! It starts from a plan and the key folder alone and has a thread of its own, so that neither a cluster that is away nor a
+//! busy gate keeps the tunnel down. What it cannot do is a finding, and is tried again; what others see is its [`Report`].
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use dualgate_core::machine::dial::{Dial, Seen};
+use dualgate_core::model::finding::{Code, Finding, Place};
+use dualgate_core::model::{PublicKey, PublicKeys};
+use dualgate_core::plan::tunnel::{Interface, Peer as Planned, PeerName, TunnelPlan};
+use dualgate_host::keys::{Keys, KeysError, Slot};
+use dualgate_host::network::{Network, Route, Use};
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::engine::{Config, Engine, Peer, PeerStatus, TunnelError};
+
+/// How often peers are looked at.
+const LOOK: Duration = Duration::from_millis(500);
+/// How long what failed rests before it is tried again.
+const RETRY: Duration = Duration::from_secs(2);
+/// A peer that was heard before and had no handshake for so long is said to be away: WireGuard gives its session up then
+/// (REJECT_AFTER_TIME).
+const AWAY: Duration = Duration::from_secs(180);
+
+/// The keeper of one node's tunnel. Dropped, it takes the tunnel along.
+#[derive(Debug)]
+pub struct Keeper {
+    wish: Arc<Wish>,
+    report: Arc<Mutex<Report>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+/// What is wanted of the keeper: the last plan counts, none waits.
+#[derive(Debug, Default)]
+struct Wish {
+    /// `None` ends it.
+    plan: Mutex<Option<Arc<TunnelPlan>>>,
+    changed: Condvar,
+}
+
+impl Wish {
+    fn set(&self, plan: Option<Arc<TunnelPlan>>) {
+        *self.plan.lock().unwrap_or_else(PoisonError::into_inner) = plan;
+        self.changed.notify_all();
+    }
+
+    /// The plan, once it is another than `known` or it is time to look again.
+    fn next(&self, known: &Arc<TunnelPlan>) -> Option<Arc<TunnelPlan>> {
+        let plan = self.plan.lock().unwrap_or_else(PoisonError::into_inner);
+        let same = |plan: &mut Option<Arc<TunnelPlan>>| plan.as_ref().is_some_and(|plan| Arc::ptr_eq(plan, known));
+        let (plan, _) = self.changed.wait_timeout_while(plan, LOOK, same).unwrap_or_else(PoisonError::into_inner);
+        plan.clone()
+    }
+}
+
+/// How the tunnel is, for people and metrics.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// The interface's name; `None` where there is no tunnel.
+    pub interface: Option<String>,
+    /// What moves the packets: `kernel`, `tun` or `packet`.
+    pub backend: Option<String>,
+    /// Why that.
+    pub why: String,
+    /// The UDP port.
+    pub listen_port: u16,
+    /// In octets.
+    pub mtu: u16,
+    /// The other ends.
+    pub peers: Vec<PeerReport>,
+    /// What is wrong.
+    #[serde(skip)]
+    pub findings: Vec<Finding>,
+}
+
+/// How one peer is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PeerReport {
+    /// Its node's name, or `router`.
+    pub name: String,
+    /// Its public key in use.
+    pub public_key: String,
+    /// Where it was heard last, or is dialled.
+    pub endpoint: Option<SocketAddr>,
+    /// Where it may be dialled, best first.
+    pub candidates: Vec<SocketAddr>,
+    /// Since the last handshake, in seconds.
+    pub last_handshake_seconds: Option<u64>,
+    /// Octets received.
+    pub received: u64,
+    /// Octets sent.
+    pub sent: u64,
+    /// How long the last handshake took, in milliseconds, where it is known.
+    pub round_trip_ms: Option<u64>,
+    /// The share of its packets that did not arrive, where it is known.
+    pub loss: Option<f32>,
+    /// What comes from it and goes to it.
+    pub allowed_ips: Vec<String>,
+}
+
+impl Keeper {
+    /// Starts with nothing planned, in the network of the calling thread. `state` holds the key folder.
+    pub fn start(state: &Path) -> std::io::Result<Self> {
+        let report = Arc::new(Mutex::new(Report::default()));
+        let mut work = Work::new(state.to_owned(), report.clone());
+        let wish = Arc::new(Wish { plan: Mutex::new(Some(work.plan.clone())), changed: Condvar::new() });
+        let wanted = wish.clone();
+        let keep = move || {
+            while let Some(plan) = wanted.next(&work.plan) {
+                work.plan = plan;
+                work.round();
+            }
+        };
+        let thread = std::thread::Builder::new().name("tunnel".to_owned()).spawn(keep)?;
+        Ok(Self { wish, report, thread: Some(thread) })
+    }
+
+    /// What is to be from now on.
+    pub fn plan(&self, plan: Arc<TunnelPlan>) {
+        self.wish.set(Some(plan));
+    }
+
+    /// A handle that tells how it is, for whoever shows it.
+    pub fn view(&self) -> View {
+        View(self.report.clone())
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.wish.set(None);
+        if let Some(thread) = self.thread.take() {
+            // It ends at once when nobody can plan any more, and its interface with it.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Tells how the tunnel is.
+#[derive(Clone, Debug)]
+pub struct View(Arc<Mutex<Report>>);
+
+impl View {
+    /// How it is.
+    pub fn report(&self) -> Report {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// The keeper's thread.
+#[derive(Debug)]
+struct Work {
+    state: PathBuf,
+    plan: Arc<TunnelPlan>,
+    running: Option<Running>,
+    started: Instant,
+    retry_at: Option<Instant>,
+    trouble: Option<Finding>,
+    report: Arc<Mutex<Report>>,
+}
+
+/// A tunnel that is there.
+#[derive(Debug)]
+struct Running {
+    engine: Engine,
+    /// What its interface was made from; another one needs another interface.
+    made: (PublicKey, Option<u16>, u16),
+    peers: Vec<Peer>,
+    addresses: Vec<IpNet>,
+    routes: Vec<Route>,
+    dials: BTreeMap<PeerName, Dial>,
+}
+
+impl Work {
+    fn new(state: PathBuf, report: Arc<Mutex<Report>>) -> Self {
+        let (plan, started) = (Arc::default(), Instant::now());
+        Self { state, plan, running: None, started, retry_at: None, trouble: None, report }
+    }
+
+    fn round(&mut self) {
+        let now = Instant::now();
+        let plan = self.plan.clone();
+        let Some(interface) = &plan.interface else {
+            (self.running, self.trouble, self.retry_at) = (None, None, None);
+            self.tell(Report::default());
+            return;
+        };
+        if self.retry_at.is_some_and(|at| now < at) {
+            return;
+        }
+        let mut findings = Vec::new();
+        match self.keep(interface, now, &mut findings) {
+            Ok(mut report) => {
+                (self.retry_at, self.trouble) = (None, None);
+                report.findings = findings;
+                self.tell(report);
+            }
+            Err(trouble) => {
+                if matches!(trouble, Trouble::Tunnel(TunnelError::Stopped(_) | TunnelError::Network(_))) {
+                    self.running = None;
+                }
+                let finding = trouble.finding(interface.name);
+                if self.trouble.as_ref() != Some(&finding) {
+                    tracing::warn!(code = finding.code.id(), help = finding.help, "{}", finding.message);
+                }
+                findings.push(finding.clone());
+                (self.retry_at, self.trouble) = (Some(now + RETRY), Some(finding));
+                self.tell(Report { interface: Some(interface.name.to_owned()), findings, ..Report::default() });
+            }
+        }
+    }
+
+    fn tell(&self, report: Report) {
+        *self.report.lock().unwrap_or_else(PoisonError::into_inner) = report;
+    }
+
+    /// Makes everything as planned, and looks at the peers.
+    fn keep(&mut self, interface: &Interface, now: Instant, findings: &mut Vec<Finding>) -> Result<Report, Trouble> {
+        let keys = Keys::open(&self.state)?;
+        let private = keys.current(&Slot::Private)?;
+        let public = private.public()?;
+        check_own_key(interface, public, findings);
+        let made = (public, interface.listen_port, interface.mtu);
+        if self.running.as_ref().is_some_and(|running| running.made != made) {
+            // A name is taken until its interface is gone.
+            self.running = None;
+        }
+        let seen = self.running.as_mut().map(|running| running.engine.status()).transpose()?;
+        let seen: Vec<PeerStatus> = seen.map(|status| status.peers).unwrap_or_default();
+        let peers = peers(interface, &keys, &seen, findings)?;
+        let running = match &mut self.running {
+            Some(running) => running,
+            None => {
+                let engine = Engine::start(&Config {
+                    interface: interface.name.to_owned(),
+                    private_key: private.secret().clone(),
+                    listen_port: interface.listen_port,
+                    mtu: interface.mtu,
+                    peers: peers.clone(),
+                    backend: None,
+                })?;
+                let (peers, dials) = (peers.clone(), BTreeMap::new());
+                self.running.insert(Running { engine, made, peers, addresses: Vec::new(), routes: Vec::new(), dials })
+            }
+        };
+        if running.peers != peers {
+            running.engine.configure(&peers)?;
+            running.peers = peers;
+        }
+        running.set_up(interface)?;
+        running.dial(interface, now.duration_since(self.started))?;
+        let status = running.engine.status()?;
+        let report = |planned: &Planned| peer_report(planned, &status.peers, running.dials.get(&planned.name));
+        let peers: Vec<PeerReport> = interface.peers.iter().map(report).collect();
+        findings.extend(peers.iter().filter_map(away));
+        Ok(Report {
+            interface: Some(status.interface.clone()),
+            backend: Some(status.choice.backend.to_string()),
+            why: status.choice.why.clone(),
+            listen_port: status.listen_port,
+            mtu: interface.mtu,
+            peers,
+            findings: Vec::new(),
+        })
+    }
+}
+
+impl Running {
+    /// Addresses and routes, if they are others than before.
+    fn set_up(&mut self, interface: &Interface) -> Result<(), TunnelError> {
+        let addresses: Vec<IpNet> = interface.addresses.iter().map(|address| IpNet::from(*address)).collect();
+        let route = |planned: &dualgate_core::plan::tunnel::Route| Route {
+            to: planned.to,
+            via: None,
+            source: planned.source,
+            mtu: Some(planned.mtu.into()),
+        };
+        let routes: Vec<Route> = interface.routes.iter().map(route).collect();
+        if (&self.addresses, &self.routes) == (&addresses, &routes) {
+            return Ok(());
+        }
+        let mut network = Network::open()?;
+        let name = interface.name;
+        let was = std::mem::take(&mut self.routes);
+        was.iter().filter(|route| !routes.contains(route)).try_for_each(|route| network.remove_route(name, route))?;
+        for address in self.addresses.iter().filter(|address| !addresses.contains(address)) {
+            network.remove_address(name, *address)?;
+        }
+        for address in &addresses {
+            network.add_address(name, *address, Use::Both)?;
+        }
+        for route in &routes {
+            network.add_route(name, route)?;
+        }
+        (self.addresses, self.routes) = (addresses, routes);
+        Ok(())
+    }
+
+    /// Dials who is to be dialled.
+    fn dial(&mut self, interface: &Interface, now: Duration) -> Result<(), TunnelError> {
+        let status = self.engine.status()?;
+        self.dials.retain(|name, _| interface.peers.iter().any(|peer| peer.name == *name));
+        for planned in interface.peers.iter().filter(|peer| !peer.endpoints.is_empty()) {
+            let Some(seen) = carrier(planned, &status.peers) else { continue };
+            let fresh = || Dial::new(planned.endpoints.clone());
+            let dial = self.dials.entry(planned.name.clone()).or_insert_with(fresh);
+            if dial.candidates() != planned.endpoints {
+                *dial = fresh();
+            }
+            let looked = Seen { handshake: seen.last_handshake, received: seen.received, sent: seen.sent };
+            if let Some(endpoint) = dial.look(now, looked) {
+                tracing::debug!(peer = %planned.name, %endpoint, "dialled");
+                self.engine.dial(&seen.public_key, endpoint)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The site file should name the key that this node has.
+fn check_own_key(interface: &Interface, own: PublicKey, findings: &mut Vec<Finding>) {
+    let help = format!("write `publicKeys: [\"{own}\"]` at this node in the site file, at every node");
+    let known: Vec<PublicKey> = interface.private_key.iter().collect();
+    if !known.is_empty() && !known.contains(&own) {
+        let message = format!("this node's WireGuard key is {own}, and the site file names another: nobody answers it");
+        findings.push(Finding::new(Code::TunnelFailed, Place::default(), message).help(help));
+    }
+}
+
+/// The engine's peers. One whose keys are not all there is left out, with a finding: never without its preshared key.
+fn peers(
+    interface: &Interface,
+    keys: &Keys,
+    seen: &[PeerStatus],
+    findings: &mut Vec<Finding>,
+) -> Result<Vec<Peer>, Trouble> {
+    let mut peers = Vec::new();
+    for planned in &interface.peers {
+        let preshared_key = match &planned.preshared_key {
+            None => None,
+            Some(pair) => match keys.current(&Slot::Preshared(pair.clone())) {
+                Ok(key) => Some(key.secret().clone()),
+                Err(error @ KeysError::Missing(_)) => {
+                    let message = format!("the peer {} is left out: {error}", planned.name);
+                    let help = "the same file lies at both nodes; or switch `tunnel.presharedKeys` off";
+                    findings.push(Finding::new(Code::TunnelFailed, Place::default(), message).help(help));
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            },
+        };
+        let in_use = in_use(planned.public_keys, seen);
+        for public_key in planned.public_keys.iter() {
+            let allowed_ips = if Some(public_key) == in_use { planned.allowed_ips.clone() } else { Vec::new() };
+            peers.push(Peer {
+                public_key,
+                preshared_key: preshared_key.clone(),
+                endpoint: None,
+                keepalive: planned.keepalive,
+                allowed_ips,
+            });
+        }
+    }
+    Ok(peers)
+}
+
+/// Which of a peer's keys carries its traffic: the next one from its first handshake on.
+fn in_use(keys: PublicKeys, seen: &[PeerStatus]) -> Option<PublicKey> {
+    let age = |key: PublicKey| seen.iter().find(|peer| peer.public_key == key)?.last_handshake;
+    match keys {
+        PublicKeys::Unknown => None,
+        PublicKeys::Current(key) => Some(key),
+        PublicKeys::Rotating { current, next } => match (age(current), age(next)) {
+            (Some(current_age), Some(next_age)) if next_age < current_age => Some(next),
+            (None, Some(_)) => Some(next),
+            (Some(_) | None, Some(_) | None) => Some(current),
+        },
+    }
+}
+
+/// What the engine says of the key that carries a peer's traffic.
+fn carrier<'a>(planned: &Planned, seen: &'a [PeerStatus]) -> Option<&'a PeerStatus> {
+    let key = in_use(planned.public_keys, seen)?;
+    seen.iter().find(|peer| peer.public_key == key)
+}
+
+fn peer_report(planned: &Planned, seen: &[PeerStatus], dial: Option<&Dial>) -> PeerReport {
+    let known = planned.public_keys.current().map(|key| key.to_string()).unwrap_or_default();
+    let mut report = PeerReport {
+        name: planned.name.to_string(),
+        public_key: known,
+        candidates: planned.endpoints.clone(),
+        allowed_ips: planned.allowed_ips.iter().map(ToString::to_string).collect(),
+        endpoint: dial.and_then(Dial::current),
+        ..PeerReport::default()
+    };
+    if let Some(peer) = carrier(planned, seen) {
+        report.public_key = peer.public_key.to_string();
+        report.endpoint = peer.endpoint.or(report.endpoint);
+        report.last_handshake_seconds = peer.last_handshake.map(|age| age.as_secs());
+        (report.received, report.sent) = (peer.received, peer.sent);
+        report.round_trip_ms = peer.round_trip.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        report.loss = peer.loss;
+    }
+    report
+}
+
+fn away(peer: &PeerReport) -> Option<Finding> {
+    let silent = Duration::from_secs(peer.last_handshake_seconds?);
+    let message = format!("nothing was heard of {} for {} s", peer.name, silent.as_secs());
+    let help = "look at its power and its line; `dualgate tunnel status` shows which addresses are tried";
+    (silent >= AWAY).then(|| Finding::new(Code::TunnelAway, Place::default(), message).help(help))
+}
+
+/// Why the tunnel is not as planned.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    #[error(transparent)]
+    Tunnel(#[from] TunnelError),
+}
+
+impl Trouble {
+    fn finding(&self, interface: &str) -> Finding {
+        let mut text = format!("the tunnel's interface `{interface}` is not there: {self}");
+        let mut cause = std::error::Error::source(self);
+        while let Some(error) = cause {
+            text = format!("{text}: {error}");
+            cause = error.source();
+        }
+        let help = match self {
+            Self::Keys(_) => "",
+            Self::Tunnel(_) => "dualgate needs CAP_NET_ADMIN for the tunnel; it is tried again",
+        };
+        Finding::new(Code::TunnelFailed, Place::default(), text).help(help)
+    }
+}
