@@ -1,6 +1,7 @@
 //! What can be asked of dualgate on the command line.
 
 pub mod keys;
+pub mod lab;
 pub mod tunnel;
 
 use std::net::SocketAddr;
@@ -54,6 +55,9 @@ pub enum Command {
     /// Answer HTTP requests with what was asked: a backend to try things with.
     #[command(after_help = ECHO)]
     Echo(Echo),
+    /// Build the whole site on this machine, to look at it and to break it.
+    #[command(after_help = lab::LAB)]
+    Lab(lab::Lab),
 }
 
 const START: &str = "\

@@ -5,6 +5,7 @@ mod echo;
 mod explain;
 mod exposure;
 mod keys;
+mod lab;
 mod plan;
 mod run;
 mod status;
@@ -26,5 +27,6 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Keys(args) => keys::run(&args),
         Command::Tunnel(args) => tunnel::run(&args),
         Command::Echo(args) => echo::run(&args),
+        Command::Lab(args) => lab::run(&args),
     }
 }

@@ -5,5 +5,6 @@ mod echo;
 mod explain;
 mod help;
 mod keys;
+mod lab;
 mod node;
 mod support;

@@ -1,0 +1,128 @@
+//! Which site a lab is built from: the one that was named, the one in this folder, else the home example, which is part
+//! of the program.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use dualgate_core::model::finding::Severity;
+use dualgate_core::model::site::Site;
+use dualgate_core::parse;
+
+use crate::cli::lab::Lab;
+use crate::cli::{Inputs, SourceArgument};
+use crate::inputs::read_site;
+use crate::output;
+
+/// Where a site file is looked for.
+const HERE: &str = "site.yaml";
+/// What people are told of the built-in site.
+const EXAMPLE: &str = "the built-in home example";
+const EXAMPLE_SITE: &str = include_str!("../../../../../examples/home/site.yaml");
+const EXAMPLE_MANIFESTS: &[(&str, &str)] = &[
+    ("grafana.yaml", include_str!("../../../../../examples/home/manifests/grafana.yaml")),
+    ("ingress-class.yaml", include_str!("../../../../../examples/home/manifests/ingress-class.yaml")),
+    ("paperless-ngx.yaml", include_str!("../../../../../examples/home/manifests/paperless-ngx.yaml")),
+    ("whoami.yaml", include_str!("../../../../../examples/home/manifests/whoami.yaml")),
+];
+
+/// Where a lab's site comes from.
+#[derive(Debug, PartialEq)]
+pub enum Choice {
+    /// Files of the user.
+    Files {
+        /// The site file.
+        site: PathBuf,
+        /// The folder of manifests.
+        manifests: PathBuf,
+    },
+    /// The program itself; another folder of manifests may be named.
+    Example {
+        /// The folder of manifests.
+        manifests: Option<PathBuf>,
+    },
+}
+
+/// The files of a lab.
+#[derive(Debug)]
+pub struct Files {
+    /// The site file.
+    pub site: PathBuf,
+    /// The folder of manifests.
+    pub manifests: PathBuf,
+    /// What people are told where it comes from.
+    pub origin: String,
+}
+
+impl Choice {
+    /// What the arguments mean here.
+    pub fn of(args: &Lab) -> Self {
+        let site = args.site.clone().or_else(|| Path::new(HERE).exists().then(|| HERE.into()));
+        match site {
+            Some(site) => {
+                let SourceArgument::Folder(manifests) =
+                    Inputs { site: site.clone(), source: args.source.clone() }.source();
+                Self::Files { site, manifests }
+            }
+            None => Self::Example { manifests: args.source.clone().map(|SourceArgument::Folder(manifests)| manifests) },
+        }
+    }
+
+    /// Reads the site, so that its mistakes are told before anything is built.
+    pub fn site(&self) -> anyhow::Result<Site> {
+        let (site, findings) = match self {
+            Self::Files { site, manifests } => {
+                let read = read_site(site)?;
+                fs::read_dir(manifests).with_context(|| {
+                    format!("open the folder of manifests `{}` (name it with --source folder:DIR)", manifests.display())
+                })?;
+                read
+            }
+            Self::Example { .. } => parse::site::site(EXAMPLE, EXAMPLE_SITE),
+        };
+        let Some(site) = site else {
+            let errors = findings.iter().filter(|finding| finding.severity == Severity::Error);
+            let errors: Vec<String> = errors.map(|finding| format!("\n  {finding}")).collect();
+            bail!("the site file cannot be used (see `dualgate check`):{}", errors.concat());
+        };
+        Ok(site)
+    }
+
+    /// The files; what is part of the program is written into `directory`.
+    pub fn files(self, directory: &Path) -> io::Result<Files> {
+        match self {
+            Self::Files { site, manifests } => {
+                let origin = output::one_line(&site.display().to_string()).into_owned();
+                Ok(Files { site: fs::canonicalize(site)?, manifests: fs::canonicalize(manifests)?, origin })
+            }
+            Self::Example { manifests } => {
+                let folder = directory.join("example");
+                let (site, own) = (folder.join(HERE), folder.join("manifests"));
+                fs::create_dir_all(&own)?;
+                fs::write(&site, EXAMPLE_SITE)?;
+                for (name, text) in EXAMPLE_MANIFESTS {
+                    fs::write(own.join(name), text)?;
+                }
+                let manifests = manifests.map_or(Ok(own), fs::canonicalize)?;
+                Ok(Files { site, manifests, origin: EXAMPLE.to_owned() })
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_built_in_example_is_the_whole_example() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/home/manifests");
+        let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = entries.collect();
+        names.sort();
+        assert_eq!(names, EXAMPLE_MANIFESTS.iter().map(|(name, _)| *name).collect::<Vec<_>>());
+        let example = Choice::Example { manifests: None };
+        assert_eq!(example.site().unwrap().name, "home");
+    }
+}
