@@ -11,6 +11,7 @@ use dualgate_core::model::site::{Role, Site};
 use dualgate_core::model::snapshot::{Facts, Generation};
 use dualgate_core::parse;
 use dualgate_host::folder::FolderError;
+use dualgate_host::keys::KeysError;
 use dualgate_host::namespace::{self, Namespace};
 
 use crate::checks::{self, PlannedCheck};
@@ -18,6 +19,7 @@ use crate::cluster::{Cluster, Patience};
 use crate::control::{Entrance, NamespaceKind, Operator, Refusal};
 use crate::node::Nodes;
 use crate::process::{Processes, kill_all_in};
+use crate::rehearsal::{PublicKeys, Tunnel, make_keys, site_file};
 use crate::report::{Check, HostKind, HostStatus, LinkStatus, Status};
 use crate::topology::{self, Host, Topology, TopologyError};
 use crate::trial::chain;
@@ -52,6 +54,9 @@ pub enum LabError {
     /// The manifests cannot be read.
     #[error("open the folder of manifests (name another with --source folder:DIR)")]
     Folder(#[from] FolderError),
+    /// Its keys cannot be made.
+    #[error("make the keys of the lab's nodes")]
+    Keys(#[from] KeysError),
     /// A node cannot be started.
     #[error("start the node `{node}`")]
     Node {
@@ -92,6 +97,8 @@ pub struct Lab {
     origin: String,
     site: Arc<Site>,
     site_file: PathBuf,
+    /// Made for the lab.
+    keys: PublicKeys,
     started: Instant,
     seen: Mutex<Seen>,
     nodes: Nodes,
@@ -115,7 +122,8 @@ impl Lab {
         let text = std::fs::read_to_string(&options.site)
             .map_err(|source| LabError::Read { path: options.site.clone(), source })?;
         let site = Arc::new(read_site(&options.site, &text)?);
-        let topology = topology::build(&site)?;
+        let tunnel = Tunnel::of(&site);
+        let topology = topology::build(&site, tunnel)?;
         let manifests = options.directory.join("manifests");
         share(&options.source, &manifests)?;
         let world = Arc::new(World::build(topology, &options.directory)?);
@@ -125,11 +133,16 @@ impl Lab {
         let nodes = Nodes::new(world.clone(), processes, options.program.clone(), &options.directory, admin);
         // The nodes' first look finds the EndpointSlices, as on a cluster that runs.
         cluster.wait_until_placed(Duration::from_secs(10));
+        let keys = match tunnel {
+            Tunnel::Real => make_keys(&site, |node| world.run_directory(node.as_str()).join("dualgate/state"))?,
+            Tunnel::StandIn => PublicKeys::new(),
+        };
         let lab = Self {
             name: options.name.clone().unwrap_or_else(|| site.name.clone()),
             origin: options.origin.clone(),
             site,
             site_file: options.site.clone(),
+            keys,
             started,
             seen: Mutex::new(Seen { site_text: text.clone(), ..Seen::default() }),
             nodes,
@@ -138,6 +151,7 @@ impl Lab {
         };
         for node in lab.node_hosts() {
             let failed = |source| LabError::Node { node: node.name.clone(), source };
+            let text = site_file(&text, &lab.keys).map_err(failed)?;
             lab.nodes.write_site(&node.name, &text).map_err(failed)?;
             lab.nodes.start(&node.name).map_err(failed)?;
         }
@@ -200,7 +214,8 @@ impl Lab {
             return;
         }
         for node in self.node_hosts() {
-            if let Err(error) = self.nodes.write_site(&node.name, &text) {
+            let written = site_file(&text, &self.keys).and_then(|text| self.nodes.write_site(&node.name, &text));
+            if let Err(error) = written {
                 tracing::warn!(node = node.name, %error, "the site file did not reach the node");
             }
         }

@@ -13,6 +13,7 @@ pub mod lab;
 pub mod node;
 pub mod probe;
 pub mod process;
+pub mod rehearsal;
 pub mod report;
 pub mod screen;
 pub mod topology;

@@ -42,7 +42,7 @@ const SHORT: Duration = Duration::from_millis(200);
 
 fn seed() -> Topology {
     let (site, findings) = parse::site::site("site.yaml", SEED);
-    topology::build(&site.unwrap_or_else(|| panic!("{findings:#?}"))).unwrap()
+    topology::build(&site.unwrap_or_else(|| panic!("{findings:#?}")), dualgate_lab::rehearsal::Tunnel::StandIn).unwrap()
 }
 
 fn world(topology: Topology, directory: &Path) -> World {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use dualgate_core::model::site::Site;
 use dualgate_core::parse;
+use dualgate_lab::rehearsal::Tunnel;
 use dualgate_lab::topology;
 use dualgate_lab::trial::{self, chain};
 use dualgate_lab::world::World;
@@ -30,7 +31,7 @@ fn site(text: &str) -> Site {
 }
 
 fn build(text: &str, directory: &Path) -> World {
-    let topology = topology::build(&site(text)).unwrap();
+    let topology = topology::build(&site(text), Tunnel::StandIn).unwrap();
     World::build(topology, directory).unwrap_or_else(|error| panic!("{}", chain(&error)))
 }
 

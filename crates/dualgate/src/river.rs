@@ -4,6 +4,7 @@
 //! with the world made as planned, or with a finding and everything as it was.
 
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -15,9 +16,11 @@ use dualgate_core::model::snapshot::Generation;
 use dualgate_core::model::{NodeName, ObjectSet, Snapshot};
 use dualgate_core::plan;
 use dualgate_core::plan::proxy::ProxyPlan;
+use dualgate_core::plan::tunnel::TunnelPlan;
 use dualgate_core::seam::{Actuator as _, Source as _};
 use dualgate_host::Store;
 use dualgate_proxy::Proxy;
+use dualgate_tunnel::Keeper;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -57,6 +60,8 @@ pub struct River {
     lint_at: Option<Instant>,
     lint_by: Option<Instant>,
     proxy: Proxy,
+    tunnel: Rc<Keeper>,
+    tunnel_plan: Arc<TunnelPlan>,
     store: Option<Store>,
     save_at: Option<Instant>,
     state: State,
@@ -76,6 +81,8 @@ pub struct Spring {
     pub source: SourceArgument,
     /// The data plane.
     pub proxy: Proxy,
+    /// The tunnel.
+    pub tunnel: Rc<Keeper>,
     /// Where the last good state is kept.
     pub store: Option<Store>,
     /// What others see.
@@ -104,6 +111,8 @@ impl River {
             lint_at: None,
             lint_by: None,
             proxy: spring.proxy,
+            tunnel: spring.tunnel,
+            tunnel_plan: Arc::default(),
             store: spring.store,
             save_at: None,
             state: spring.state,
@@ -117,6 +126,7 @@ impl River {
         let mut resync = ticks(RESYNC);
         let mut replan = ticks(REPLAN);
         replan.reset();
+        self.plan_tunnel_from_site();
         self.start_from_disk().await;
         loop {
             let (save, lint) = (self.save_at, self.lint_at);
@@ -142,6 +152,19 @@ impl River {
             self.save();
         }
         self.proxy
+    }
+
+    /// The tunnel waits for nobody: the site file and the keys on disk are enough; objects only refine it.
+    fn plan_tunnel_from_site(&mut self) {
+        let nothing = snapshot(self.generation, self.site.clone(), Arc::default());
+        self.plan_tunnel(plan::tunnel::tunnel(&nothing, &self.node));
+    }
+
+    fn plan_tunnel(&mut self, plan: TunnelPlan) {
+        if plan != *self.tunnel_plan {
+            self.tunnel_plan = Arc::new(plan);
+            self.tunnel.plan(self.tunnel_plan.clone());
+        }
     }
 
     /// A gate that starts while its source is away serves what it served last. The source usually answers at once; a
@@ -223,6 +246,7 @@ impl River {
             self.findings.push(Finding::new(Code::Stale, Place::default(), text));
         }
         self.desired = Some(Arc::new(plan.proxy));
+        self.plan_tunnel(plan.tunnel);
         if self.snapshot.is_none() {
             // Whoever starts it wants to hear at once.
             self.lints = check::objects::objects(&snapshot);

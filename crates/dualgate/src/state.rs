@@ -9,6 +9,7 @@ use dualgate_core::model::snapshot::Generation;
 use dualgate_core::model::{NodeName, ObjectSet};
 use dualgate_core::plan::proxy::ProxyPlan;
 use dualgate_proxy::{EntryPointMetrics, ProxyView};
+use dualgate_tunnel::{Report as TunnelReport, View as TunnelView};
 use serde::Serialize;
 
 use crate::describe;
@@ -31,6 +32,7 @@ struct Inner {
     failures: u64,
     view: ProxyView,
     metrics: EntryPointMetrics,
+    tunnel: TunnelView,
 }
 
 /// Where a process is in its life.
@@ -100,13 +102,22 @@ pub struct Report {
     pub connections: usize,
     /// The plan, described.
     pub plan: BTreeSet<String>,
+    /// This node's end of the tunnel.
+    #[serde(default)]
+    pub tunnel: TunnelReport,
     /// What is wrong.
     pub findings: Vec<serde_json::Value>,
 }
 
 impl State {
     /// Of a process that begins.
-    pub fn new(site: String, node: NodeName, view: ProxyView, metrics: EntryPointMetrics) -> Self {
+    pub fn new(
+        site: String,
+        node: NodeName,
+        view: ProxyView,
+        metrics: EntryPointMetrics,
+        tunnel: TunnelView,
+    ) -> Self {
         Self(Arc::new(Mutex::new(Inner {
             node,
             site,
@@ -121,6 +132,7 @@ impl State {
             failures: 0,
             view,
             metrics,
+            tunnel,
         })))
     }
 
@@ -169,6 +181,7 @@ impl State {
     /// What `dualgate status` shows.
     pub fn report(&self) -> Report {
         let not_ready = self.not_ready();
+        let findings = self.findings();
         self.with(|inner| Report {
             site: inner.site.clone(),
             node: inner.node.to_string(),
@@ -181,7 +194,8 @@ impl State {
             objects: inner.objects.objects.len(),
             connections: inner.view.open_connections(),
             plan: describe::proxy(&inner.plan),
-            findings: inner.findings.iter().filter_map(|finding| serde_json::to_value(finding).ok()).collect(),
+            tunnel: inner.tunnel.report(),
+            findings: findings.iter().filter_map(|finding| serde_json::to_value(finding).ok()).collect(),
         })
     }
 
@@ -222,7 +236,9 @@ impl State {
             );
             let _ = writeln!(out, "# HELP dualgate_findings Findings by code.\n# TYPE dualgate_findings gauge");
             let mut codes = std::collections::BTreeMap::new();
-            inner.findings.iter().for_each(|finding| *codes.entry(finding.code).or_insert(0u64) += 1);
+            let of_tunnel = inner.tunnel.report();
+            write_tunnel(&mut out, &of_tunnel);
+            inner.findings.iter().chain(&of_tunnel.findings).for_each(|finding| *codes.entry(finding.code).or_insert(0u64) += 1);
             for (code, count) in codes {
                 let _ = writeln!(out, "dualgate_findings{{code=\"{code}\",severity=\"{}\"}} {count}", code.severity());
             }
@@ -232,8 +248,35 @@ impl State {
 
     /// What is wrong at the moment.
     pub fn findings(&self) -> Vec<Finding> {
-        self.with(|inner| inner.findings.clone())
+        self.with(|inner| {
+            let mut findings = inner.findings.clone();
+            findings.extend(inner.tunnel.report().findings);
+            findings
+        })
     }
+}
+
+/// The tunnel's metrics; nothing where there is none.
+fn write_tunnel(out: &mut String, tunnel: &TunnelReport) {
+    use std::fmt::Write as _;
+    let Some(backend) = &tunnel.backend else { return };
+    let mut family = |name: &str, kind: &str, help: &str, lines: Vec<(String, f64)>| {
+        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        for (labels, value) in lines {
+            let _ = writeln!(out, "{name}{{{labels}}} {value}");
+        }
+    };
+    family("dualgate_tunnel_info", "gauge", "What moves the tunnel's packets.", vec![(format!("backend=\"{backend}\""), 1.0)]);
+    let of_peers = |value: fn(&dualgate_tunnel::PeerReport) -> Option<f64>| {
+        let line = |peer: &dualgate_tunnel::PeerReport| Some((format!("peer=\"{}\"", peer.name), value(peer)?));
+        tunnel.peers.iter().filter_map(line).collect::<Vec<_>>()
+    };
+    let age = of_peers(|peer| peer.last_handshake_seconds.map(|seconds| seconds as f64));
+    family("dualgate_tunnel_last_handshake_seconds", "gauge", "Since the last handshake with the peer.", age);
+    let received = of_peers(|peer| Some(peer.received as f64));
+    family("dualgate_tunnel_received_bytes_total", "counter", "Octets received from the peer.", received);
+    let sent = of_peers(|peer| Some(peer.sent as f64));
+    family("dualgate_tunnel_sent_bytes_total", "counter", "Octets sent to the peer.", sent);
 }
 
 fn word(value: &impl Serialize) -> String {

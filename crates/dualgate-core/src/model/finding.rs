@@ -231,6 +231,10 @@ catalogue! {
     TunnelLoop = "tunnel-loop" Error;
     /// Nobody says which pod networks a home node has, so that the edge cannot reach its pods.
     TunnelPods = "tunnel-pods" Warning;
+    /// The tunnel's interface, or a peer of it, cannot be made: a key is missing, or the system refuses.
+    TunnelFailed = "tunnel-failed" Error;
+    /// A peer of the tunnel was heard before and is silent.
+    TunnelAway = "tunnel-away" Warning;
     /// An end of the tunnel has no public key in the site file: it cannot be a peer yet.
     TunnelKey = "tunnel-key" Note;
     /// A listener cannot be opened.

@@ -8,13 +8,16 @@
 //! ```
 //!
 //! Everything on the Internet hangs on a link of its own with single addresses (/32, /128) and a link-local gateway, as at
-//! a provider of cloud servers, so that public addresses of any range fit. `tunnel` stands in for WireGuard.
+//! a provider of cloud servers, so that public addresses of any range fit. `tunnel` stands in for WireGuard where the nodes
+//! do not bring it themselves.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use dualgate_core::model::site::{HomeEnd, Node, Role, Site, Uplink};
 use dualgate_core::model::{Family, GateName};
 use ipnet::{IpNet, Ipv6Net};
+
+use crate::rehearsal::Tunnel;
 
 use super::plan::{Draft, default_route, on_link, port_name, single};
 use super::{Filter, Host, HostKind, Interface, InterfaceKind, POD_BRIDGE, Route, StandIn, Topology};
@@ -68,11 +71,11 @@ const ETHERNET_MTU: u32 = 1500;
 const TUNNEL_MTU: u32 = 1392;
 
 /// The whole network of a site.
-pub fn build(site: &Site) -> Result<Topology, TopologyError> {
+pub fn build(site: &Site, tunnel: Tunnel) -> Result<Topology, TopologyError> {
     if let Some(node) = site.nodes.iter().find(|node| OWN.contains(&node.name.as_str())) {
         return Err(TopologyError::Name(node.name.to_string()));
     }
-    let plan = Plan::new(site)?;
+    let plan = Plan::new(site, tunnel)?;
     let mut draft = Draft::default();
     plan.internet(&mut draft);
     for node in plan.outside() {
@@ -96,10 +99,11 @@ struct Plan<'s> {
     uplink: Uplink,
     /// The home's prefix on the Internet.
     global: Option<Ipv6Net>,
+    tunnel: Tunnel,
 }
 
 impl<'s> Plan<'s> {
-    fn new(site: &'s Site) -> Result<Self, TopologyError> {
+    fn new(site: &'s Site, tunnel: Tunnel) -> Result<Self, TopologyError> {
         let real = |node: &&Node| node.addresses.iter().chain(&node.public_addresses).any(|a| !a.is_loopback());
         if !site.nodes.iter().any(|node| real(&node)) {
             return Err(TopologyError::NoNodes);
@@ -114,7 +118,7 @@ impl<'s> Plan<'s> {
         let router = if named.is_empty() { first_free(site) } else { named };
         let router = router.into_iter().filter_map(|address| Some(with_prefix(address, subnet(site, address)?)));
         let uplink = site.lan.router.as_ref().map_or(Uplink::DsLite, |router| router.uplink);
-        let mut plan = Self { site, home, router: router.collect(), uplink, global: None };
+        let mut plan = Self { site, home, router: router.collect(), uplink, global: None, tunnel };
         plan.global = plan.global_prefix();
         Ok(plan)
     }
@@ -339,7 +343,7 @@ impl<'s> Plan<'s> {
     /// What stands in for WireGuard: a segment that only edges and home's end are on.
     fn tunnel(&self, draft: &mut Draft) {
         let edges: Vec<&Node> = self.outside().collect();
-        if self.home.is_empty() || edges.is_empty() {
+        if self.home.is_empty() || edges.is_empty() || self.tunnel == Tunnel::Real {
             return;
         }
         let mtu = self.site.tunnel.as_ref().map_or(TUNNEL_MTU, |tunnel| tunnel.mtu.into());
@@ -470,7 +474,7 @@ impl<'s> Plan<'s> {
         let mut say = |part: &str, instead: &str| {
             list.push(StandIn { part: part.to_owned(), instead: instead.to_owned() });
         };
-        if self.outside().next().is_some() && !self.home.is_empty() {
+        if self.outside().next().is_some() && !self.home.is_empty() && self.tunnel == Tunnel::StandIn {
             say("tunnel", "a plain segment with plain routes joins the edge and home; nothing on it is encrypted");
         }
         let holder = self.home.iter().find(|node| node.has(Role::InternalGate));

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -15,6 +16,7 @@ use dualgate_host::Store;
 use dualgate_host::handover::{self, Taken};
 use dualgate_lab::echo;
 use dualgate_proxy::Proxy;
+use dualgate_tunnel::Keeper;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -57,7 +59,8 @@ async fn serve(
 ) -> anyhow::Result<ExitCode> {
     let settings = site.proxy.clone();
     let mut proxy = Proxy::start(workers)?;
-    let state = State::new(site.name.clone(), node.clone(), proxy.view(), proxy.entry_point_metrics());
+    let tunnel = Rc::new(Keeper::start(directory).context("start the tunnel's thread")?);
+    let state = State::new(site.name.clone(), node.clone(), proxy.view(), proxy.entry_point_metrics(), tunnel.view());
     admin::start(&site.admin.listen, &state);
     let _echo = start_echo(args)?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -71,7 +74,7 @@ async fn serve(
             tracing::warn!(error = %Chain(&error), "no successor can take over");
         }
     };
-    let mut accept_grace = settings.accept_grace;
+    let (mut accept_grace, mut kept) = (settings.accept_grace, Some(tunnel.clone()));
     let stop = async {
         tokio::select! {
             _ = terminate.recv() => tracing::info!("SIGTERM"),
@@ -79,6 +82,8 @@ async fn serve(
             Some(()) = successor.recv() => {
                 tracing::info!("a successor serves now");
                 accept_grace = Duration::ZERO;
+                // It makes the tunnel's interface, which there is once.
+                kept = None;
             }
         }
     };
@@ -101,12 +106,15 @@ async fn serve(
         site_findings,
         source: args.inputs.source(),
         proxy,
+        tunnel,
         store: open_store(directory),
         state: state.clone(),
     };
     let proxy = River::new(spring).flow(stop, hang_ups()?).await;
     state.draining();
     end(proxy, accept_grace, settings.drain_timeout).await;
+    // Requests that were open needed it.
+    drop(kept);
     Ok(ExitCode::from(output::AS_DESIRED))
 }
 

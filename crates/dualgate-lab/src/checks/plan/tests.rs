@@ -37,7 +37,7 @@ fn snapshot(text: &str, families: Families) -> Snapshot {
 
 fn of(text: &str, families: Families) -> Vec<PlannedCheck> {
     let snapshot = snapshot(text, families);
-    plan(&build(&snapshot.site).unwrap(), &snapshot)
+    plan(&build(&snapshot.site, crate::rehearsal::Tunnel::StandIn).unwrap(), &snapshot)
 }
 
 fn find<'a>(rows: &'a [PlannedCheck], id: &str) -> &'a PlannedCheck {
@@ -208,7 +208,7 @@ fn the_uplink_says_whom_the_internet_sees() {
         let (site, findings) = parse::site::site("test", &text);
         let mut snapshot = snapshot(APPLICATIONS, Families::Both);
         snapshot.site = std::sync::Arc::new(site.unwrap_or_else(|| panic!("{findings:?}")));
-        let rows = plan(&build(&snapshot.site).unwrap(), &snapshot);
+        let rows = plan(&build(&snapshot.site, crate::rehearsal::Tunnel::StandIn).unwrap(), &snapshot);
         find(&rows, "uplink/home").clone()
     };
     let expects = |planned: &Planned| probes(planned)[0].expect.clone();
