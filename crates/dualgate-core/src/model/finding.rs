@@ -237,6 +237,16 @@ catalogue! {
     TunnelAway = "tunnel-away" Warning;
     /// An end of the tunnel has no public key in the site file: it cannot be a peer yet.
     TunnelKey = "tunnel-key" Note;
+    /// The site file has no firewall for an edge.
+    FirewallOff = "firewall-off" Note;
+    /// The firewall opens to the Internet what only this site should reach.
+    FirewallOpen = "firewall-open" Warning;
+    /// An opening of the firewall has no effect.
+    FirewallUseless = "firewall-useless" Warning;
+    /// A change of the firewall was not confirmed, and is undone.
+    FirewallUnconfirmed = "firewall-unconfirmed" Error;
+    /// The firewall could not be made as planned.
+    FirewallFailed = "firewall-failed" Error;
     /// A listener cannot be opened.
     ListenerFailed = "listener-failed" Error;
     /// What runs is older than what the source says: the last good state is served.

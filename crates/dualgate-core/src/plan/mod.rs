@@ -3,6 +3,7 @@
 //! Planners alone know about roles. A node without a role gets the empty plan, and converging to the empty
 //! plan is how a role is switched off.
 
+pub mod firewall;
 pub mod proxy;
 pub mod tunnel;
 
@@ -16,6 +17,8 @@ pub struct NodePlan {
     pub proxy: proxy::ProxyPlan,
     /// Its end of the tunnel.
     pub tunnel: tunnel::TunnelPlan,
+    /// What it lets in.
+    pub firewall: firewall::FirewallPlan,
 }
 
 /// The plan of one node.
@@ -25,7 +28,11 @@ pub fn node(snapshot: &Snapshot, node: &NodeName) -> NodePlan {
 
 /// The plan of one node, from the snapshot and what it was lowered to: for those who plan several nodes.
 pub fn select(snapshot: &Snapshot, lowered: &Lowered, node: &NodeName) -> NodePlan {
-    NodePlan { proxy: proxy::select(snapshot, lowered, node), tunnel: tunnel::tunnel(snapshot, node) }
+    NodePlan {
+        proxy: proxy::select(snapshot, lowered, node),
+        tunnel: tunnel::tunnel(snapshot, node),
+        firewall: firewall::select(snapshot, lowered, node),
+    }
 }
 
 /// What was wrong with the objects that the plans are made from.

@@ -5,6 +5,7 @@
 
 mod address;
 mod edge;
+mod firewall;
 mod name;
 mod network;
 mod role;
@@ -22,6 +23,7 @@ pub fn site(site: &Site, marks: &Marks) -> Vec<Finding> {
     edge::check(site, &mut report);
     name::check(site, &mut report);
     tunnel::check(site, &mut report);
+    firewall::check(site, &mut report);
     report.findings.sort_by_key(|finding| (finding.at.line, finding.at.column));
     report.findings
 }
