@@ -140,7 +140,7 @@ fn one_family(socket: SocketAddr) -> Dual<SocketAddr> {
 }
 
 /// Reads `dualgate.dev/endpoints`.
-fn written_servers(text: &str, port: &ServicePort) -> Result<Vec<Server>, String> {
+pub(crate) fn written_servers(text: &str, port: &ServicePort) -> Result<Vec<Server>, String> {
     let mut seen = BTreeSet::new();
     let mut servers = Vec::new();
     for server in text.split(',').map(str::trim).filter(|server| !server.is_empty()) {

@@ -28,8 +28,10 @@ use crate::route::Route;
 
 pub use annotation::{ENDPOINTS, ENTRY_POINTS, GATES, IGNORED_HELP};
 pub use class::Membership;
+pub(crate) use endpoints::written_servers;
 pub use entry_points::{EntryPointRef, EntryPoints};
 pub use placement::{Placement, Reason};
+pub(crate) use service::find_port;
 pub use tls::SiteCertificate;
 
 /// What the objects mean for the whole site.

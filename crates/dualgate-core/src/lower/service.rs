@@ -107,7 +107,7 @@ impl<'a> Backends<'a> {
 }
 
 /// An ExternalName Service needs no ports; then the number of the Ingress is the port.
-fn find_port(service: &Service, port: &PortRef) -> Option<ServicePort> {
+pub(crate) fn find_port(service: &Service, port: &PortRef) -> Option<ServicePort> {
     let found = service.ports.iter().find(|candidate| {
         candidate.protocol == Protocol::Tcp
             && match port {

@@ -5,6 +5,7 @@
 
 pub mod firewall;
 pub mod proxy;
+pub mod public;
 pub mod tunnel;
 
 use crate::lower::{self, Lowered};
