@@ -188,12 +188,15 @@ impl Lab {
         self.world.host(name)
     }
 
-    /// Waits until every node that is on is ready; what is missing if that takes longer.
+    /// Waits until every node that is on is ready, and each edge has heard of those at home; what is missing if that takes longer.
     pub fn wait_until_ready(&self, limit: Duration) -> Result<Duration, String> {
         let deadline = Instant::now() + limit;
         loop {
             self.tend();
-            let waiting = self.not_ready();
+            let mut waiting = self.not_ready();
+            if waiting.is_empty() {
+                waiting = self.unheard();
+            }
             if waiting.is_empty() {
                 let mut seen = self.lock();
                 return Ok(*seen.setup.get_or_insert(self.started.elapsed()));
@@ -230,7 +233,7 @@ impl Lab {
             generation: Generation(1),
             site: self.site.clone(),
             objects: self.cluster.objects(),
-            facts: Facts { now, ..Facts::default() },
+            facts: Facts { now },
         }
     }
 
@@ -242,6 +245,17 @@ impl Lab {
         let state = |host: &Host| (host.name.clone(), self.nodes.state(&host.name));
         let states = self.node_hosts().map(state).filter_map(|(name, state)| Some((name, state?)));
         states.filter(|(_, state)| state != "ready").map(|(name, state)| format!("{name}: {state}")).collect()
+    }
+
+    /// The ends of the tunnel that are on and have not heard of each other.
+    fn unheard(&self) -> Vec<String> {
+        let edges = self.node_hosts().filter(|host| host.kind == HostKind::Edge);
+        let of_edge = |edge: &Host| {
+            let peers = self.nodes.unheard_peers(&edge.name).into_iter();
+            let peers = peers.filter(|peer| self.world.host(peer).is_some());
+            peers.map(|peer| format!("{} has not heard of {peer}", edge.name)).collect::<Vec<_>>()
+        };
+        edges.flat_map(of_edge).collect()
     }
 
     fn node_hosts(&self) -> impl Iterator<Item = &Host> {

@@ -136,7 +136,22 @@ impl Nodes {
         Some(self.ask(&namespace).unwrap_or_else(|trouble| format!("does not answer: {trouble}")))
     }
 
+    /// The peers of a node's tunnel that it never heard of; none where it has no tunnel, or cannot be asked.
+    pub fn unheard_peers(&self, host: &str) -> Vec<String> {
+        let Some(namespace) = self.world.host(host) else { return Vec::new() };
+        let Ok(status) = self.fetch(&namespace, "/status") else { return Vec::new() };
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap_or_default();
+        let peers = status["tunnel"]["peers"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let unheard = peers.iter().filter(|peer| peer["last_handshake_seconds"].is_null());
+        unheard.filter_map(|peer| Some(peer["name"].as_str()?.to_owned())).collect()
+    }
+
     fn ask(&self, host: &Namespace) -> Result<String, Trouble> {
+        self.fetch(host, "/readyz")
+    }
+
+    /// What a node's admin listener says.
+    fn fetch(&self, host: &Namespace, path: &str) -> Result<String, Trouble> {
         // A wildcard is asked at loopback.
         let reachable = |address: &SocketAddr| match address.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => SocketAddr::from(([127, 0, 0, 1], address.port())),
@@ -144,7 +159,7 @@ impl Nodes {
             IpAddr::V4(_) | IpAddr::V6(_) => *address,
         };
         let Some(admin) = self.admin.first().map(reachable) else { return Ok("has no admin listener".to_owned()) };
-        let request = probe::Request::new(admin, admin.to_string()).path("/readyz");
+        let request = probe::Request::new(admin, admin.to_string()).path(path);
         let answer = probe::get(host, &request, PATIENCE)?;
         Ok(answer.text().trim().to_owned())
     }

@@ -470,6 +470,8 @@ async fn over_h1<T: Transaction>(
         BodyLength::Chunked | BodyLength::UntilClose => Framing::Chunked,
         BodyLength::Empty | BodyLength::Length(_) => Framing::Plain,
     };
+    let may_move = is_repeatable(&*head) && upgrade.is_none();
+    connection.give_up_after(may_move.then_some(settings.connect_timeout));
     let H1Server { io, buffer, .. } = &mut *connection;
     let (sent, answering) = (Cell::new(Sent::Part), Cell::new(false));
     cx.timer.set(settings.body_idle_timeout);

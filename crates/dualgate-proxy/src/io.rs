@@ -26,6 +26,11 @@ const PROBE_EVERY: Duration = Duration::from_secs(10);
 /// How often in all.
 const PROBES: u32 = 3;
 
+/// The same of a server that owes an answer: it may be gone with its machine.
+const SERVER_PROBE: Duration = Duration::from_secs(3);
+/// So often in all, where nothing shorter is asked for ([`Io::give_up_after`]): a line may be away for half a minute.
+const SERVER_PROBES: u32 = 10;
+
 /// What connections of one worker share for their input and output.
 #[derive(Debug, Default)]
 pub struct IoShared {
@@ -169,6 +174,20 @@ impl Io {
         let often = TcpKeepalive::new().with_time(PROBE_AFTER).with_interval(PROBE_EVERY).with_retries(PROBES);
         // Without it, only the idle time-out notices.
         let _ = SockRef::from(&self.stream.borrow().socket().tcp).set_tcp_keepalive(&often);
+    }
+
+    /// Lets the kernel ask soon and often whether a server is still there: one that is gone with its machine closes nothing.
+    pub fn watch_server(&self) {
+        let often = TcpKeepalive::new().with_time(SERVER_PROBE).with_interval(SERVER_PROBE).with_retries(SERVER_PROBES);
+        // Without it, only the deadlines notice.
+        let _ = SockRef::from(&self.stream.borrow().socket().tcp).set_tcp_keepalive(&often);
+    }
+
+    /// How long what is sent may stay without an acknowledgement of the peer's kernel, before the connection counts as
+    /// dead; `None` leaves that to the kernel, which tries for a quarter of an hour.
+    pub fn give_up_after(&self, limit: Option<Duration>) {
+        // Without it, only the deadlines notice.
+        let _ = SockRef::from(&self.stream.borrow().socket().tcp).set_tcp_user_timeout(limit);
     }
 
     /// Octets that the peer's kernel or ours has taken so far: what moves while a peer reads slowly.

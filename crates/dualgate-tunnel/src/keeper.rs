@@ -28,6 +28,9 @@ const RETRY: Duration = Duration::from_secs(2);
 /// (REJECT_AFTER_TIME).
 const AWAY: Duration = Duration::from_secs(180);
 
+/// The file in the key folder that says where peers were heard last.
+const HEARD: &str = "heard.json";
+
 /// The keeper of one node's tunnel. Dropped, it takes the tunnel along.
 #[derive(Debug)]
 pub struct Keeper {
@@ -175,6 +178,7 @@ struct Running {
     addresses: Vec<IpNet>,
     routes: Vec<Route>,
     dials: BTreeMap<PeerName, Dial>,
+    heard: Heard,
 }
 
 impl Work {
@@ -245,8 +249,18 @@ impl Work {
                     peers: peers.clone(),
                     backend: None,
                 })?;
-                let (peers, dials) = (peers.clone(), BTreeMap::new());
-                self.running.insert(Running { engine, made, peers, addresses: Vec::new(), routes: Vec::new(), dials })
+                let running = Running {
+                    engine,
+                    made,
+                    peers: peers.clone(),
+                    addresses: Vec::new(),
+                    routes: Vec::new(),
+                    dials: BTreeMap::new(),
+                    heard: Heard::read(keys.path()),
+                };
+                let running = self.running.insert(running);
+                running.dial_back(interface)?;
+                running
             }
         };
         if running.peers != peers {
@@ -256,6 +270,7 @@ impl Work {
         running.set_up(interface)?;
         running.dial(interface, now.duration_since(self.started))?;
         let status = running.engine.status()?;
+        running.heard.note(&status.peers);
         let report = |planned: &Planned| peer_report(planned, &status.peers, running.dials.get(&planned.name));
         let peers: Vec<PeerReport> = interface.peers.iter().map(report).collect();
         findings.extend(peers.iter().filter_map(away));
@@ -302,6 +317,19 @@ impl Running {
         Ok(())
     }
 
+    /// Dials those who dial us, where they were heard last: after a restart their side believes in a session that is gone,
+    /// and the way through their router is still open.
+    fn dial_back(&mut self, interface: &Interface) -> Result<(), TunnelError> {
+        for planned in interface.peers.iter().filter(|peer| peer.endpoints.is_empty()) {
+            for key in planned.public_keys.iter() {
+                if let Some(endpoint) = self.heard.at.get(&key.to_string()) {
+                    self.engine.dial(&key, *endpoint)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Dials who is to be dialled.
     fn dial(&mut self, interface: &Interface, now: Duration) -> Result<(), TunnelError> {
         let status = self.engine.status()?;
@@ -320,6 +348,41 @@ impl Running {
             }
         }
         Ok(())
+    }
+}
+
+/// Where peers were heard last, also over a restart. It is a hint: who is really there, WireGuard finds out.
+#[derive(Debug)]
+struct Heard {
+    file: PathBuf,
+    /// By public key.
+    at: BTreeMap<String, SocketAddr>,
+}
+
+impl Heard {
+    fn read(keys: &Path) -> Self {
+        let file = keys.join(HEARD);
+        let text = std::fs::read(&file).unwrap_or_default();
+        Self { file, at: serde_json::from_slice(&text).unwrap_or_default() }
+    }
+
+    /// Keeps what is different; a full disk costs only the hint.
+    fn note(&mut self, peers: &[PeerStatus]) {
+        let heard = peers.iter().filter(|peer| peer.last_handshake.is_some());
+        let heard = heard.filter_map(|peer| Some((peer.public_key.to_string(), peer.endpoint?)));
+        let mut now = self.at.clone();
+        now.extend(heard);
+        if now == self.at {
+            return;
+        }
+        self.at = now;
+        let part = self.file.with_extension("part");
+        let written = serde_json::to_vec(&self.at).map_err(std::io::Error::from);
+        let written =
+            written.and_then(|text| std::fs::write(&part, text)).and_then(|()| std::fs::rename(&part, &self.file));
+        if let Err(error) = written {
+            tracing::debug!(%error, "where peers were heard was not written");
+        }
     }
 }
 

@@ -249,6 +249,8 @@ catalogue! {
     FirewallFailed = "firewall-failed" Error;
     /// A listener cannot be opened.
     ListenerFailed = "listener-failed" Error;
+    /// Home nodes tell an edge different things; the most senior one's word counts.
+    HomeDiffers = "home-differs" Warning;
     /// What runs is older than what the source says: the last good state is served.
     Stale = "stale" Warning;
 }

@@ -31,6 +31,7 @@ fn compare(probe: &Probe, seen: &Observation, now: i64) -> Verdict {
         (Expectation::Blocked, seen) => blocked(probe, seen),
         (expect, Observation::Trouble(trouble)) => Verdict::Fail(unanswered(probe, expect, trouble)),
         (Expectation::Ready, Observation::Answer(answer)) => ready(probe, answer),
+        (Expectation::Heard(peers), Observation::Answer(answer)) => heard(peers, answer),
         (Expectation::Echo, Observation::Echo) => Verdict::Pass(format!("{} reaches {}", probe.from, there(probe))),
         (Expectation::Pod(pod), Observation::Answer(answer)) => pod_itself(probe, pod, answer),
         (Expectation::SeenAs(addresses), Observation::Dialled(dialled)) => seen_as(addresses, *dialled),
@@ -43,6 +44,7 @@ fn compare(probe: &Probe, seen: &Observation, now: i64) -> Verdict {
         },
         (
             Expectation::Ready
+            | Expectation::Heard(_)
             | Expectation::Echo
             | Expectation::Pod(_)
             | Expectation::SeenAs(_)
@@ -85,7 +87,7 @@ pub(super) fn worst(verdicts: &[Verdict]) -> Verdict {
 
 fn unanswered(probe: &Probe, expect: &Expectation, trouble: &Trouble) -> String {
     let hint = match (expect, trouble) {
-        (Expectation::Ready, _) => {
+        (Expectation::Ready | Expectation::Heard(_), _) => {
             format!("`dualgate run` does not answer on {0}; `dualgate lab heal {0}` starts it", probe.from)
         }
         (Expectation::Pod(pod), _) => format!("look at the pod {pod} and at the way to its node"),
@@ -102,6 +104,30 @@ fn there(probe: &Probe) -> String {
         Ask::Get(request) => request.to.to_string(),
         Ask::Ping { at, address } | Ask::Dial { at, address } => format!("{at} ({address})"),
         Ask::Connect(to) => to.to_string(),
+    }
+}
+
+/// A session of WireGuard lives for three minutes after its handshake.
+const SESSION: u64 = 180;
+
+fn heard(peers: &[String], answer: &Answer) -> Verdict {
+    let status: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let tunnel = &status["tunnel"];
+    let Some(backend) = tunnel["backend"].as_str() else {
+        let findings = status["findings"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let why = findings.iter().find(|finding| finding["code"] == "tunnel-failed");
+        let why = why.and_then(|finding| finding["message"].as_str()).unwrap_or("look at its log");
+        return Verdict::Fail(format!("it has no tunnel: {why}"));
+    };
+    let known = tunnel["peers"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let age = |name: &String| known.iter().find(|peer| peer["name"] == **name)?["last_handshake_seconds"].as_u64();
+    match peers.iter().find(|name| age(name).is_none_or(|age| age >= SESSION)) {
+        Some(name) => Verdict::Fail(format!("it does not hear {name}; `dualgate tunnel status` there says more")),
+        None => {
+            let oldest = peers.iter().filter_map(age).max().unwrap_or_default();
+            let names = peers.join(", ");
+            Verdict::Pass(format!("WireGuard ({backend}) with {names}: the last handshake {oldest} s ago at most"))
+        }
     }
 }
 

@@ -81,6 +81,8 @@ pub enum Ask {
 pub enum Expectation {
     /// `dualgate run` says that it is ready.
     Ready,
+    /// `dualgate run` says that it has heard of all of these through WireGuard, and lately.
+    Heard(Vec<String>),
     /// An echo.
     Echo,
     /// This pod answers, without a gate in between.

@@ -1,6 +1,7 @@
 //! A connection to a server that speaks HTTP/1.1.
 
 use std::io;
+use std::time::Duration;
 
 use dualgate_http::{BodyLength, HeadError, HeadLimits, Progress, ResponseHead, ResponseView};
 
@@ -17,6 +18,7 @@ pub struct H1Server {
     pub buffer: Buffer,
     history: History,
     persistent: bool,
+    patience: Option<Duration>,
 }
 
 /// Whether a connection has carried a request before.
@@ -43,7 +45,16 @@ pub enum AnswerFailure {
 impl H1Server {
     /// Over a connection just opened.
     pub fn new(io: Io) -> Self {
-        Self { io, buffer: Buffer::default(), history: History::Fresh, persistent: false }
+        Self { io, buffer: Buffer::default(), history: History::Fresh, persistent: false, patience: None }
+    }
+
+    /// How long the server's kernel may be silent to what is sent. A request that another server could answer as well
+    /// does not wait for a machine that is gone; an upload or a tunnel waits, as the machine may come back.
+    pub fn give_up_after(&mut self, limit: Option<Duration>) {
+        if self.patience != limit {
+            self.patience = limit;
+            self.io.give_up_after(limit);
+        }
     }
 
     /// It is taken from the pool.

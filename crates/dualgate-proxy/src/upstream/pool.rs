@@ -65,7 +65,9 @@ impl Pool {
                 if let Some(kept) = self.take(server.uid) {
                     return Ok(Lease::H1(kept));
                 }
-                Ok(Lease::H1(Box::new(H1Server::new(self.connector.connect(server, limit).await?))))
+                let io = self.connector.connect(server, limit).await?;
+                io.watch_server();
+                Ok(Lease::H1(Box::new(H1Server::new(io))))
             }
             Scheme::H2c => {
                 let kept = self.h2.borrow_mut().get_mut(&server.uid).map(|shared| {

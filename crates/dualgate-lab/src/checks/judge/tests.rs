@@ -134,6 +134,28 @@ fn a_node_is_ready_when_it_says_so() {
 }
 
 #[test]
+fn a_tunnel_is_there_when_every_peer_was_heard_lately() {
+    let heard = || Expectation::Heard(vec!["k3s-node1".to_owned(), "k3s-node2".to_owned()]);
+    let status = |ages: [Option<u64>; 2]| {
+        let peer = |(name, age): (&str, Option<u64>)| serde_json::json!({"name": name, "last_handshake_seconds": age});
+        let peers: Vec<_> = ["k3s-node1", "k3s-node2"].into_iter().zip(ages).map(peer).collect();
+        seen(answer(200, &serde_json::json!({"tunnel": {"backend": "packet", "peers": peers}}).to_string()))
+    };
+    passes(
+        heard(),
+        status([Some(3), Some(179)]),
+        "WireGuard (packet) with k3s-node1, k3s-node2: the last handshake 179 s ago at most",
+    );
+    fails(heard(), status([Some(3), Some(180)]), "it does not hear k3s-node2");
+    fails(heard(), status([None, Some(1)]), "it does not hear k3s-node1");
+    let down = serde_json::json!({"tunnel": {"peers": []}, "findings": [
+        {"code": "tunnel-failed", "message": "there is no key"},
+    ]});
+    fails(heard(), seen(answer(200, &down.to_string())), "it has no tunnel: there is no key");
+    fails(heard(), seen(answer(200, "nonsense")), "it has no tunnel");
+}
+
+#[test]
 fn a_pod_itself_must_be_the_one_that_was_asked_for() {
     let pod = || Expectation::Pod("grafana-1".to_owned());
     passes(pod(), echo(200, "grafana-1", ""), "lan-client reaches grafana-1 on k3s-node2");

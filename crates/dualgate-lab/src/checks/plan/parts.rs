@@ -1,11 +1,13 @@
-//! Parts of dualgate that are not built: each has its row, so that nobody takes what stands in for the thing.
+//! The tunnel; and parts of dualgate that are not built: each has its row, so that nobody takes what stands in for the thing.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use dualgate_core::model::site::Publish;
+use dualgate_core::model::site::{Node, Publish};
 use dualgate_core::model::{Family, GateName};
 
-use super::{HostKind, Planned, PlannedCheck, View, addresses};
+use super::{Ask, Expectation, Host, HostKind, Planned, PlannedCheck, View};
+use super::{addresses, loopback, probe, row};
+use crate::probe::Request;
 
 pub(super) fn rows(view: &View<'_>) -> Vec<PlannedCheck> {
     let has_home = view.home_nodes().next().is_some();
@@ -22,11 +24,31 @@ pub(super) fn rows(view: &View<'_>) -> Vec<PlannedCheck> {
     let outside = if is_published { public.clone() } else { Vec::new() };
     vec![
         not_built(view, "virtual-ips", "virtual IPs move when their node fails", "virtual IPs", &virtual_ips),
-        not_built(view, "tunnel", "what passes between edge and home is encrypted", "tunnel", &tunnelled),
+        tunnel(view, &tunnelled),
         not_built(view, "firewall", "nothing else is open at the edge", "firewall", &public),
         not_built(view, "names/home", "names lead to the internal gate at home", "names", &at_home),
         not_built(view, "names/internet", "names lead to the edge outside", "names", &outside),
     ]
+}
+
+/// Every edge hears every home node through WireGuard; where something stands in for it, that is said.
+fn tunnel(view: &View<'_>, tunnelled: &[IpAddr]) -> PlannedCheck {
+    let (id, title) = ("tunnel", "what passes between edge and home is encrypted");
+    if view.topology.stand_ins.iter().any(|stand_in| stand_in.part == "tunnel") {
+        return not_built(view, id, title, "tunnel", tunnelled);
+    }
+    let peers: Vec<String> = view.home_nodes().map(|(host, _)| host.name.clone()).collect();
+    row(id, title, |family| {
+        let passes = tunnelled.iter().any(|address| Family::of(*address) == family);
+        let edges = view.edges().filter(|_| passes && !peers.is_empty());
+        let ask = |(host, _): (&Host, &Node)| {
+            let at = view.site.admin.listen.first()?;
+            let at = SocketAddr::new(loopback(at.ip()), at.port());
+            let ask = Ask::Get(Request::new(at, at.to_string()).path("/status"));
+            Some(probe(host, ask, Expectation::Heard(peers.clone())))
+        };
+        edges.filter_map(ask).collect()
+    })
 }
 
 fn lan_client(view: &View<'_>) -> Vec<IpAddr> {
