@@ -10,9 +10,11 @@ use dualgate_core::model::finding::{Finding, Severity};
 use dualgate_core::model::site::{Role, Site};
 use dualgate_core::model::snapshot::{Facts, Generation};
 use dualgate_core::parse;
+use dualgate_core::plan::tunnel::INTERFACE;
 use dualgate_host::folder::FolderError;
 use dualgate_host::keys::KeysError;
 use dualgate_host::namespace::{self, Namespace};
+use ipnet::IpNet;
 
 use crate::checks::{self, PlannedCheck};
 use crate::cluster::{Cluster, Patience};
@@ -288,6 +290,10 @@ impl Lab {
         });
         let on = self.world.host(&host.name).is_some();
         let node = host.node.as_ref().and_then(|name| self.site.node(name));
+        // What the node itself puts there, once its tunnel is up.
+        let brought = node.filter(|_| host.kind == HostKind::Edge && !self.keys.is_empty());
+        let brought = brought.iter().flat_map(|node| &node.addresses);
+        let addresses = addresses.chain(brought.map(|address| format!("{INTERFACE} {}", IpNet::from(*address))));
         let role =
             |role: &Role| Role::WORDS.iter().find(|(_, known)| known == role).map(|(word, _)| (*word).to_owned());
         HostStatus {

@@ -1,5 +1,6 @@
 //! What can be asked of `dualgate tunnel`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -9,8 +10,15 @@ use super::{Inputs, Output, parse_node};
 
 /// What stands below its help.
 pub const TUNNEL: &str = "\
-Example:
+Examples:
+  dualgate tunnel status
   dualgate tunnel export --for wg-quick --node ionos --site examples/home/site.yaml";
+
+const TUNNEL_STATUS: &str = "\
+Exit code: 0 every peer was heard within three minutes, 1 one was not, or there is no tunnel, 2 the node could not be asked.
+
+Example:
+  dualgate tunnel status --output json";
 
 const TUNNEL_EXPORT: &str = "\
 Files go to standard output, with marks where keys belong, and what else is to be done goes to standard error. With \
@@ -35,6 +43,9 @@ pub struct Tunnel {
 /// What to do with the tunnel.
 #[derive(Debug, Subcommand)]
 pub enum TunnelCommand {
+    /// Show how this node's end is: peers, handshakes, where they are dialled.
+    #[command(after_help = TUNNEL_STATUS)]
+    Status(TunnelStatus),
     /// Write this node's end for a router, wg-quick, systemd-networkd or NixOS.
     #[command(after_help = TUNNEL_EXPORT)]
     Export(TunnelExport),
@@ -51,6 +62,17 @@ pub enum TunnelFormat {
     Networkd,
     /// A module of NixOS.
     Nixos,
+}
+
+/// `dualgate tunnel status`
+#[derive(Debug, Args)]
+pub struct TunnelStatus {
+    /// The node's admin listener.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9180")]
+    pub admin: SocketAddr,
+    /// How results are printed.
+    #[command(flatten)]
+    pub output: Output,
 }
 
 /// `dualgate tunnel export`

@@ -136,6 +136,7 @@ mod tests {
             objects: 0,
             connections: 0,
             plan: set(observed),
+            tunnel: dualgate_tunnel::Report::default(),
             findings: Vec::new(),
         };
         Changes::between(&NodeName::new("node"), Some(&report), set(desired))

@@ -162,6 +162,7 @@ mod tests {
             objects: 1,
             connections: 2,
             plan: plan.iter().map(|line| (*line).to_owned()).collect(),
+            tunnel: dualgate_tunnel::Report::default(),
             findings: vec![
                 serde_json::json!({"code": "stale", "severity": "warning", "at": {}, "message": "it is old"}),
                 serde_json::json!({"code": "ingress-exposed", "severity": "note", "at": {}, "message": "public"}),

@@ -1,4 +1,4 @@
-//! `dualgate tunnel`: the ends of the tunnel, written for what else can make them.
+//! `dualgate tunnel`: how this node's end is, and the ends written for what else can make them.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -10,18 +10,79 @@ use dualgate_core::plan::tunnel::PeerName;
 use dualgate_core::plan::tunnel::export::{self, Export, File, Key};
 use dualgate_host::Keys;
 use dualgate_host::keys::{KeysError, Slot, write_file};
+use dualgate_tunnel::{PeerReport, Report};
 use serde_json::json;
 
 use super::keys::Owner;
 use crate::cli::Format;
-use crate::cli::tunnel::{Tunnel, TunnelCommand, TunnelExport, TunnelFormat};
+use crate::cli::tunnel::{Tunnel, TunnelCommand, TunnelExport, TunnelFormat, TunnelStatus};
 use crate::inputs::choose_node;
-use crate::output;
+use crate::output::{self, Colour, Style};
 
 /// 0, or an error when there is nothing to export.
 pub fn run(args: &Tunnel) -> anyhow::Result<ExitCode> {
     match &args.command {
+        TunnelCommand::Status(args) => status(args),
         TunnelCommand::Export(args) => export(args),
+    }
+}
+
+/// WireGuard gives a session up after this many seconds without a handshake.
+const SESSION: u64 = 180;
+
+fn status(args: &TunnelStatus) -> anyhow::Result<ExitCode> {
+    let report = super::status::ask(args.admin)?.tunnel;
+    let hears = |peer: &PeerReport| peer.last_handshake_seconds.is_some_and(|age| age < SESSION);
+    let well = report.backend.is_some() && report.peers.iter().all(hears);
+    match args.output.output {
+        Format::Json => output::json(&report)?,
+        Format::Text => output::text(&page(&report, Style::stdout()))?,
+    }
+    Ok(output::verdict(well))
+}
+
+/// The tunnel for people: a line about the interface, then a table of the peers.
+fn page(report: &Report, style: Style) -> String {
+    let (Some(interface), Some(backend)) = (&report.interface, &report.backend) else {
+        return match &report.interface {
+            Some(interface) => format!("{interface}: not there; `dualgate status` says why\n"),
+            None => "this node has no tunnel\n".to_owned(),
+        };
+    };
+    let mut page = format!("{interface}: WireGuard by {backend}, UDP port {}, MTU {}\n", report.listen_port, report.mtu);
+    if !report.why.is_empty() {
+        page.push_str(&format!("  not by better means: {}\n", report.why));
+    }
+    let width = report.peers.iter().map(|peer| peer.name.len()).chain([4]).max().unwrap_or_default();
+    let head = format!("{:width$}  {:12}  {:>10}  {:>10}  {:>6}  endpoint", "peer", "handshake", "received", "sent", "rtt");
+    page.push_str(&style.paint(Colour::Bold, &head));
+    page.push('\n');
+    for peer in &report.peers {
+        let (colour, handshake) = match peer.last_handshake_seconds {
+            Some(age) if age < SESSION => (Colour::Green, format!("{age} s ago")),
+            Some(age) => (Colour::Red, format!("{age} s ago")),
+            None => (Colour::Red, "never".to_owned()),
+        };
+        let handshake = style.paint(colour, &format!("{handshake:12}"));
+        let endpoint = match (&peer.endpoint, peer.candidates.as_slice()) {
+            (Some(endpoint), _) => endpoint.to_string(),
+            (None, []) => "it dials us".to_owned(),
+            (None, [first, ..]) => format!("to be dialled at {first}"),
+        };
+        let rtt = peer.round_trip_ms.map_or_else(String::new, |time| format!("{time} ms"));
+        let (received, sent) = (octets(peer.received), octets(peer.sent));
+        page.push_str(&format!("{:width$}  {handshake}  {received:>10}  {sent:>10}  {rtt:>6}  {endpoint}\n", peer.name));
+    }
+    page
+}
+
+/// Octets in the largest unit that leaves a whole number before the point.
+fn octets(number: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let power = (0..units.len() - 1).take_while(|power| number >> (10 * (power + 1)) > 0).count();
+    match power {
+        0 => format!("{number} B"),
+        _ => format!("{:.1} {}", number as f64 / f64::from(1_u32 << 10).powi(i32::try_from(power).unwrap_or(0)), units[power]),
     }
 }
 
@@ -98,4 +159,37 @@ fn print(export: &Export, written: Option<&[String]>) -> anyhow::Result<()> {
         let _ = writeln!(std::io::stderr(), "{number}. {}", output::one_line(step));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn octets_have_a_unit_that_fits() {
+        let shown = [0, 1023, 1024, 1_572_864, 5 << 40].map(octets);
+        assert_eq!(shown, ["0 B", "1023 B", "1.0 KiB", "1.5 MiB", "5.0 TiB"]);
+    }
+
+    #[test]
+    fn a_peer_that_was_never_heard_says_where_it_is_dialled() {
+        let peer = PeerReport {
+            name: "ionos".to_owned(),
+            candidates: vec!["203.0.113.10:56527".parse().unwrap()],
+            ..PeerReport::default()
+        };
+        let report = Report {
+            interface: Some("dualgate".to_owned()),
+            backend: Some("kernel".to_owned()),
+            listen_port: 56527,
+            mtu: 1392,
+            peers: vec![peer],
+            ..Report::default()
+        };
+        let expected = "dualgate: WireGuard by kernel, UDP port 56527, MTU 1392\n\
+                        peer   handshake       received        sent     rtt  endpoint\n\
+                        ionos  never                0 B         0 B          to be dialled at 203.0.113.10:56527\n";
+        assert_eq!(page(&report, Style::Plain), expected);
+        assert_eq!(page(&Report::default(), Style::Plain), "this node has no tunnel\n");
+    }
 }
