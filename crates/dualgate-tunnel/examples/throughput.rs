@@ -18,6 +18,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use common::{End, Pair, Process, Userspace};
+use dualgate_host::network::{Network, NetworkError, Use};
 use dualgate_lab::init;
 use dualgate_tunnel::Backend;
 
@@ -105,6 +106,8 @@ struct Figures {
     gigabits: f64,
     /// Octets for a second of CPU time of both ends' engines.
     per_cpu: f64,
+    /// The share of it that is not the kernel's: cryptography, cutting, merging.
+    own: f64,
     retransmits: u64,
     /// The larger one's, in MiB.
     resident: f64,
@@ -133,8 +136,8 @@ fn measure(options: &Options) {
     let reference = candidates.len() - 1;
     println!("\nmedians of {} rounds of {} s; ratios to {}", options.rounds, options.seconds, candidates[reference].0);
     println!(
-        "{:<34} {:<10} {:>7} {:>6} {:>9} {:>6} {:>9} {:>8}",
-        "", "", "Gbit/s", "ratio", "GB/CPU s", "ratio", "retrans", "RSS MiB"
+        "{:<34} {:<10} {:>7} {:>6} {:>9} {:>6} {:>5} {:>9} {:>8}",
+        "", "", "Gbit/s", "ratio", "GB/CPU s", "ratio", "own", "retrans", "RSS MiB"
     );
     for (number, (name, _)) in candidates.iter().enumerate() {
         for (flow, (label, ..)) in FLOWS.iter().enumerate() {
@@ -145,9 +148,10 @@ fn measure(options: &Options) {
             };
             let (speed, cpu) = (median(number, |f| f.gigabits), median(number, |f| f.per_cpu / 1e9));
             println!(
-                "{name:<34} {label:<10} {speed:>7.2} {:>6.2} {cpu:>9.3} {:>6.2} {:>9} {:>8.0}",
+                "{name:<34} {label:<10} {speed:>7.2} {:>6.2} {cpu:>9.3} {:>6.2} {:>5.2} {:>9} {:>8.0}",
                 speed / median(reference, |f| f.gigabits),
                 cpu / median(reference, |f| f.per_cpu / 1e9),
+                median(number, |f| f.own),
                 median(number, |f| f.retransmits as f64),
                 median(number, |f| f.resident),
             );
@@ -160,7 +164,7 @@ fn run(candidate: &Candidate, seconds: f64) -> Vec<Figures> {
     let outer = "fd09::2";
     let start = |end: End| match candidate {
         Candidate::Plain => {
-            pair.plain(end);
+            plain(&pair, end);
             None
         }
         Candidate::Ours(backend) => Some(spawn(&pair, end, *backend, outer)),
@@ -169,6 +173,17 @@ fn run(candidate: &Candidate, seconds: f64) -> Vec<Figures> {
     let ends: Vec<Process> = [End::Edge, End::Home].into_iter().filter_map(start).collect();
     let flow = |(_, up, address): &(&str, bool, &str)| stream(&pair, *up, address, seconds, &ends);
     FLOWS.iter().map(flow).collect()
+}
+
+/// The inner addresses on the wire itself.
+fn plain(pair: &Pair, end: End) {
+    let number = if end == End::Home { 1 } else { 2 };
+    let up = move || -> Result<(), NetworkError> {
+        let mut network = Network::open()?;
+        network.add_address("wire", format!("10.8.0.{number}/24").parse().unwrap(), Use::Both)?;
+        network.add_address("wire", format!("fd08::{number}/64").parse().unwrap(), Use::Both)
+    };
+    pair.host(end).run(up).unwrap();
 }
 
 /// Ours in a process of its own, so that its CPU time is.
@@ -190,7 +205,8 @@ fn spawn(pair: &Pair, end: End, backend: Backend, outer: &str) -> Process {
 
 fn engine(end: &str, backend: &str, outer: &str) -> ExitCode {
     let end = if end == "home" { End::Home } else { End::Edge };
-    let backend = common::backends().into_iter().find(|one| one.to_string() == backend).unwrap();
+    let known = [Backend::Kernel, Backend::Tun, Backend::Packet];
+    let backend = known.into_iter().find(|known| known.to_string() == backend).unwrap();
     let config = common::config(end, backend, (end == End::Home).then_some(outer));
     let _engine = dualgate_tunnel::Engine::start(&config).unwrap();
     println!("ready");
@@ -227,29 +243,32 @@ fn stream(pair: &Pair, up: bool, address: &str, seconds: f64, engines: &[Process
         stream.write_all(&block).unwrap();
         sent += BLOCK as u64;
     }
-    let elapsed = started.elapsed().as_secs_f64();
     let after = (cpu(engines), from.run(retransmits));
     drop(stream);
     let (received, took) = receiver.join().unwrap();
     let gigabits = received as f64 * 8.0 / took.as_secs_f64() / 1e9;
-    let _ = elapsed;
+    let [own, kernel] = [0, 1].map(|at| after.0[at] - before.0[at]);
     Figures {
         gigabits,
-        per_cpu: sent as f64 / (after.0 - before.0).max(1e-9),
+        per_cpu: if engines.is_empty() { f64::NAN } else { sent as f64 / (own + kernel).max(1.0 / TICKS) },
+        own: own / (own + kernel),
         retransmits: after.1 - before.1,
         resident: engines.iter().map(|engine| resident(engine.0.id())).fold(0.0, f64::max),
     }
 }
 
-/// Seconds of CPU time of these processes so far.
-fn cpu(engines: &[Process]) -> f64 {
+/// Seconds of CPU time of these processes so far: their own, and the kernel's for them.
+fn cpu(engines: &[Process]) -> [f64; 2] {
     let of = |process: &Process| {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.0.id())).unwrap_or_default();
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
         // utime and stime (proc(5)).
-        [11, 12].iter().filter_map(|at| fields.get(*at)?.parse::<f64>().ok()).sum::<f64>() / TICKS
+        [11, 12].map(|at| fields.get(at).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0) / TICKS)
     };
-    engines.iter().map(of).sum()
+    engines
+        .iter()
+        .map(of)
+        .fold([0.0; 2], |[own, kernel], [more_own, more_kernel]| [own + more_own, kernel + more_kernel])
 }
 
 fn resident(process: u32) -> f64 {

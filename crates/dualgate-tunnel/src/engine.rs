@@ -5,6 +5,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::num::NonZeroU16;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use dualgate_core::model::{PublicKey, Secret};
@@ -163,6 +164,8 @@ pub struct Status {
     pub interface: String,
     /// The UDP port.
     pub listen_port: u16,
+    /// Where `wg show` asks, when the kernel does not answer it.
+    pub socket: Option<PathBuf>,
     /// The peers, as they were configured.
     pub peers: Vec<PeerStatus>,
 }
@@ -245,11 +248,16 @@ impl Engine {
 
     /// How it is now.
     pub fn status(&mut self) -> Result<Status, TunnelError> {
-        let (listen_port, peers) = match &mut self.driver {
-            Driver::Kernel(kernel) => kernel.status()?,
-            Driver::Userspace(userspace) => (userspace.port(), userspace.peers()?),
+        let (listen_port, socket, peers) = match &mut self.driver {
+            Driver::Kernel(kernel) => {
+                let (port, peers) = kernel.status()?;
+                (port, None, peers)
+            }
+            Driver::Userspace(userspace) => {
+                (userspace.port(), userspace.socket().map(ToOwned::to_owned), userspace.peers()?)
+            }
         };
-        Ok(Status { choice: self.choice.clone(), interface: self.interface.clone(), listen_port, peers })
+        Ok(Status { choice: self.choice.clone(), interface: self.interface.clone(), listen_port, socket, peers })
     }
 }
 

@@ -2,10 +2,11 @@
 
 mod common;
 
-use std::io;
+use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use common::{End, INTERFACE, MTU, Pair, backends, eventually, transfer};
@@ -21,7 +22,9 @@ fn main() -> ExitCode {
     trial::main(
         "tunnel",
         &[
-            ("both_families_go_through_both_families", both_families_go_through_both_families),
+            ("both_families_go_through_a_cable", |_| both_families(Backend::Packet)),
+            ("both_families_go_through_a_tun_device", |_| both_families(Backend::Tun)),
+            ("both_families_go_through_the_kernel", |_| both_families(Backend::Kernel)),
             ("datagrams_of_every_size_arrive_whole", datagrams_of_every_size_arrive_whole),
             ("a_peer_with_another_preshared_key_is_nobody", a_peer_with_another_preshared_key_is_nobody),
             ("a_peer_that_moves_is_followed", a_peer_that_moves_is_followed),
@@ -33,39 +36,40 @@ fn main() -> ExitCode {
             ("an_address_of_nobody_is_refused_at_once", an_address_of_nobody_is_refused_at_once),
             ("an_interface_of_somebody_else_is_left_alone", an_interface_of_somebody_else_is_left_alone),
             ("an_interface_that_is_taken_away_is_told", an_interface_that_is_taken_away_is_told),
+            ("the_socket_says_everything_but_secrets", the_socket_says_everything_but_secrets),
+            ("wg_reads_the_socket", wg_reads_the_socket),
             ("wireguard_go", wireguard_go),
         ],
     )
 }
 
-fn both_families_go_through_both_families(_: &Path) {
-    for backend in backends() {
-        for outer in ["10.9.0.2", "fd09::2"] {
-            let pair = Pair::new();
-            let (home, mut edge) = pair.connect(backend, outer);
-            for inner in ["10.8.0.2", "fd08::2"] {
-                transfer(&pair.home, &pair.edge, inner, 4 << 20);
-            }
-            for inner in ["10.8.0.1", "fd08::1"] {
-                transfer(&pair.edge, &pair.home, inner, 4 << 20);
-            }
-            let interface = pair.home.run(|| Network::open()?.interface(INTERFACE)).unwrap();
-            assert_eq!(interface.mtu, u32::from(MTU));
-            let status = edge.status().unwrap();
-            assert_eq!(status.choice.backend, backend);
-            assert_eq!(status.listen_port, 51820);
-            let peer = &status.peers[0];
-            let seen = peer.endpoint.unwrap().ip();
-            assert_eq!(seen, common::outer_home(outer).parse::<IpAddr>().unwrap());
-            assert!(peer.last_handshake.unwrap() < Duration::from_secs(60));
-            assert!(peer.received > 8 << 20 && peer.sent > 8 << 20, "{peer:?}");
-            assert!(peer.loss.unwrap() < 0.05, "{peer:?}");
-            drop((home, edge));
-            assert!(
-                pair.home.run(|| Network::open()?.interface(INTERFACE)).is_err(),
-                "the interface goes with its engine"
-            );
+/// Each inner family over each outer one.
+fn both_families(backend: Backend) {
+    if let Err(why) = common::works(backend) {
+        common::skip(&why);
+    }
+    for outer in ["10.9.0.2", "fd09::2"] {
+        let pair = Pair::new();
+        let (home, mut edge) = pair.connect(backend, outer);
+        for inner in ["10.8.0.2", "fd08::2"] {
+            transfer(&pair.home, &pair.edge, inner, 4 << 20);
         }
+        for inner in ["10.8.0.1", "fd08::1"] {
+            transfer(&pair.edge, &pair.home, inner, 4 << 20);
+        }
+        let interface = pair.home.run(|| Network::open()?.interface(INTERFACE)).unwrap();
+        assert_eq!(interface.mtu, u32::from(MTU));
+        let status = edge.status().unwrap();
+        assert_eq!(status.choice.backend, backend);
+        assert_eq!(status.listen_port, 51820);
+        let peer = &status.peers[0];
+        let seen = peer.endpoint.unwrap().ip();
+        assert_eq!(seen, common::outer_home(outer).parse::<IpAddr>().unwrap());
+        assert!(peer.last_handshake.unwrap() < Duration::from_secs(60));
+        assert!(peer.received > 8 << 20 && peer.sent > 8 << 20, "{peer:?}");
+        assert!(peer.loss.is_none_or(|loss| loss < 0.05), "{peer:?}");
+        drop((home, edge));
+        assert!(pair.home.run(|| Network::open()?.interface(INTERFACE)).is_err(), "the interface goes with its engine");
     }
 }
 
@@ -168,7 +172,7 @@ fn home_dials_out_through_the_router(directory: &Path) {
         transfer(&pair.edge, &pair.home, "fd08::1", 4 << 20);
         let seen = edge.status().unwrap().peers[0].endpoint.unwrap();
         println!("the edge sees home at {seen}");
-        assert_eq!(seen.ip().to_string().starts_with("192.168."), false, "{seen}");
+        assert!(!seen.ip().to_string().starts_with("192.168."), "{seen}");
         assert_eq!(seen.is_ipv4(), translated);
     }
 }
@@ -254,11 +258,44 @@ fn an_interface_that_is_taken_away_is_told(_: &Path) {
     }
 }
 
-fn wireguard_go(_: &Path) {
-    let Some(wireguard_go) = common::Userspace::find(Path::new("wireguard-go")) else {
-        println!("SKIPPED: tunnel::wireguard_go: wireguard-go or wg is not installed, or there is no /dev/net/tun");
-        return;
+fn the_socket_says_everything_but_secrets(_: &Path) {
+    let pair = Pair::new();
+    let (mut home, _edge) = pair.connect(Backend::Packet, "10.9.0.2");
+    let socket = home.status().unwrap().socket.unwrap();
+    let ask = move || -> io::Result<String> {
+        let mut stream = UnixStream::connect(socket)?;
+        stream.write_all(b"get=1\n\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
     };
+    let answer = pair.home.run(ask).unwrap();
+    assert!(!answer.contains("private") && !answer.contains("preshared"), "{answer}");
+    assert!(answer.contains("endpoint=10.9.0.2:51820\n") && answer.ends_with("errno=0\n\n"), "{answer}");
+    drop(home);
+    let gone = || std::path::Path::new("/run/wireguard").read_dir().map(Iterator::count);
+    assert_eq!(pair.home.run(gone).unwrap(), 0, "the socket goes with its engine");
+}
+
+fn wg_reads_the_socket(_: &Path) {
+    if !common::is_there(Path::new("wg")) {
+        common::lacks("wg");
+    }
+    let pair = Pair::new();
+    let _ends = pair.connect(Backend::Packet, "10.9.0.2");
+    let shown = pair.home.run(|| Command::new("wg").args(["show", INTERFACE]).output()).unwrap();
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    for line in [format!("peer: {}", common::key(2).1), "latest handshake: ".into(), "every 25 seconds".into()] {
+        assert!(shown.contains(&line), "{line} in {shown}");
+    }
+}
+
+fn wireguard_go(_: &Path) {
+    if let Err(why) = common::works(Backend::Tun) {
+        common::skip(&why);
+    }
+    let found = common::Userspace::find(Path::new("wireguard-go"));
+    let wireguard_go = found.unwrap_or_else(|| common::lacks("wireguard-go, or wg,"));
     for outer in ["10.9.0.2", "fd09::2"] {
         let pair = Pair::new();
         let theirs = wireguard_go.start(&pair, End::Edge, None);

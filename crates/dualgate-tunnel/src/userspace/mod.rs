@@ -18,11 +18,13 @@ mod peer;
 #[cfg(test)]
 mod sample;
 mod split;
+mod uapi;
 mod unreachable;
 mod worker;
 
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -34,6 +36,7 @@ use crate::{Backend, Config, Peer, PeerStatus, TunnelError};
 use inner::Inner;
 pub use inner::MACS;
 use outer::Outer;
+use uapi::Uapi;
 use worker::Worker;
 
 type Job = Box<dyn FnOnce(&mut Worker) + Send>;
@@ -44,44 +47,59 @@ const WAITING: usize = 16;
 /// The thread with its engine. Dropped, it ends and takes the interface along.
 #[derive(Debug)]
 pub struct Userspace {
-    jobs: Option<SyncSender<Job>>,
-    wake: Arc<OwnedFd>,
+    line: Option<Line>,
+    uapi: Option<Uapi>,
     thread: Option<JoinHandle<()>>,
-    failure: Arc<OnceLock<String>>,
     port: u16,
+}
+
+/// Where to ask the thread.
+#[derive(Clone, Debug)]
+struct Line {
+    jobs: SyncSender<Job>,
+    wake: Arc<OwnedFd>,
+    failure: Arc<OnceLock<String>>,
 }
 
 impl Userspace {
     /// Makes the interface in this thread's network and starts.
     pub fn start(backend: Backend, config: &Config) -> Result<Self, TunnelError> {
-        let outer = Outer::bind(config.listen_port.unwrap_or(0));
-        let outer = outer.map_err(|source| TunnelError::Listen { port: config.listen_port.unwrap_or(0), source })?;
+        let port = config.listen_port.unwrap_or(0);
+        let outer = Outer::bind(port).map_err(|source| TunnelError::Listen { port, source })?;
         let port = outer.port();
+        let failed = |source| TunnelError::Interface { name: config.interface.clone(), source };
         let inner = match backend {
             Backend::Packet => Inner::cable(&config.interface, config.mtu),
             Backend::Tun | Backend::Kernel => Inner::tun(&config.interface, config.mtu),
         };
-        let failed = |source| TunnelError::Interface { name: config.interface.clone(), source };
-        let inner = inner.map_err(failed)?;
-        let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|e| failed(e.into()))?);
+        let mut worker = Worker::new(config, inner.map_err(failed)?, outer)?;
+        let wake = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map_err(|error| failed(error.into()))?;
         let (jobs, waiting) = sync_channel(WAITING);
-        let mut worker = Worker::new(config, inner, outer)?;
-        let failure = Arc::new(OnceLock::new());
-        let (told, woken) = (failure.clone(), wake.clone());
+        let line = Line { jobs, wake: Arc::new(wake), failure: Arc::new(OnceLock::new()) };
+        let (failure, wake) = (line.failure.clone(), line.wake.clone());
         let run = move || {
-            if let Err(error) = worker.run(&waiting, &woken) {
-                // Only this thread sets it.
-                let _ = told.set(error.to_string());
+            if let Err(error) = worker.run(&waiting, &wake) {
                 tracing::error!(%error, "the tunnel's interface is gone");
+                // Only this thread sets it.
+                let _ = failure.set(error.to_string());
             }
         };
         let thread = std::thread::Builder::new().name("tunnel".to_owned()).spawn(run).map_err(failed)?;
-        Ok(Self { jobs: Some(jobs), wake, thread: Some(thread), failure, port })
+        let asked = line.clone();
+        let look = move || Some((port, asked.ask(|worker| worker.peers()).ok()?));
+        let uapi = Uapi::listen(&config.interface, look);
+        let uapi = uapi.inspect_err(|error| tracing::debug!(%error, "`wg show` will not show the tunnel")).ok();
+        Ok(Self { line: Some(line), uapi, thread: Some(thread), port })
     }
 
     /// The UDP port.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Where `wg show` asks, if it can.
+    pub fn socket(&self) -> Option<&Path> {
+        self.uapi.as_ref().map(Uapi::path)
     }
 
     /// Replaces the peers; one that stays keeps its session.
@@ -100,6 +118,13 @@ impl Userspace {
         self.ask(|worker| worker.peers())
     }
 
+    fn ask<T: Send + 'static>(&self, job: impl FnOnce(&mut Worker) -> T + Send + 'static) -> Result<T, TunnelError> {
+        let line = self.line.as_ref().ok_or_else(|| TunnelError::Stopped("it was dropped".to_owned()))?;
+        line.ask(job)
+    }
+}
+
+impl Line {
     /// Runs a job on the thread, between two batches.
     fn ask<T: Send + 'static>(&self, job: impl FnOnce(&mut Worker) -> T + Send + 'static) -> Result<T, TunnelError> {
         let stopped = || TunnelError::Stopped(self.failure.get().cloned().unwrap_or_else(|| "it ended".to_owned()));
@@ -108,21 +133,25 @@ impl Userspace {
             // Whoever asked waits for it.
             let _ = answer.send(job(worker));
         });
-        self.jobs.as_ref().and_then(|jobs| jobs.send(job).ok()).ok_or_else(stopped)?;
-        self.wake();
+        self.jobs.send(job).map_err(|_| stopped())?;
+        wake(&self.wake);
         answered.recv().map_err(|_| stopped())
     }
+}
 
-    fn wake(&self) {
-        // A counter that is full has woken it already.
-        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
-    }
+fn wake(thread: &OwnedFd) {
+    // A counter that is full has woken it already.
+    let _ = rustix::io::write(thread, &1_u64.to_ne_bytes());
 }
 
 impl Drop for Userspace {
     fn drop(&mut self) {
-        self.jobs = None;
-        self.wake();
+        // First who asks, then who answers.
+        self.uapi = None;
+        if let Some(Line { jobs, wake: thread, .. }) = self.line.take() {
+            drop(jobs);
+            wake(&thread);
+        }
         if let Some(thread) = self.thread.take() {
             // A panic was printed.
             let _ = thread.join();

@@ -19,7 +19,7 @@ const MOST: usize = 64;
 /// Octets of all datagrams of one call.
 const LARGEST: usize = 65_000;
 /// One receive call brings at most so much.
-pub const RECEIVE: usize = 65_536;
+const RECEIVE: usize = 65_536;
 /// Buffers in the kernel; it gives what it allows.
 const BUFFER: usize = 4 << 20;
 /// How long a full send buffer may stay full before datagrams are dropped.
@@ -176,8 +176,11 @@ impl Family {
     }
 
     fn receive(&mut self) -> io::Result<Option<Received>> {
-        // The allocation comes back when all that was received before has gone.
-        self.space.reserve(RECEIVE);
+        // The allocation comes back when all that was received before has gone. It is large, so that many small datagrams
+        // find room in one.
+        if self.space.capacity() < RECEIVE {
+            self.space.reserve(4 * RECEIVE);
+        }
         let mut control = [MaybeUninit::new(0_u8); Control::SIZE];
         let mut from = SockAddr::from(SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)));
         let (length, notes) = {

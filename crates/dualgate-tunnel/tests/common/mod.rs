@@ -34,19 +34,38 @@ pub struct Pair {
     pub edge: Arc<Namespace>,
 }
 
+/// The exit code of a trial that cannot run here; what it printed says why.
+const CANNOT_RUN: i32 = 77;
+
 /// The backends that work on this machine.
 pub fn backends() -> Vec<Backend> {
-    let mut works = vec![Backend::Packet];
-    match std::fs::File::options().read(true).write(true).open("/dev/net/tun") {
-        Ok(_) => works.push(Backend::Tun),
-        Err(error) => println!("SKIPPED: tunnel::backend_tun: /dev/net/tun: {error}"),
-    }
+    [Backend::Packet, Backend::Tun, Backend::Kernel].into_iter().filter(|backend| works(*backend).is_ok()).collect()
+}
+
+/// Whether a backend works on this machine; if not, why.
+pub fn works(backend: Backend) -> Result<(), String> {
     let choice = Backend::choose();
-    match choice.backend {
-        Backend::Kernel => works.push(Backend::Kernel),
-        Backend::Tun | Backend::Packet => println!("SKIPPED: tunnel::backend_kernel: {}", choice.why),
+    match backend {
+        Backend::Packet => Ok(()),
+        Backend::Kernel if choice.backend == Backend::Kernel => Ok(()),
+        Backend::Kernel => Err(choice.why),
+        Backend::Tun => match std::fs::File::options().read(true).write(true).open("/dev/net/tun") {
+            Ok(_) => Ok(()),
+            Err(error) => Err(format!("/dev/net/tun: {error}")),
+        },
     }
-    works
+}
+
+/// Ends a trial that cannot run here: its runner says so loudly.
+pub fn skip(why: &str) -> ! {
+    println!("{why}");
+    std::process::exit(CANNOT_RUN)
+}
+
+/// Ends a trial that lacks a program; where programs are required, as a failure.
+pub fn lacks(program: &str) -> ! {
+    assert!(std::env::var_os("DUALGATE_REQUIRE_TOOLS").is_none(), "{program} is not installed");
+    skip(&format!("{program} is not installed"))
 }
 
 /// A private key that is the same each time, and its public part.
@@ -154,17 +173,6 @@ impl Pair {
         self.host(end).run(up).unwrap_or_else(|error| panic!("{}", chain(&error)));
     }
 
-    /// The inner addresses on the wire itself.
-    pub fn plain(&self, end: End) {
-        let number = if end == End::Home { 1 } else { 2 };
-        let up = move || -> Result<(), NetworkError> {
-            let mut network = Network::open()?;
-            network.add_address("wire", format!("10.8.0.{number}/24").parse().unwrap(), Use::Both)?;
-            network.add_address("wire", format!("fd08::{number}/64").parse().unwrap(), Use::Both)
-        };
-        self.host(end).run(up).unwrap_or_else(|error| panic!("{}", chain(&error)));
-    }
-
     /// Both ends; home dials the edge.
     pub fn connect(&self, backend: Backend, outer: &str) -> (Engine, Engine) {
         let edge = self.start(End::Edge, &self.config(End::Edge, backend, None));
@@ -215,14 +223,16 @@ pub struct Userspace(PathBuf);
 /// A process; ended when dropped.
 pub struct Process(pub Child);
 
+/// Whether a program is installed.
+pub fn is_there(program: &Path) -> bool {
+    Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+}
+
 impl Userspace {
     /// If it can run here.
     pub fn find(program: &Path) -> Option<Self> {
-        let is_there = |program: &Path| {
-            Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
-        };
-        let tun = std::fs::File::options().read(true).write(true).open("/dev/net/tun").is_ok();
-        (tun && is_there(program) && is_there(Path::new("wg"))).then(|| Self(program.to_owned()))
+        (works(Backend::Tun).is_ok() && is_there(program) && is_there(Path::new("wg")))
+            .then(|| Self(program.to_owned()))
     }
 
     /// One end, as [`config`] describes it.
