@@ -290,6 +290,47 @@ fn the_edge_learns_which_pods_are_behind_which_node_if_the_site_file_does_not_sa
     assert_eq!(faults(&snapshot, &edge), Vec::<String>::new());
 }
 
+/// Only a folder can hold such a Service. Whoever names the number first says which port it is, also if that is private.
+#[test]
+fn of_two_ports_with_one_number_the_edge_gets_the_one_that_home_serves() {
+    let ingress = |name: &str, gates: &str, port: &str| {
+        format!(
+            "apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {{name: {name}, namespace: apps, annotations: {{dualgate.dev/gates: '{gates}'}}}}
+spec: {{defaultBackend: {{service: {{name: web, port: {{name: {port}}}}}}}}}
+---
+"
+        )
+    };
+    let text = format!(
+        "== objects
+{}{}apiVersion: v1
+kind: Service
+metadata: {{name: web, namespace: apps}}
+spec: {{ports: [{{name: one, port: 80}}, {{name: two, port: 80}}]}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {{name: web, namespace: apps, labels: {{kubernetes.io/service-name: web}}}}
+addressType: IPv4
+ports: [{{name: one, port: 8001}}, {{name: two, port: 8002}}]
+endpoints: [{{addresses: [10.42.0.1]}}]
+",
+        ingress("a-private", "internal", "two"),
+        ingress("b-public", "external", "one"),
+    );
+    let snapshot = Case::parse("ports", &text).unwrap().snapshot(Families::V4).unwrap();
+    let edge = NodeName::new("edge");
+    let cut = with_objects(&snapshot, public::public(&snapshot, &edge));
+    let servers = |snapshot: &Snapshot| {
+        let backends = plan::node(snapshot, &edge).proxy.backends;
+        backends.iter().map(|backend| format!("{:?}", backend.servers)).collect::<Vec<_>>()
+    };
+    assert_eq!(servers(&cut), servers(&snapshot));
+    assert!(servers(&cut)[0].contains("10.42.0.1:8002"), "{:?}", servers(&cut));
+}
+
 #[test]
 fn what_no_cut_holds_is_not_read_whoever_sent_it() {
     let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "home1"}});
