@@ -16,6 +16,7 @@ use rustix::process::Signal;
 
 use crate::probe::{self, Trouble};
 use crate::process::{Process, Processes};
+use crate::topology::Objects;
 use crate::world::World;
 
 /// How long a node that ended by itself waits before it is started again.
@@ -80,7 +81,13 @@ impl Nodes {
         let namespace = self.world.host(host).ok_or_else(off)?;
         let mut command = Command::new(&self.program);
         command.args(["run", "--site", "/run/dualgate/site.yaml"]);
-        command.args(["--source", "folder:/run/dualgate/manifests", "--state", "/run/dualgate/state", "--node", host]);
+        // With a tunnel, an edge has nothing but what home tells it.
+        let plan = self.world.topology().hosts.iter().find(|known| known.name == host);
+        let source = match plan.map(|plan| plan.objects).unwrap_or_default() {
+            Objects::Manifests => "folder:/run/dualgate/manifests",
+            Objects::Told => "home",
+        };
+        command.args(["--source", source, "--state", "/run/dualgate/state", "--node", host]);
         command.current_dir("/");
         self.processes.spawn(&namespace, command, &self.log_file(host))
     }

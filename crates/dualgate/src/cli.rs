@@ -1,5 +1,6 @@
 //! What can be asked of dualgate on the command line.
 
+pub mod firewall;
 pub mod keys;
 pub mod lab;
 pub mod tunnel;
@@ -52,6 +53,9 @@ pub enum Command {
     /// Write this node's end of the tunnel for something else to make it.
     #[command(after_help = tunnel::TUNNEL)]
     Tunnel(tunnel::Tunnel),
+    /// Show the firewall of a node, compare it with the kernel's, and try a change of it.
+    #[command(after_help = firewall::FIREWALL)]
+    Firewall(firewall::Firewall),
     /// Answer HTTP requests with what was asked: a backend to try things with.
     #[command(after_help = ECHO)]
     Echo(Echo),
@@ -131,7 +135,8 @@ pub struct Inputs {
     /// The site file.
     #[arg(long, value_name = "FILE", default_value = "site.yaml")]
     pub site: PathBuf,
-    /// Where objects come from: `folder:DIR`, a folder of manifests [default: `manifests` beside the site file].
+    /// Where objects come from: `folder:DIR`, a folder of manifests, or `home`: this node is an edge, and home tells it what
+    /// is public [default: the folder `manifests` beside the site file].
     #[arg(long, value_name = "SOURCE")]
     pub source: Option<SourceArgument>,
 }
@@ -141,6 +146,18 @@ pub struct Inputs {
 pub enum SourceArgument {
     /// A folder of manifests.
     Folder(PathBuf),
+    /// What home tells an edge.
+    Home,
+}
+
+impl SourceArgument {
+    /// The folder, if it is one.
+    pub fn folder(&self) -> Option<PathBuf> {
+        match self {
+            Self::Folder(directory) => Some(directory.clone()),
+            Self::Home => None,
+        }
+    }
 }
 
 impl FromStr for SourceArgument {
@@ -148,11 +165,14 @@ impl FromStr for SourceArgument {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text.split_once(':') {
+            None if text == "home" => Ok(Self::Home),
             Some(("folder", directory)) if !directory.is_empty() => Ok(Self::Folder(directory.into())),
             Some(("cluster", _)) | None if text.starts_with("cluster") => {
                 Err("a Kubernetes API is no source yet; use `folder:DIR`".to_owned())
             }
-            _ => Err(format!("`{text}` is no source; use `folder:DIR`, such as `folder:manifests`")),
+            _ => Err(format!(
+                "`{text}` is no source; use `folder:DIR`, such as `folder:manifests`, or `home` on an edge"
+            )),
         }
     }
 }

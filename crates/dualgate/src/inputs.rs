@@ -54,10 +54,11 @@ impl Inputs {
     /// The same for commands that need the site, and of the objects only what there is: without a folder, none.
     pub fn snapshot_of_site(&self) -> anyhow::Result<Snapshot> {
         let site = usable_site(&self.site)?;
-        let SourceArgument::Folder(directory) = self.source();
-        let objects = match self.source.is_none() && !directory.exists() {
-            true => Arc::default(),
-            false => read_objects(&self.source())?,
+        let objects = match self.source().folder() {
+            // An edge has no objects of its own.
+            None => Arc::default(),
+            Some(directory) if self.source.is_none() && !directory.exists() => Arc::default(),
+            Some(_) => read_objects(&self.source())?,
         };
         Ok(snapshot(Generation(1), Arc::new(site), objects))
     }
@@ -92,7 +93,12 @@ pub fn read_site(path: &Path) -> anyhow::Result<(Option<Site>, Vec<Finding>)> {
 }
 
 fn read_objects(source: &SourceArgument) -> anyhow::Result<Arc<ObjectSet>> {
-    let SourceArgument::Folder(directory) = source;
+    let directory = match source {
+        SourceArgument::Folder(directory) => directory,
+        SourceArgument::Home => bail!(
+            "`home` tells its objects to `dualgate run` alone: ask at home, or name the manifests with --source folder:DIR"
+        ),
+    };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
     runtime.block_on(async { Ok(open_folder(directory)?.next().await?) })
 }

@@ -7,6 +7,7 @@ mod admin;
 mod cli;
 mod commands;
 mod describe;
+mod exchange;
 mod inputs;
 mod output;
 mod river;

@@ -17,14 +17,16 @@ use dualgate_core::model::{NodeName, ObjectSet, Snapshot};
 use dualgate_core::plan;
 use dualgate_core::plan::proxy::ProxyPlan;
 use dualgate_core::plan::tunnel::TunnelPlan;
-use dualgate_core::seam::{Actuator as _, Source as _};
+use dualgate_core::seam::{Actuator as _, Source};
 use dualgate_host::Store;
+use dualgate_host::exchange::{Heard, LocalFacts, Phase};
 use dualgate_proxy::Proxy;
 use dualgate_tunnel::Keeper;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::cli::SourceArgument;
+use crate::exchange::{self, Tellers};
 use crate::inputs::{open_folder, read_site, snapshot};
 use crate::state::{Origin, Round, State};
 
@@ -62,6 +64,11 @@ pub struct River {
     proxy: Proxy,
     tunnel: Rc<Keeper>,
     tunnel_plan: Arc<TunnelPlan>,
+    tellers: Tellers,
+    /// What home has told this edge.
+    heard: watch::Receiver<Heard>,
+    /// What home hears of this edge.
+    facts: watch::Sender<LocalFacts>,
     store: Option<Store>,
     save_at: Option<Instant>,
     state: State,
@@ -83,6 +90,8 @@ pub struct Spring {
     pub proxy: Proxy,
     /// The tunnel.
     pub tunnel: Rc<Keeper>,
+    /// The state directory.
+    pub directory: PathBuf,
     /// Where the last good state is kept.
     pub store: Option<Store>,
     /// What others see.
@@ -93,8 +102,15 @@ impl River {
     /// Starts to watch the source.
     pub fn new(spring: Spring) -> Self {
         let (found, objects) = watch::channel(None);
-        tokio::task::spawn_local(watch_source(spring.source, found));
+        let (told, heard) = watch::channel(Heard::default());
+        let (facts, said) = watch::channel(facts_of(&spring.node));
+        let ear =
+            Ear { site: spring.site.clone(), node: spring.node.clone(), state: spring.directory.clone(), said, told };
+        tokio::task::spawn_local(watch_source(spring.source, ear, found));
         Self {
+            tellers: Tellers::new(spring.node.clone(), spring.directory),
+            heard,
+            facts,
             node: spring.node,
             site_modified: modified(&spring.site_path),
             site_path: spring.site_path,
@@ -255,6 +271,7 @@ impl River {
             let by = *self.lint_by.get_or_insert(now + LINT_AT_LATEST);
             self.lint_at = Some((now + LINT_AFTER).min(by));
         }
+        self.tellers.tell(&snapshot, &lowered);
         self.snapshot = Some(snapshot);
         self.converge().await;
     }
@@ -287,6 +304,9 @@ impl River {
                 let mut findings = self.findings.clone();
                 findings.extend(self.lints.iter().cloned());
                 findings.extend(self.proxy.findings().iter().cloned());
+                findings.extend(self.tellers.findings());
+                self.say(&objects, &desired, &findings);
+                self.state.exchanges(self.exchange());
                 log_findings(&findings, &self.state.findings());
                 self.state.applied(Round {
                     generation: desired.generation,
@@ -302,6 +322,32 @@ impl River {
                 tracing::error!(%error, "the plan could not be applied; what ran before goes on");
                 self.state.failed(Finding::new(Code::Stale, Place::default(), error.to_string()));
             }
+        }
+    }
+
+    /// Tells home how this edge is.
+    fn say(&self, objects: &Arc<ObjectSet>, desired: &ProxyPlan, findings: &[Finding]) {
+        let worth = |finding: &&Finding| finding.severity != Severity::Note;
+        let facts = LocalFacts {
+            phase: Phase::Serving,
+            applied: self.heard.borrow().generation_of(objects).cloned(),
+            findings: u32::try_from(findings.iter().filter(worth).count()).unwrap_or(u32::MAX),
+            listening: desired.listeners.iter().map(|listener| listener.address).collect(),
+            ..facts_of(&self.node)
+        };
+        self.facts.send_if_modified(|said| {
+            let same = LocalFacts { now: said.now, ..facts.clone() } == *said;
+            *said = facts;
+            !same
+        });
+    }
+
+    fn exchange(&self) -> exchange::Report {
+        let heard = self.heard.borrow();
+        exchange::Report {
+            edges: self.tellers.report(),
+            told_by: heard.taken.as_ref().map(ToString::to_string),
+            connected: heard.from.iter().map(|from| from.node.to_string()).collect(),
         }
     }
 
@@ -342,26 +388,47 @@ fn log_findings(findings: &[Finding], known: &[Finding]) {
     }
 }
 
+/// What an edge needs to hear home.
+struct Ear {
+    site: Site,
+    node: NodeName,
+    state: PathBuf,
+    said: watch::Receiver<LocalFacts>,
+    told: watch::Sender<Heard>,
+}
+
+fn facts_of(node: &NodeName) -> LocalFacts {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+    LocalFacts {
+        node: node.clone(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        phase: Phase::Starting,
+        applied: None,
+        findings: 0,
+        listening: Vec::new(),
+        now,
+    }
+}
+
 /// Hands on every set that the source yields; a source that is away is tried again.
-async fn watch_source(source: SourceArgument, found: watch::Sender<Option<Arc<ObjectSet>>>) {
-    let SourceArgument::Folder(directory) = source;
+async fn watch_source(source: SourceArgument, ear: Ear, found: watch::Sender<Option<Arc<ObjectSet>>>) {
     let mut complained = false;
     loop {
-        match open_folder(&directory) {
-            Ok(mut folder) => loop {
-                match folder.next().await {
-                    Ok(set) => {
-                        complained = false;
-                        if found.send(Some(set)).is_err() {
-                            return;
-                        }
-                    }
-                    Err(error) => {
-                        tracing::warn!(error = %Chain(&error), "the source failed");
-                        break;
-                    }
-                }
+        let ended = match &source {
+            SourceArgument::Folder(directory) => match open_folder(directory) {
+                Ok(mut folder) => hand_on(&mut folder, &found, |_| {}).await,
+                Err(error) => Err(error),
             },
+            SourceArgument::Home => match exchange::listen(&ear.site, &ear.node, &ear.state, ear.said.clone()) {
+                Ok(mut listener) => {
+                    let heard = listener.heard();
+                    hand_on(&mut listener, &found, |_| drop(ear.told.send_replace(heard.borrow().clone()))).await
+                }
+                Err(error) => Err(error),
+            },
+        };
+        match ended {
+            Ok(()) => return,
             Err(error) if !complained => {
                 complained = true;
                 tracing::warn!("{error:#}; it is tried again every second");
@@ -369,6 +436,21 @@ async fn watch_source(source: SourceArgument, found: watch::Sender<Option<Arc<Ob
             Err(_) => {}
         }
         tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Ends well when nobody wants to know any more.
+async fn hand_on<S: Source>(
+    source: &mut S,
+    found: &watch::Sender<Option<Arc<ObjectSet>>>,
+    before: impl Fn(&Arc<ObjectSet>),
+) -> anyhow::Result<()> {
+    loop {
+        let set = source.next().await?;
+        before(&set);
+        if found.send(Some(set)).is_err() {
+            return Ok(());
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use dualgate_proxy::{EntryPointMetrics, ProxyView};
 use dualgate_tunnel::{Report as TunnelReport, View as TunnelView};
 use serde::Serialize;
 
-use crate::describe;
+use crate::{describe, exchange};
 
 /// Shared between the river and the admin listener.
 #[derive(Clone)]
@@ -33,6 +33,7 @@ struct Inner {
     view: ProxyView,
     metrics: EntryPointMetrics,
     tunnel: TunnelView,
+    exchange: exchange::Report,
 }
 
 /// Where a process is in its life.
@@ -105,19 +106,16 @@ pub struct Report {
     /// This node's end of the tunnel.
     #[serde(default)]
     pub tunnel: TunnelReport,
+    /// Who tells whom what is public.
+    #[serde(default)]
+    pub exchange: exchange::Report,
     /// What is wrong.
     pub findings: Vec<serde_json::Value>,
 }
 
 impl State {
     /// Of a process that begins.
-    pub fn new(
-        site: String,
-        node: NodeName,
-        view: ProxyView,
-        metrics: EntryPointMetrics,
-        tunnel: TunnelView,
-    ) -> Self {
+    pub fn new(site: String, node: NodeName, view: ProxyView, metrics: EntryPointMetrics, tunnel: TunnelView) -> Self {
         Self(Arc::new(Mutex::new(Inner {
             node,
             site,
@@ -133,6 +131,7 @@ impl State {
             view,
             metrics,
             tunnel,
+            exchange: exchange::Report::default(),
         })))
     }
 
@@ -162,6 +161,11 @@ impl State {
             inner.findings.retain(|known| known.message != finding.message);
             inner.findings.push(finding);
         });
+    }
+
+    /// How the exchange between nodes is.
+    pub fn exchanges(&self, report: exchange::Report) {
+        self.with(|inner| inner.exchange = report);
     }
 
     /// Connections are being let go.
@@ -195,6 +199,7 @@ impl State {
             connections: inner.view.open_connections(),
             plan: describe::proxy(&inner.plan),
             tunnel: inner.tunnel.report(),
+            exchange: inner.exchange.clone(),
             findings: findings.iter().filter_map(|finding| serde_json::to_value(finding).ok()).collect(),
         })
     }
@@ -238,7 +243,11 @@ impl State {
             let mut codes = std::collections::BTreeMap::new();
             let of_tunnel = inner.tunnel.report();
             write_tunnel(&mut out, &of_tunnel);
-            inner.findings.iter().chain(&of_tunnel.findings).for_each(|finding| *codes.entry(finding.code).or_insert(0u64) += 1);
+            inner
+                .findings
+                .iter()
+                .chain(&of_tunnel.findings)
+                .for_each(|finding| *codes.entry(finding.code).or_insert(0u64) += 1);
             for (code, count) in codes {
                 let _ = writeln!(out, "dualgate_findings{{code=\"{code}\",severity=\"{}\"}} {count}", code.severity());
             }
@@ -266,7 +275,12 @@ fn write_tunnel(out: &mut String, tunnel: &TunnelReport) {
             let _ = writeln!(out, "{name}{{{labels}}} {value}");
         }
     };
-    family("dualgate_tunnel_info", "gauge", "What moves the tunnel's packets.", vec![(format!("backend=\"{backend}\""), 1.0)]);
+    family(
+        "dualgate_tunnel_info",
+        "gauge",
+        "What moves the tunnel's packets.",
+        vec![(format!("backend=\"{backend}\""), 1.0)],
+    );
     let of_peers = |value: fn(&dualgate_tunnel::PeerReport) -> Option<f64>| {
         let line = |peer: &dualgate_tunnel::PeerReport| Some((format!("peer=\"{}\"", peer.name), value(peer)?));
         tunnel.peers.iter().filter_map(line).collect::<Vec<_>>()

@@ -20,7 +20,7 @@ use ipnet::{IpNet, Ipv6Net};
 use crate::rehearsal::Tunnel;
 
 use super::plan::{Draft, default_route, on_link, port_name, single};
-use super::{Filter, Host, HostKind, Interface, InterfaceKind, POD_BRIDGE, Route, StandIn, Topology};
+use super::{Filter, Host, HostKind, Interface, InterfaceKind, Objects, POD_BRIDGE, Route, StandIn, Topology};
 
 /// Why a site is no network.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -196,6 +196,10 @@ impl<'s> Plan<'s> {
 
     fn edge(&self, node: &Node, draft: &mut Draft) {
         draft.node(node, HostKind::Edge);
+        draft.get(node.name.as_str()).objects = match self.tunnel {
+            Tunnel::Real => Objects::Told,
+            Tunnel::StandIn => Objects::Manifests,
+        };
         self.attach(draft, node.name.as_str(), "eth0", &self.public_addresses(node));
     }
 

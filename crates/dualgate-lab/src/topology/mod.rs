@@ -45,8 +45,20 @@ pub struct Host {
     pub resolvers: Vec<IpAddr>,
     /// The networks of its pods, behind the bridge [`POD_BRIDGE`].
     pub pod_cidrs: Vec<IpNet>,
+    /// Where its node gets the objects from.
+    pub objects: Objects,
     /// Virtual IPs that stay on it, as long as nothing moves them.
     pub virtual_ips: Vec<IpAddr>,
+}
+
+/// Where a node gets the objects from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Objects {
+    /// It sees the manifests.
+    #[default]
+    Manifests,
+    /// Home tells it what is public; it sees nothing else.
+    Told,
 }
 
 /// The bridge that pods hang on, as K3s calls it.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use dualgate_core::model::site::Node;
 use ipnet::IpNet;
 
-use super::{Filter, Host, HostKind, Interface, InterfaceKind, Link, Route};
+use super::{Filter, Host, HostKind, Interface, InterfaceKind, Link, Objects, Route};
 
 /// The bridge of a switch.
 const BRIDGE: &str = "br0";
@@ -29,6 +29,7 @@ impl Draft {
             filter: Filter::Open,
             resolvers: Vec::new(),
             pod_cidrs: Vec::new(),
+            objects: Objects::Manifests,
             virtual_ips: Vec::new(),
         });
     }

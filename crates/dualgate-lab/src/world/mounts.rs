@@ -8,7 +8,7 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::mount::{mount_bind, mount_bind_recursive};
 
-use crate::topology::Host;
+use crate::topology::{Host, Objects};
 
 const RESOLV: &str = "/etc/resolv.conf";
 
@@ -26,9 +26,14 @@ pub fn manifests_directory(directory: &Path) -> PathBuf {
 pub fn prepare(directory: &Path, host: &Host) -> io::Result<impl FnOnce() -> io::Result<()> + Send + use<>> {
     let run = run_directory(directory, &host.name);
     let shared = manifests_directory(directory);
-    let seen = run.join("dualgate/manifests");
+    let own = run.join("dualgate");
+    std::fs::create_dir_all(&own)?;
+    let seen = match host.objects {
+        Objects::Manifests => Some(own.join("manifests")),
+        Objects::Told => None,
+    };
     std::fs::create_dir_all(&shared)?;
-    std::fs::create_dir_all(&seen)?;
+    seen.as_ref().map_or(Ok(()), std::fs::create_dir_all)?;
     let resolv = run.with_file_name("resolv.conf");
     std::fs::write(&resolv, resolvers(host))?;
     let place = place_of_resolv(Path::new(RESOLV));
@@ -41,7 +46,9 @@ pub fn prepare(directory: &Path, host: &Host) -> io::Result<impl FnOnce() -> io:
         if let Place::File(path) = &place {
             mount_bind(&resolv, path)?;
         }
-        mount_bind_recursive(&shared, &seen)?;
+        if let Some(seen) = &seen {
+            mount_bind_recursive(&shared, seen)?;
+        }
         Ok(mount_bind_recursive(&run, "/run")?)
     })
 }

@@ -137,6 +137,7 @@ mod tests {
             connections: 0,
             plan: set(observed),
             tunnel: dualgate_tunnel::Report::default(),
+            exchange: crate::exchange::Report::default(),
             findings: Vec::new(),
         };
         Changes::between(&NodeName::new("node"), Some(&report), set(desired))

@@ -107,6 +107,7 @@ async fn serve(
         source: args.inputs.source(),
         proxy,
         tunnel,
+        directory: directory.to_owned(),
         store: open_store(directory),
         state: state.clone(),
     };

@@ -163,6 +163,7 @@ mod tests {
             connections: 2,
             plan: plan.iter().map(|line| (*line).to_owned()).collect(),
             tunnel: dualgate_tunnel::Report::default(),
+            exchange: crate::exchange::Report::default(),
             findings: vec![
                 serde_json::json!({"code": "stale", "severity": "warning", "at": {}, "message": "it is old"}),
                 serde_json::json!({"code": "ingress-exposed", "severity": "note", "at": {}, "message": "public"}),

@@ -61,11 +61,11 @@ impl Choice {
         let site = args.site.clone().or_else(|| Path::new(HERE).exists().then(|| HERE.into()));
         match site {
             Some(site) => {
-                let SourceArgument::Folder(manifests) =
-                    Inputs { site: site.clone(), source: args.source.clone() }.source();
+                let source = Inputs { site: site.clone(), source: args.source.clone() }.source();
+                let manifests = source.folder().unwrap_or_else(|| site.with_file_name("manifests"));
                 Self::Files { site, manifests }
             }
-            None => Self::Example { manifests: args.source.clone().map(|SourceArgument::Folder(manifests)| manifests) },
+            None => Self::Example { manifests: args.source.as_ref().and_then(SourceArgument::folder) },
         }
     }
 

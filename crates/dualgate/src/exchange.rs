@@ -1,0 +1,197 @@
+//! Who is told what: home tells every edge what is public, and an edge listens to home. Composed here from the site file,
+//! the keys on disk and the plan; `dualgate_host::exchange` does the talking.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use dualgate_core::lower::Lowered;
+use dualgate_core::model::finding::{Code, Finding, Place};
+use dualgate_core::model::site::{Node, Site};
+use dualgate_core::model::{NodeName, PublicKeys, Snapshot};
+use dualgate_core::plan::public;
+use dualgate_core::plan::tunnel::{Pair, PeerName};
+use dualgate_host::exchange::{
+    self, Author, Cut, Identity, Link, Listener, LocalFacts, Peer, PeerFacts, PeerKey, Teller,
+};
+use dualgate_host::keys::{Keys, Slot};
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// How the exchange is, for people.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// At home: how each edge is.
+    pub edges: Vec<EdgeReport>,
+    /// At an edge: whose word it serves; `None` where nobody has told it anything since its start.
+    pub told_by: Option<String>,
+    /// At an edge: the home nodes that are connected, the most senior first.
+    pub connected: Vec<String>,
+}
+
+/// How an edge is, as home sees it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct EdgeReport {
+    /// Its name.
+    pub node: String,
+    /// Whether it is connected.
+    pub connected: bool,
+    /// Whether it serves what it was told last.
+    pub up_to_date: bool,
+    /// Why it is not connected; empty when it is.
+    pub why: String,
+    /// How many findings it has, notes apart.
+    pub findings: u32,
+    /// The version of dualgate that it runs.
+    pub version: String,
+}
+
+/// What the tellers were made from: another one needs others.
+#[derive(Clone, Debug, PartialEq)]
+struct Made {
+    site: String,
+    own: PublicKeys,
+    edges: Vec<(NodeName, PublicKeys, Vec<SocketAddr>)>,
+    preshared: bool,
+}
+
+/// Home's tellers: one for each edge.
+pub struct Tellers {
+    node: NodeName,
+    state: PathBuf,
+    made: Option<Made>,
+    edges: Vec<Edge>,
+    trouble: Option<String>,
+}
+
+struct Edge {
+    node: NodeName,
+    author: Author,
+    cuts: watch::Sender<Option<Arc<Cut>>>,
+    facts: watch::Receiver<PeerFacts>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Edge {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Tellers {
+    /// Of a node whose keys lie in a state directory; nobody is told anything yet.
+    pub fn new(node: NodeName, state: PathBuf) -> Self {
+        Self { node, state, made: None, edges: Vec::new(), trouble: None }
+    }
+
+    /// Tells every edge what is public at this moment.
+    pub fn tell(&mut self, snapshot: &Snapshot, lowered: &Lowered) {
+        let site = &*snapshot.site;
+        let Some(own) = site.node(&self.node).filter(|own| !own.is_edge() && site.tunnel.is_some()) else {
+            (self.edges, self.made, self.trouble) = (Vec::new(), None, None);
+            return;
+        };
+        let wanted = made(site, own);
+        if self.made.as_ref() != Some(&wanted) {
+            match start(site, own, &self.state) {
+                Ok(edges) => (self.edges, self.made, self.trouble) = (edges, Some(wanted), None),
+                Err(error) => {
+                    (self.edges, self.made) = (Vec::new(), None);
+                    self.trouble = Some(format!("{error:#}"));
+                }
+            }
+        }
+        for edge in &mut self.edges {
+            match edge.author.write(&public::select(snapshot, lowered, &edge.node)) {
+                Ok(cut) => drop(edge.cuts.send_replace(Some(cut))),
+                Err(error) => self.trouble = Some(error.to_string()),
+            }
+        }
+    }
+
+    /// What is wrong.
+    pub fn findings(&self) -> Vec<Finding> {
+        let help = "make this node's keys with `dualgate keys init`, and write the public ones into the site file";
+        let trouble = self.trouble.iter().map(|why| format!("the edges are told nothing: {why}"));
+        trouble.map(|message| Finding::new(Code::TunnelFailed, Place::default(), message).help(help)).collect()
+    }
+
+    /// How the edges are.
+    pub fn report(&self) -> Vec<EdgeReport> {
+        self.edges.iter().map(|edge| edge_report(&edge.facts.borrow())).collect()
+    }
+}
+
+fn edge_report(known: &PeerFacts) -> EdgeReport {
+    let why = match &known.link {
+        Link::Connected { .. } => String::new(),
+        Link::Away { why, .. } => why.clone(),
+    };
+    EdgeReport {
+        node: known.node.to_string(),
+        connected: why.is_empty(),
+        up_to_date: known.is_up_to_date(),
+        why,
+        findings: known.facts.as_ref().map_or(0, |facts| facts.findings),
+        version: known.facts.as_ref().map(|facts| facts.version.clone()).unwrap_or_default(),
+    }
+}
+
+fn made(site: &Site, own: &Node) -> Made {
+    let edges = site.nodes.iter().filter(|node| node.is_edge());
+    Made {
+        site: site.name.clone(),
+        own: own.public_keys,
+        edges: edges.map(|edge| (edge.name.clone(), edge.public_keys, addresses(edge))).collect(),
+        preshared: site.tunnel.as_ref().is_some_and(|tunnel| tunnel.preshared_keys),
+    }
+}
+
+fn start(site: &Site, own: &Node, state: &Path) -> anyhow::Result<Vec<Edge>> {
+    let keys = Keys::open(state)?;
+    let identity = Arc::new(identity(site, own, &keys)?);
+    let edge = |node: &Node| {
+        let (cuts, told) = watch::channel(None);
+        let (teller, facts) = Teller::new(identity.clone(), peer(site, own, node, &keys)?, addresses(node), told);
+        let task = tokio::task::spawn_local(teller.run());
+        anyhow::Ok(Edge { node: node.name.clone(), author: Author::new(&identity), cuts, facts, task })
+    };
+    site.nodes.iter().filter(|node| node.is_edge()).map(edge).collect()
+}
+
+/// An edge's ear: it hears every home node of the site.
+pub fn listen(
+    site: &Site,
+    node: &NodeName,
+    state: &Path,
+    facts: watch::Receiver<LocalFacts>,
+) -> anyhow::Result<Listener> {
+    let own = site.node(node).with_context(|| format!("the site has no node `{node}`"))?;
+    let keys = Keys::open(state)?;
+    let home = site.nodes.iter().filter(|node| !node.is_edge());
+    let home = home.map(|node| peer(site, own, node, &keys)).collect::<anyhow::Result<_>>()?;
+    Ok(Listener::bind(&addresses(own), identity(site, own, &keys)?, home, facts)?)
+}
+
+fn identity(site: &Site, own: &Node, keys: &Keys) -> anyhow::Result<Identity> {
+    let private = keys.current(&Slot::Private)?;
+    Ok(Identity { site: site.name.clone(), node: own.name.clone(), private })
+}
+
+/// Another node with every key that it may use at present.
+fn peer(site: &Site, own: &Node, other: &Node, keys: &Keys) -> anyhow::Result<Peer> {
+    let with_preshared = site.tunnel.as_ref().is_some_and(|tunnel| tunnel.preshared_keys);
+    let pair = Pair::new(PeerName::Node(own.name.clone()), PeerName::Node(other.name.clone()));
+    let preshared = match with_preshared {
+        true => Some(keys.current(&Slot::Preshared(pair))?),
+        false => None,
+    };
+    let known = other.public_keys.iter().map(|public| PeerKey { public, preshared: preshared.clone() });
+    Ok(Peer { node: other.name.clone(), keys: known.collect() })
+}
+
+fn addresses(node: &Node) -> Vec<SocketAddr> {
+    node.addresses.iter().map(|address| SocketAddr::new(*address, exchange::PORT)).collect()
+}
