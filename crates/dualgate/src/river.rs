@@ -422,6 +422,7 @@ async fn watch_source(source: SourceArgument, ear: Ear, found: watch::Sender<Opt
             SourceArgument::Home => match exchange::listen(&ear.site, &ear.node, &ear.state, ear.said.clone()) {
                 Ok(mut listener) => {
                     let heard = listener.heard();
+                    let _copying = Copying(tokio::task::spawn_local(copy(listener.heard(), ear.told.clone())));
                     hand_on(&mut listener, &found, |_| drop(ear.told.send_replace(heard.borrow().clone()))).await
                 }
                 Err(error) => Err(error),
@@ -436,6 +437,22 @@ async fn watch_source(source: SourceArgument, ear: Ear, found: watch::Sender<Opt
             Err(_) => {}
         }
         tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// Tells who is connected also when nothing is told.
+async fn copy(mut heard: watch::Receiver<Heard>, told: watch::Sender<Heard>) {
+    while heard.changed().await.is_ok() {
+        told.send_replace(heard.borrow_and_update().clone());
+    }
+}
+
+/// A task that ends with this.
+struct Copying(tokio::task::JoinHandle<()>);
+
+impl Drop for Copying {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
