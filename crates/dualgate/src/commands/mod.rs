@@ -4,6 +4,7 @@ mod check;
 mod echo;
 mod explain;
 mod exposure;
+mod firewall;
 mod keys;
 mod lab;
 mod plan;
@@ -26,6 +27,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Status(args) => status::run(&args),
         Command::Keys(args) => keys::run(&args),
         Command::Tunnel(args) => tunnel::run(&args),
+        Command::Firewall(args) => firewall::run(&args),
         Command::Echo(args) => echo::run(&args),
         Command::Lab(args) => lab::run(&args),
     }

@@ -3,6 +3,7 @@
 mod check;
 mod echo;
 mod explain;
+mod firewall;
 mod help;
 mod keys;
 mod lab;
