@@ -18,8 +18,8 @@ use ipnet::IpNet;
 use super::opening::{Opening, Source, Why};
 use super::rules::{
     FILTER, GUESTS, Networks, PODS, PerSource, RAW, accept, answers, chain, clamp, drop, errors, from_interface,
-    from_tunnel, invalid, is_private, link_local, on_link, open, open_original, pass, ping, port, starts, to_interface,
-    to_tunnel,
+    from_tunnel, invalid, is_private, link_local, on_link, open, open_original, pass, ping, port, starts, tcp,
+    to_interface, to_tunnel,
 };
 use super::{EXCHANGE_PORT, FirewallPlan, table};
 use crate::model::object::Protocol;
@@ -208,16 +208,20 @@ impl<'a> Edge<'a> {
         vec![chain("forward", HookPoint::Forward, FILTER, Policy::Accept, rules), published(openings), guests()]
     }
 
-    /// A server that is not there must be told at once, and not be looked for on the Internet.
+    /// That a server is not there must be told at once, and not be looked for on the Internet. A connection hears a reset
+    /// while it is being opened, and of ICMP only when it tries again.
     fn output(&self) -> Option<Chain> {
         let tunnel = self.tunnel.as_ref()?;
         let mut rules = vec![pass(vec![to_interface("lo")]), pass(vec![to_tunnel()])];
         rules.extend(self.of_pods(to_interface));
-        let refuse = |test, name| Rule::new(vec![test], Action::Reject(Reject::AdminProhibited)).counted().named(name);
+        let refuse = |test: Match, name| {
+            let reject = |tests, reject| Rule::new(tests, Action::Reject(reject)).counted().named(name);
+            [reject(vec![tcp(), test.clone()], Reject::TcpReset), reject(vec![test], Reject::AdminProhibited)]
+        };
         let home = Networks::new(&tunnel.private).matches(End::Destination);
-        rules.extend(home.map(|to| refuse(to, "home-outside-tunnel")));
+        rules.extend(home.flat_map(|to| refuse(to, "home-outside-tunnel")));
         let own = Networks::of_addresses(&self.own()).matches(End::Source);
-        rules.extend(own.map(|from| refuse(from, "private-source")));
+        rules.extend(own.flat_map(|from| refuse(from, "private-source")));
         Some(chain("output", HookPoint::Output, FILTER, Policy::Accept, rules))
     }
 }

@@ -261,6 +261,10 @@ pub(super) fn port(opening: &Opening) -> Vec<Match> {
     }
 }
 
+pub(super) fn tcp() -> Match {
+    Match::Protocol(Select::one(number(object::Protocol::Tcp)))
+}
+
 fn number(protocol: object::Protocol) -> Span<Protocol> {
     Span::one(match protocol {
         object::Protocol::Tcp => Protocol::TCP,
