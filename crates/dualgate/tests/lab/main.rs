@@ -1,6 +1,7 @@
 //! Whole sites, end to end: each trial builds one in namespaces of its own, with a real `dualgate run` on every node.
 
 mod failures;
+mod firewall;
 mod flows;
 mod site;
 mod topologies;
@@ -10,5 +11,5 @@ use std::process::ExitCode;
 use dualgate_lab::trial;
 
 fn main() -> ExitCode {
-    trial::main("lab", &[flows::TRIALS, failures::TRIALS, topologies::TRIALS].concat())
+    trial::main("lab", &[flows::TRIALS, failures::TRIALS, topologies::TRIALS, firewall::TRIALS].concat())
 }
