@@ -60,11 +60,8 @@ pub enum Privilege {
 /// The process must have one thread. It keeps its user: files that it makes are the user's.
 pub fn enter() -> Result<Privilege, NamespaceError> {
     let (user, group) = (rustix::process::getuid(), rustix::process::getgid());
-    let rest = UnshareFlags::NEWNS
-        | UnshareFlags::NEWNET
-        | UnshareFlags::NEWPID
-        | UnshareFlags::NEWIPC
-        | UnshareFlags::NEWUTS;
+    let rest =
+        UnshareFlags::NEWNS | UnshareFlags::NEWNET | UnshareFlags::NEWPID | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
     let privilege = match unshare(rest | UnshareFlags::NEWUSER) {
         Ok(()) => {
             map_user(user.as_raw(), group.as_raw()).map_err(failed("become root of the user namespace"))?;
@@ -147,10 +144,7 @@ pub struct Namespace {
 
 impl Namespace {
     /// Starts it. `prepare` runs first in it, and if that fails there is no host.
-    pub fn new(
-        name: &str,
-        prepare: impl FnOnce() -> io::Result<()> + Send + 'static,
-    ) -> Result<Self, NamespaceError> {
+    pub fn new(name: &str, prepare: impl FnOnce() -> io::Result<()> + Send + 'static) -> Result<Self, NamespaceError> {
         let (jobs, waiting) = sync_channel::<Job>(16);
         let (started, outcome) = sync_channel(1);
         let host_name = name.to_owned();

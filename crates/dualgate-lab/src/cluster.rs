@@ -12,7 +12,8 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use dualgate_core::model::finding::Finding;
-use dualgate_core::model::site::Site;
+use dualgate_core::model::object::{Body, Object};
+use dualgate_core::model::site::{Node, Site};
 use dualgate_core::model::{NodeName, ObjectKey, ObjectName, ObjectSet};
 use dualgate_core::parse;
 use dualgate_core::seam::Source as _;
@@ -20,20 +21,21 @@ use dualgate_host::FolderSource;
 use dualgate_host::folder::FolderError;
 use dualgate_host::namespace;
 use ipnet::IpNet;
+use serde_json::{Value, json};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::runtime::{Builder, Handle};
 
 use crate::echo::Backend;
 use crate::report::PodStatus;
-use crate::topology::{Interface, POD_BRIDGE, Route};
+use crate::topology::{self, Interface, POD_BRIDGE, Route};
 use crate::trial::chain;
 use crate::workload::{self, Placement, Pod, Wanted, Workload};
 use crate::world::World;
 
 /// How often the cluster looks at its pods and nodes when nobody calls it.
 const LOOK: Duration = Duration::from_millis(100);
-/// The file that holds the EndpointSlices, beside the manifests.
-const SLICES: &str = "lab-endpointslices.yaml";
+/// The file that holds what a cluster itself writes, beside the manifests: Nodes and EndpointSlices.
+const SLICES: &str = "lab-cluster.yaml";
 const BACKLOG: i32 = 1024;
 
 /// How long the cluster takes to hear of what happened.
@@ -397,9 +399,37 @@ impl Shared {
         Ok(())
     }
 
-    /// Writes the EndpointSlices, if they changed.
+    /// The Nodes of the cluster, but those that the manifests have: their pod networks, and whether they were heard lately.
+    fn nodes(&self, state: &State) -> Vec<Value> {
+        let written = |name: &NodeName| {
+            let is_it =
+                |object: &Arc<Object>| matches!(object.body, Body::Node(_)) && *object.key.name.name == *name.as_str();
+            state.objects.objects.iter().any(is_it)
+        };
+        let members = topology::members(&self.site).filter(|node| !written(&node.name));
+        let node = |node: &Node| {
+            let cidrs: Vec<String> = topology::pod_cidrs(&self.site, node).iter().map(ToString::to_string).collect();
+            let address = |address: &IpAddr| json!({"type": "InternalIP", "address": address.to_string()});
+            let lost = state.lost.get(&node.name).is_some_and(|since| since.elapsed() >= self.patience.node);
+            json!({
+                "apiVersion": "v1",
+                "kind": "Node",
+                "metadata": {"name": node.name.as_str()},
+                "spec": {"podCIDR": cidrs.first(), "podCIDRs": cidrs},
+                "status": {
+                    "addresses": node.addresses.iter().map(address).collect::<Vec<_>>(),
+                    "conditions": [{"type": "Ready", "status": if lost { "Unknown" } else { "True" }}],
+                },
+            })
+        };
+        members.map(node).collect()
+    }
+
+    /// Writes the Nodes and EndpointSlices, if they changed.
     fn tell(&self, state: &mut State) -> io::Result<()> {
-        let text = workload::manifest(&workload::endpoint_slices(&state.objects, &state.placement.pods));
+        let mut objects = self.nodes(state);
+        objects.extend(workload::endpoint_slices(&state.objects, &state.placement.pods));
+        let text = workload::manifest(&objects);
         if state.slices.as_ref() != Some(&text) {
             let part = self.manifests.join(format!(".{SLICES}"));
             std::fs::write(&part, &text)?;

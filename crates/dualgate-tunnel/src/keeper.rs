@@ -3,7 +3,7 @@
 //! It starts from a plan and the key folder alone and has a thread of its own, so that neither a cluster that is away nor a
 //! busy gate keeps the tunnel down. What it cannot do is a finding, and is tried again; what others see is its [`Report`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
@@ -44,6 +44,8 @@ pub struct Keeper {
 struct Wish {
     /// `None` ends it.
     plan: Mutex<Option<Arc<TunnelPlan>>>,
+    /// Peers that do not answer those who speak through the tunnel.
+    doubted: Mutex<BTreeSet<PeerName>>,
     changed: Condvar,
 }
 
@@ -112,11 +114,12 @@ impl Keeper {
     pub fn start(state: &Path) -> std::io::Result<Self> {
         let report = Arc::new(Mutex::new(Report::default()));
         let mut work = Work::new(state.to_owned(), report.clone());
-        let wish = Arc::new(Wish { plan: Mutex::new(Some(work.plan.clone())), changed: Condvar::new() });
+        let wish = Arc::new(Wish { plan: Mutex::new(Some(work.plan.clone())), ..Wish::default() });
         let wanted = wish.clone();
         let keep = move || {
             while let Some(plan) = wanted.next(&work.plan) {
                 work.plan = plan;
+                work.doubted = std::mem::take(&mut *wanted.doubted.lock().unwrap_or_else(PoisonError::into_inner));
                 work.round();
             }
         };
@@ -127,6 +130,11 @@ impl Keeper {
     /// What is to be from now on.
     pub fn plan(&self, plan: Arc<TunnelPlan>) {
         self.wish.set(Some(plan));
+    }
+
+    /// This peer does not answer those who speak through the tunnel: another way to it is tried, if there is one.
+    pub fn doubt(&self, peer: PeerName) {
+        self.wish.doubted.lock().unwrap_or_else(PoisonError::into_inner).insert(peer);
     }
 
     /// A handle that tells how it is, for whoever shows it.
@@ -165,6 +173,7 @@ struct Work {
     started: Instant,
     retry_at: Option<Instant>,
     trouble: Option<Finding>,
+    doubted: BTreeSet<PeerName>,
     report: Arc<Mutex<Report>>,
 }
 
@@ -184,7 +193,7 @@ struct Running {
 impl Work {
     fn new(state: PathBuf, report: Arc<Mutex<Report>>) -> Self {
         let (plan, started) = (Arc::default(), Instant::now());
-        Self { state, plan, running: None, started, retry_at: None, trouble: None, report }
+        Self { state, plan, running: None, started, retry_at: None, trouble: None, doubted: BTreeSet::new(), report }
     }
 
     fn round(&mut self) {
@@ -268,7 +277,7 @@ impl Work {
             running.peers = peers;
         }
         running.set_up(interface)?;
-        running.dial(interface, now.duration_since(self.started))?;
+        running.dial(interface, &self.doubted, now.duration_since(self.started))?;
         let status = running.engine.status()?;
         running.heard.note(&status.peers);
         let report = |planned: &Planned| peer_report(planned, &status.peers, running.dials.get(&planned.name));
@@ -331,7 +340,7 @@ impl Running {
     }
 
     /// Dials who is to be dialled.
-    fn dial(&mut self, interface: &Interface, now: Duration) -> Result<(), TunnelError> {
+    fn dial(&mut self, interface: &Interface, doubted: &BTreeSet<PeerName>, now: Duration) -> Result<(), TunnelError> {
         let status = self.engine.status()?;
         self.dials.retain(|name, _| interface.peers.iter().any(|peer| peer.name == *name));
         for planned in interface.peers.iter().filter(|peer| !peer.endpoints.is_empty()) {
@@ -342,7 +351,8 @@ impl Running {
                 *dial = fresh();
             }
             let looked = Seen { handshake: seen.last_handshake, received: seen.received, sent: seen.sent };
-            if let Some(endpoint) = dial.look(now, looked) {
+            let doubt = |dial: &mut Dial| if doubted.contains(&planned.name) { dial.doubt(now) } else { None };
+            if let Some(endpoint) = dial.look(now, looked).or_else(|| doubt(dial)) {
                 tracing::debug!(peer = %planned.name, %endpoint, "dialled");
                 self.engine.dial(&seen.public_key, endpoint)?;
             }

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use dualgate_core::lower::Lowered;
@@ -19,6 +20,9 @@ use dualgate_host::keys::{Keys, Slot};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+/// Seconds after which an edge that does not answer is worth another way to it.
+const SILENT: i64 = 10;
 
 /// How the exchange is, for people.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -116,6 +120,16 @@ impl Tellers {
         let help = "make this node's keys with `dualgate keys init`, and write the public ones into the site file";
         let trouble = self.trouble.iter().map(|why| format!("the edges are told nothing: {why}"));
         trouble.map(|message| Finding::new(Code::TunnelFailed, Place::default(), message).help(help)).collect()
+    }
+
+    /// The edges that have not been heard for a while.
+    pub fn silent(&self) -> Vec<NodeName> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+        let is_silent = |edge: &&Edge| match edge.facts.borrow().link {
+            Link::Connected { .. } => false,
+            Link::Away { since, .. } => now - since >= SILENT,
+        };
+        self.edges.iter().filter(is_silent).map(|edge| edge.node.clone()).collect()
     }
 
     /// How the edges are.

@@ -16,7 +16,7 @@ use dualgate_core::model::snapshot::Generation;
 use dualgate_core::model::{NodeName, ObjectSet, Snapshot};
 use dualgate_core::plan;
 use dualgate_core::plan::proxy::ProxyPlan;
-use dualgate_core::plan::tunnel::TunnelPlan;
+use dualgate_core::plan::tunnel::{PeerName, TunnelPlan};
 use dualgate_core::seam::{Actuator as _, Source};
 use dualgate_host::Store;
 use dualgate_host::exchange::{Heard, LocalFacts, Phase};
@@ -158,7 +158,10 @@ impl River {
                         self.reload_site().await;
                     }
                 }
-                _ = resync.tick() => self.converge().await,
+                _ = resync.tick() => {
+                    self.tellers.silent().into_iter().for_each(|edge| self.tunnel.doubt(PeerName::Node(edge)));
+                    self.converge().await;
+                }
                 _ = replan.tick() => self.round().await,
                 () = until(save) => self.save(),
                 () = until(lint) => self.lint().await,

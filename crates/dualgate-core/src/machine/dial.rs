@@ -18,6 +18,9 @@ pub const STALE: Duration = Duration::from_secs(135);
 /// with a keep-alive (KEEPALIVE_TIMEOUT of WireGuard).
 pub const SILENT: Duration = Duration::from_secs(20);
 
+/// How long a candidate is left alone by doubts: what speaks through the tunnel needs a moment, too.
+pub const SETTLING: Duration = Duration::from_secs(10);
+
 /// What the tunnel sees of a peer at a moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
@@ -76,6 +79,14 @@ impl Dial {
             (false, true) => self.dial(number + 1, now),
             (false, false) => None,
         }
+    }
+
+    /// Somebody who speaks through the tunnel gets no answer, although packets come: maybe they pass in one direction only.
+    /// What comes is to be dialled at once.
+    pub fn doubt(&mut self, now: Duration) -> Option<SocketAddr> {
+        let (number, since) = self.at?;
+        let settled = now.saturating_sub(since) >= SETTLING;
+        if settled && self.candidates.len() > 1 { self.dial(number + 1, now) } else { None }
     }
 
     /// Whether something was sent since anything came, and long enough ago for an answer.
@@ -194,6 +205,19 @@ mod tests {
         assert_eq!(dial.look(Duration::from_secs(1), seen(0)), None);
         assert_eq!(dial.look(Duration::from_secs(60), seen(59)), None);
         assert!(dial.look(Duration::from_secs(137), seen(136)).is_some());
+    }
+
+    #[test]
+    fn a_doubt_leads_to_the_next_candidate_but_not_at_once() {
+        let mut dial = Dial::new([V6, V4].map(|text| text.parse().unwrap()).to_vec());
+        assert_eq!(dial.doubt(Duration::from_secs(99)), None);
+        dial.look(Duration::from_secs(100), Seen::default());
+        assert_eq!(dial.doubt(Duration::from_secs(109)), None);
+        assert_eq!(dial.doubt(Duration::from_secs(110)), Some(V4.parse().unwrap()));
+        assert_eq!(dial.doubt(Duration::from_secs(111)), None);
+        let mut only = Dial::new(vec![V6.parse().unwrap()]);
+        only.look(Duration::ZERO, Seen::default());
+        assert_eq!(only.doubt(Duration::from_secs(60)), None);
     }
 
     #[test]

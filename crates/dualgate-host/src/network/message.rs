@@ -50,11 +50,8 @@ pub fn veth(one: End<'_>, other: End<'_>) -> RouteNetlinkMessage {
 }
 
 fn end((name, mac, mtu, namespace): End<'_>) -> LinkMessage {
-    let mut message = with(vec![
-        LinkAttribute::IfName(name.to_owned()),
-        LinkAttribute::Mtu(mtu),
-        LinkAttribute::NetNsFd(namespace),
-    ]);
+    let mut message =
+        with(vec![LinkAttribute::IfName(name.to_owned()), LinkAttribute::Mtu(mtu), LinkAttribute::NetNsFd(namespace)]);
     message.attributes.extend(mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
     message
 }

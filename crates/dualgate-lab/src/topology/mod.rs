@@ -8,7 +8,7 @@ use ipnet::IpNet;
 pub use dualgate_host::network::Route;
 
 pub use self::build::{TopologyError, build};
-pub use self::cidr::pod_cidrs;
+pub use self::cidr::{members, pod_cidrs};
 pub use crate::report::{HostKind, StandIn};
 
 mod build;

@@ -47,7 +47,7 @@ pub fn endpoint_slices(objects: &ObjectSet, pods: &[Pod]) -> Vec<Value> {
 pub fn manifest(slices: &[Value]) -> String {
     let documents: Vec<String> = slices.iter().map(|slice| format!("{slice:#}\n")).collect();
     format!(
-        "# Written by the lab: which pods are ready. It is written again with every change.\n{}",
+        "# Written by the lab, as a cluster would: its nodes, and which pods are ready. It is written again with every change.\n{}",
         documents.join("---\n")
     )
 }

@@ -49,12 +49,14 @@ fn page(report: &Report, style: Style) -> String {
             None => "this node has no tunnel\n".to_owned(),
         };
     };
-    let mut page = format!("{interface}: WireGuard by {backend}, UDP port {}, MTU {}\n", report.listen_port, report.mtu);
+    let mut page =
+        format!("{interface}: WireGuard by {backend}, UDP port {}, MTU {}\n", report.listen_port, report.mtu);
     if !report.why.is_empty() {
         page.push_str(&format!("  not by better means: {}\n", report.why));
     }
     let width = report.peers.iter().map(|peer| peer.name.len()).chain([4]).max().unwrap_or_default();
-    let head = format!("{:width$}  {:12}  {:>10}  {:>10}  {:>6}  endpoint", "peer", "handshake", "received", "sent", "rtt");
+    let head =
+        format!("{:width$}  {:12}  {:>10}  {:>10}  {:>6}  endpoint", "peer", "handshake", "received", "sent", "rtt");
     page.push_str(&style.paint(Colour::Bold, &head));
     page.push('\n');
     for peer in &report.peers {
@@ -71,7 +73,10 @@ fn page(report: &Report, style: Style) -> String {
         };
         let rtt = peer.round_trip_ms.map_or_else(String::new, |time| format!("{time} ms"));
         let (received, sent) = (octets(peer.received), octets(peer.sent));
-        page.push_str(&format!("{:width$}  {handshake}  {received:>10}  {sent:>10}  {rtt:>6}  {endpoint}\n", peer.name));
+        page.push_str(&format!(
+            "{:width$}  {handshake}  {received:>10}  {sent:>10}  {rtt:>6}  {endpoint}\n",
+            peer.name
+        ));
     }
     page
 }
@@ -82,7 +87,11 @@ fn octets(number: u64) -> String {
     let power = (0..units.len() - 1).take_while(|power| number >> (10 * (power + 1)) > 0).count();
     match power {
         0 => format!("{number} B"),
-        _ => format!("{:.1} {}", number as f64 / f64::from(1_u32 << 10).powi(i32::try_from(power).unwrap_or(0)), units[power]),
+        _ => format!(
+            "{:.1} {}",
+            number as f64 / f64::from(1_u32 << 10).powi(i32::try_from(power).unwrap_or(0)),
+            units[power]
+        ),
     }
 }
 

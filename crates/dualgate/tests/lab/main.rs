@@ -4,12 +4,17 @@ mod failures;
 mod firewall;
 mod flows;
 mod site;
+mod told;
 mod topologies;
+mod tunnel;
 
 use std::process::ExitCode;
 
 use dualgate_lab::trial;
 
 fn main() -> ExitCode {
-    trial::main("lab", &[flows::TRIALS, failures::TRIALS, topologies::TRIALS, firewall::TRIALS].concat())
+    trial::main(
+        "lab",
+        &[flows::TRIALS, failures::TRIALS, topologies::TRIALS, firewall::TRIALS, told::TRIALS, tunnel::TRIALS].concat(),
+    )
 }

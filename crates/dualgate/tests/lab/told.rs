@@ -96,7 +96,9 @@ spec:
 fn nothing_private(directory: &Path) {
     let (lab, manifests) = home(directory);
     std::fs::write(manifests.join("more.yaml"), BOTH).unwrap();
-    until("what is public reaches the edge", &lab, || get(&lab, "internet-client", PUBLIC, "shown.yourdomain.com").status == 200);
+    until("what is public reaches the edge", &lab, || {
+        get(&lab, "internet-client", PUBLIC, "shown.yourdomain.com").status == 200
+    });
     let edge = lab.site().nodes.iter().find(|node| node.is_edge()).unwrap();
     // Its log lies elsewhere, and holds what clients ask for.
     let own = directory.join("hosts").join(edge.name.as_str()).join("run");

@@ -88,6 +88,7 @@ nodes:
 - {name: one, roles: [server, internal-gate, virtual-ips], addresses: [10.0.0.5]}
 - {name: cloud, roles: [external-gate], addresses: [10.0.0.201], publicAddresses: [203.0.113.10]}
 gates: {internal: {addresses: [10.0.0.10]}, external: {}}
+tunnel: {port: 51820}
 ",
     );
     let (v4, v6) = passed(&all_well(&lab));
@@ -106,6 +107,7 @@ nodes:
 - {name: one, roles: [server, internal-gate, virtual-ips], addresses: ['fd00:1::5']}
 - {name: cloud, roles: [external-gate], addresses: ['fd00:1::201'], publicAddresses: ['2001:db8:1::10']}
 gates: {internal: {addresses: ['fd00:1::10']}, external: {}}
+tunnel: {port: 51820}
 admin: {listen: ['[::1]:9180']}
 ",
     );
@@ -145,6 +147,7 @@ nodes:
 - {{name: east, roles: [external-gate], addresses: [192.168.178.201, 'fda8:a1db:5685::201'], publicAddresses: [203.0.113.10, '2001:db8:1::10']}}
 - {{name: west, roles: [external-gate], addresses: [192.168.178.202, 'fda8:a1db:5685::202'], publicAddresses: [203.0.113.20, '2001:db8:2::20']}}
 gates: {{internal: {{addresses: [192.168.178.10, 'fda8:a1db:5685::10']}}, external: {{}}}}
+tunnel: {{mtu: 1380}}
 "
         ),
     );
