@@ -61,7 +61,15 @@ const ARROWS: &[Arrows] = &[
     },
     Arrows {
         name: "dualgate",
-        inside: &["dualgate-core", "dualgate-host", "dualgate-http", "dualgate-kube", "dualgate-lab", "dualgate-proxy", "dualgate-tunnel"],
+        inside: &[
+            "dualgate-core",
+            "dualgate-host",
+            "dualgate-http",
+            "dualgate-kube",
+            "dualgate-lab",
+            "dualgate-proxy",
+            "dualgate-tunnel",
+        ],
         outside: Outside::Any,
     },
     Arrows { name: "xtask", inside: &["dualgate-core"], outside: Outside::Any },
