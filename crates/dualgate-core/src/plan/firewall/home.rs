@@ -159,9 +159,10 @@ impl<'a> Home<'a> {
             rules.extend(to.map(|to| accept(ping(family, [to]), "ping")));
         }
         for opening in openings {
-            match opening.why {
-                Why::PublicRoutes => rules.extend(to_pods(opening)),
-                _ => rules.extend(open(opening)),
+            if opening.why == Why::PublicRoutes {
+                rules.extend(to_pods(opening));
+            } else {
+                rules.extend(open(opening));
             }
         }
         rules.push(drop(Vec::new(), "from-edge"));
