@@ -10,9 +10,9 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use dualgate_core::model::site::Underscores;
+use dualgate_core::model::site::{ProxySettings, Underscores};
 use dualgate_core::plan::proxy::ServerAddress;
 use dualgate_core::route::{Action, RouteIndex};
 use dualgate_http::{
@@ -445,6 +445,11 @@ enum After {
     Tunnel,
 }
 
+/// How long a server's kernel may be silent to a request: one that another server could answer as well moves on.
+fn patience(head: &impl HeadView, becomes_tunnel: bool, settings: &ProxySettings) -> Option<Duration> {
+    (is_repeatable(head) && !becomes_tunnel).then_some(settings.connect_timeout)
+}
+
 async fn over_h1<T: Transaction>(
     cx: Context<'_>,
     tx: &mut T,
@@ -466,12 +471,8 @@ async fn over_h1<T: Transaction>(
         underscores: settings.underscores,
     };
     headers::write_request(head, cx.peer, &target, request);
-    let framing = match head.body() {
-        BodyLength::Chunked | BodyLength::UntilClose => Framing::Chunked,
-        BodyLength::Empty | BodyLength::Length(_) => Framing::Plain,
-    };
-    let may_move = is_repeatable(&*head) && upgrade.is_none();
-    connection.give_up_after(may_move.then_some(settings.connect_timeout));
+    let framing = Framing::of(head.body());
+    connection.give_up_after(patience(head, upgrade.is_some(), settings));
     let H1Server { io, buffer, .. } = &mut *connection;
     let (sent, answering) = (Cell::new(Sent::Part), Cell::new(false));
     cx.timer.set(settings.body_idle_timeout);

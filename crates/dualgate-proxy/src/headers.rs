@@ -179,6 +179,16 @@ pub enum Framing {
     UntilClose,
 }
 
+impl Framing {
+    /// Of a request to an HTTP/1.1 server.
+    pub fn of(body: BodyLength) -> Self {
+        match body {
+            BodyLength::Chunked | BodyLength::UntilClose => Self::Chunked,
+            BodyLength::Empty | BodyLength::Length(_) => Self::Plain,
+        }
+    }
+}
+
 /// What the head of an answer says about the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AfterReply {

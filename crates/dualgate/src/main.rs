@@ -12,6 +12,7 @@ mod inputs;
 mod output;
 mod river;
 mod state;
+mod wall;
 
 use std::process::ExitCode;
 

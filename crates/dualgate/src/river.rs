@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use dualgate_core::check;
 use dualgate_core::lower;
 use dualgate_core::model::finding::{Code, Finding, Place, Severity};
-use dualgate_core::model::site::Site;
+use dualgate_core::model::site::{Node, Site};
 use dualgate_core::model::snapshot::Generation;
 use dualgate_core::model::{NodeName, ObjectSet, Snapshot};
 use dualgate_core::plan;
@@ -29,6 +29,7 @@ use crate::cli::SourceArgument;
 use crate::exchange::{self, Tellers};
 use crate::inputs::{open_folder, read_site, snapshot};
 use crate::state::{Origin, Round, State};
+use crate::wall::Wall;
 
 /// How often what is missing is tried again.
 const RESYNC: Duration = Duration::from_secs(5);
@@ -64,6 +65,7 @@ pub struct River {
     proxy: Proxy,
     tunnel: Rc<Keeper>,
     tunnel_plan: Arc<TunnelPlan>,
+    wall: Wall,
     tellers: Tellers,
     /// What home has told this edge.
     heard: watch::Receiver<Heard>,
@@ -108,6 +110,7 @@ impl River {
             Ear { site: spring.site.clone(), node: spring.node.clone(), state: spring.directory.clone(), said, told };
         tokio::task::spawn_local(watch_source(spring.source, ear, found));
         Self {
+            wall: Wall::new(spring.directory.clone()),
             tellers: Tellers::new(spring.node.clone(), spring.directory),
             heard,
             facts,
@@ -142,7 +145,7 @@ impl River {
         let mut resync = ticks(RESYNC);
         let mut replan = ticks(REPLAN);
         replan.reset();
-        self.plan_tunnel_from_site();
+        self.plan_from_site().await;
         self.start_from_disk().await;
         loop {
             let (save, lint) = (self.save_at, self.lint_at);
@@ -160,8 +163,10 @@ impl River {
                 }
                 _ = resync.tick() => {
                     self.tellers.silent().into_iter().for_each(|edge| self.tunnel.doubt(PeerName::Node(edge)));
+                    self.wall.converge().await;
                     self.converge().await;
                 }
+                () = self.wall.changed() => self.wall.converge().await,
                 _ = replan.tick() => self.round().await,
                 () = until(save) => self.save(),
                 () = until(lint) => self.lint().await,
@@ -173,10 +178,14 @@ impl River {
         self.proxy
     }
 
-    /// The tunnel waits for nobody: the site file and the keys on disk are enough; objects only refine it.
-    fn plan_tunnel_from_site(&mut self) {
+    /// The tunnel waits for nobody: the site file and the keys on disk are enough; objects only refine it. Nor does the
+    /// firewall of an edge; that of a home node lets pass what objects make public, so that without them it would cut it.
+    async fn plan_from_site(&mut self) {
         let nothing = snapshot(self.generation, self.site.clone(), Arc::default());
         self.plan_tunnel(plan::tunnel::tunnel(&nothing, &self.node));
+        if self.site.node(&self.node).is_some_and(Node::is_edge) {
+            self.wall.plan(plan::firewall::firewall(&nothing, &self.node)).await;
+        }
     }
 
     fn plan_tunnel(&mut self, plan: TunnelPlan) {
@@ -266,6 +275,7 @@ impl River {
         }
         self.desired = Some(Arc::new(plan.proxy));
         self.plan_tunnel(plan.tunnel);
+        self.wall.plan(plan.firewall).await;
         if self.snapshot.is_none() {
             // Whoever starts it wants to hear at once.
             self.lints = check::objects::objects(&snapshot);
@@ -308,8 +318,10 @@ impl River {
                 findings.extend(self.lints.iter().cloned());
                 findings.extend(self.proxy.findings().iter().cloned());
                 findings.extend(self.tellers.findings());
+                findings.extend(self.wall.findings());
                 self.say(&objects, &desired, &findings);
-                self.state.exchanges(self.exchange());
+                let (exchange, firewall) = (self.exchange(), self.wall.report());
+                self.state.neighbours(exchange, firewall);
                 log_findings(&findings, &self.state.findings());
                 self.state.applied(Round {
                     generation: desired.generation,

@@ -12,7 +12,7 @@ use dualgate_proxy::{EntryPointMetrics, ProxyView};
 use dualgate_tunnel::{Report as TunnelReport, View as TunnelView};
 use serde::Serialize;
 
-use crate::{describe, exchange};
+use crate::{describe, exchange, wall};
 
 /// Shared between the river and the admin listener.
 #[derive(Clone)]
@@ -34,6 +34,7 @@ struct Inner {
     metrics: EntryPointMetrics,
     tunnel: TunnelView,
     exchange: exchange::Report,
+    firewall: wall::Report,
 }
 
 /// Where a process is in its life.
@@ -109,6 +110,9 @@ pub struct Report {
     /// Who tells whom what is public.
     #[serde(default)]
     pub exchange: exchange::Report,
+    /// What it lets in, counted.
+    #[serde(default)]
+    pub firewall: wall::Report,
     /// What is wrong.
     pub findings: Vec<serde_json::Value>,
 }
@@ -132,6 +136,7 @@ impl State {
             metrics,
             tunnel,
             exchange: exchange::Report::default(),
+            firewall: wall::Report::default(),
         })))
     }
 
@@ -163,9 +168,9 @@ impl State {
         });
     }
 
-    /// How the exchange between nodes is.
-    pub fn exchanges(&self, report: exchange::Report) {
-        self.with(|inner| inner.exchange = report);
+    /// How the exchange between nodes is, and the firewall.
+    pub fn neighbours(&self, exchange: exchange::Report, firewall: wall::Report) {
+        self.with(|inner| (inner.exchange, inner.firewall) = (exchange, firewall));
     }
 
     /// Connections are being let go.
@@ -200,6 +205,7 @@ impl State {
             plan: describe::proxy(&inner.plan),
             tunnel: inner.tunnel.report(),
             exchange: inner.exchange.clone(),
+            firewall: inner.firewall.clone(),
             findings: findings.iter().filter_map(|finding| serde_json::to_value(finding).ok()).collect(),
         })
     }
@@ -243,6 +249,7 @@ impl State {
             let mut codes = std::collections::BTreeMap::new();
             let of_tunnel = inner.tunnel.report();
             write_tunnel(&mut out, &of_tunnel);
+            write_firewall(&mut out, &inner.firewall);
             inner
                 .findings
                 .iter()
@@ -291,6 +298,22 @@ fn write_tunnel(out: &mut String, tunnel: &TunnelReport) {
     family("dualgate_tunnel_received_bytes_total", "counter", "Octets received from the peer.", received);
     let sent = of_peers(|peer| Some(peer.sent as f64));
     family("dualgate_tunnel_sent_bytes_total", "counter", "Octets sent to the peer.", sent);
+}
+
+/// What the firewall has counted; nothing where there is none.
+fn write_firewall(out: &mut String, firewall: &wall::Report) {
+    use std::fmt::Write as _;
+    if firewall.protection.is_empty() {
+        return;
+    }
+    let mut family = |name: &str, help: &str, value: fn(&wall::Count) -> u64| {
+        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} counter");
+        for count in &firewall.counters {
+            let _ = writeln!(out, "{name}{{chain=\"{}\",rule=\"{}\"}} {}", count.chain, count.rule, value(count));
+        }
+    };
+    family("dualgate_firewall_packets_total", "Packets that a rule of the firewall met.", |count| count.packets);
+    family("dualgate_firewall_bytes_total", "Octets of these packets.", |count| count.bytes);
 }
 
 fn word(value: &impl Serialize) -> String {

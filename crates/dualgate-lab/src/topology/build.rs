@@ -485,7 +485,9 @@ impl<'s> Plan<'s> {
         if let (Some(holder), Some(_)) = (holder, self.site.virtual_addresses(GateName::Internal).next()) {
             say("virtual IPs", &format!("they are plain addresses of {}, and stay there when it fails", holder.name));
         }
-        say("firewall", "the nodes let everything in that reaches them");
+        if self.site.firewall.is_none() {
+            say("firewall", "the site file has none: the nodes let everything in that reaches them");
+        }
         say("names", "nobody answers DNS; the checks ask by address, with the name in the request");
         say("certificates", "each gate shows its self-signed one, unless a Secret holds another");
         say("flannel", "nodes route each other's pod networks directly, as K3s does with flannel-backend=host-gw");

@@ -138,6 +138,7 @@ mod tests {
             plan: set(observed),
             tunnel: dualgate_tunnel::Report::default(),
             exchange: crate::exchange::Report::default(),
+            firewall: crate::wall::Report::default(),
             findings: Vec::new(),
         };
         Changes::between(&NodeName::new("node"), Some(&report), set(desired))

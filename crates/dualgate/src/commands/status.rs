@@ -164,6 +164,7 @@ mod tests {
             plan: plan.iter().map(|line| (*line).to_owned()).collect(),
             tunnel: dualgate_tunnel::Report::default(),
             exchange: crate::exchange::Report::default(),
+            firewall: crate::wall::Report::default(),
             findings: vec![
                 serde_json::json!({"code": "stale", "severity": "warning", "at": {}, "message": "it is old"}),
                 serde_json::json!({"code": "ingress-exposed", "severity": "note", "at": {}, "message": "public"}),

@@ -1,4 +1,4 @@
-//! The tunnel; and parts of dualgate that are not built: each has its row, so that nobody takes what stands in for the thing.
+//! The tunnel and the firewall; and parts of dualgate that are not built: each has its row, so that nobody takes what stands in for the thing.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -25,7 +25,7 @@ pub(super) fn rows(view: &View<'_>) -> Vec<PlannedCheck> {
     vec![
         not_built(view, "virtual-ips", "virtual IPs move when their node fails", "virtual IPs", &virtual_ips),
         tunnel(view, &tunnelled),
-        not_built(view, "firewall", "nothing else is open at the edge", "firewall", &public),
+        firewall(view, &public),
         not_built(view, "names/home", "names lead to the internal gate at home", "names", &at_home),
         not_built(view, "names/internet", "names lead to the edge outside", "names", &outside),
     ]
@@ -48,6 +48,23 @@ fn tunnel(view: &View<'_>, tunnelled: &[IpAddr]) -> PlannedCheck {
             Some(probe(host, ask, Expectation::Heard(peers.clone())))
         };
         edges.filter_map(ask).collect()
+    })
+}
+
+/// A port that the site file opens for nobody is shut at every edge, also when somebody listens there.
+fn firewall(view: &View<'_>, public: &[IpAddr]) -> PlannedCheck {
+    let (id, title) = ("firewall", "nothing else is open at the edge");
+    if view.site.firewall.is_none() {
+        return not_built(view, id, title, "firewall", public);
+    }
+    row(id, title, |family| {
+        let Some(client) = view.host(HostKind::InternetClient) else { return Vec::new() };
+        let doors = view.edges().flat_map(|(edge, node)| node.public_addresses.iter().map(move |at| (edge, *at)));
+        let doors = doors.filter(|(_, address)| Family::of(*address) == family);
+        let ask = |(edge, address): (&Host, IpAddr)| {
+            probe(client, Ask::Dial { at: edge.name.clone(), address }, Expectation::Blocked)
+        };
+        doors.map(ask).collect()
     })
 }
 
