@@ -2,10 +2,40 @@
 
 use std::collections::BTreeSet;
 
+use dualgate_core::plan::NodePlan;
+use dualgate_core::plan::firewall::FirewallPlan;
 use dualgate_core::plan::proxy::{Backend, Listener, ProxyPlan, Scheme, ServerAddress};
+use dualgate_core::plan::tunnel::{Peer, TunnelPlan};
 use dualgate_core::route::{Action, EntryPointSet, Route};
 
-/// One line for each thing that the plan asks for; equal plans give equal lines.
+/// One line for each thing that a node's plan asks for; equal plans give equal lines.
+pub fn node(plan: &NodePlan) -> BTreeSet<String> {
+    let mut lines = proxy(&plan.proxy);
+    lines.extend(beside(&plan.tunnel, &plan.firewall));
+    lines
+}
+
+/// The lines of what a node does beside its gates.
+pub fn beside(tunnel: &TunnelPlan, firewall: &FirewallPlan) -> BTreeSet<String> {
+    let peers = tunnel.interface.iter().flat_map(|interface| {
+        let port = interface.listen_port.map(|port| format!(" on UDP port {port}")).unwrap_or_default();
+        let own = format!("tunnel {}{port}, MTU {}", interface.name, interface.mtu);
+        std::iter::once(own).chain(interface.peers.iter().map(peer))
+    });
+    peers.chain(firewall.openings.iter().map(ToString::to_string)).collect()
+}
+
+fn peer(peer: &Peer) -> String {
+    let list = |items: Vec<String>| items.join(", ");
+    let networks = list(peer.allowed_ips.iter().map(ToString::to_string).collect());
+    let endpoints = list(peer.endpoints.iter().map(ToString::to_string).collect());
+    let dialled = if endpoints.is_empty() { "dials us".to_owned() } else { format!("at {endpoints}") };
+    let keys = list(peer.public_keys.iter().map(|key| key.to_string()).collect());
+    let keys = if keys.is_empty() { "no key".to_owned() } else { format!("key {keys}") };
+    format!("tunnel peer {} {dialled}: {networks} ({keys})", peer.name)
+}
+
+/// The lines of a data plane's plan.
 pub fn proxy(plan: &ProxyPlan) -> BTreeSet<String> {
     let listeners = plan.listeners.iter().map(listener);
     let routes = plan.table.routes().iter().map(|one| route(plan, one));

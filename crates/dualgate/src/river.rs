@@ -26,6 +26,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::cli::SourceArgument;
+use crate::describe;
 use crate::exchange::{self, Tellers};
 use crate::inputs::{open_folder, read_site, snapshot};
 use crate::state::{Origin, Round, State};
@@ -321,7 +322,8 @@ impl River {
                 findings.extend(self.wall.findings());
                 self.say(&objects, &desired, &findings);
                 let (exchange, firewall) = (self.exchange(), self.wall.report());
-                self.state.neighbours(exchange, firewall);
+                let beside = describe::beside(&self.tunnel_plan, self.wall.planned());
+                self.state.neighbours(exchange, firewall, beside);
                 log_findings(&findings, &self.state.findings());
                 self.state.applied(Round {
                     generation: desired.generation,

@@ -35,6 +35,8 @@ struct Inner {
     tunnel: TunnelView,
     exchange: exchange::Report,
     firewall: wall::Report,
+    /// The plan of what runs beside the gates, described.
+    beside: BTreeSet<String>,
 }
 
 /// Where a process is in its life.
@@ -137,6 +139,7 @@ impl State {
             tunnel,
             exchange: exchange::Report::default(),
             firewall: wall::Report::default(),
+            beside: BTreeSet::new(),
         })))
     }
 
@@ -168,9 +171,9 @@ impl State {
         });
     }
 
-    /// How the exchange between nodes is, and the firewall.
-    pub fn neighbours(&self, exchange: exchange::Report, firewall: wall::Report) {
-        self.with(|inner| (inner.exchange, inner.firewall) = (exchange, firewall));
+    /// How the exchange between nodes is, and the firewall; and the plan of what runs beside the gates.
+    pub fn neighbours(&self, exchange: exchange::Report, firewall: wall::Report, beside: BTreeSet<String>) {
+        self.with(|inner| (inner.exchange, inner.firewall, inner.beside) = (exchange, firewall, beside));
     }
 
     /// Connections are being let go.
@@ -202,7 +205,7 @@ impl State {
             uptime_seconds: inner.started.elapsed().as_secs(),
             objects: inner.objects.objects.len(),
             connections: inner.view.open_connections(),
-            plan: describe::proxy(&inner.plan),
+            plan: describe::proxy(&inner.plan).union(&inner.beside).cloned().collect(),
             tunnel: inner.tunnel.report(),
             exchange: inner.exchange.clone(),
             firewall: inner.firewall.clone(),

@@ -68,6 +68,11 @@ impl Wall {
         }
     }
 
+    /// What is wanted.
+    pub fn planned(&self) -> &FirewallPlan {
+        &self.plan
+    }
+
     /// Makes the rules as planned, if they are not.
     pub async fn converge(&mut self) {
         let is_wanted = self.plan.table.is_some();

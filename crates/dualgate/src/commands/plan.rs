@@ -21,7 +21,7 @@ use crate::state::Report;
 pub fn run(args: &Plan) -> anyhow::Result<ExitCode> {
     let snapshot = args.inputs.snapshot()?;
     let node = choose_node(&snapshot.site, args.node.as_ref())?;
-    let desired = describe::proxy(&plan::node(&snapshot, &node).proxy);
+    let desired = describe::node(&plan::node(&snapshot, &node));
     let admin = match args.admin.or(snapshot.site.admin.listen.first().copied()) {
         Some(admin) => admin,
         None => bail!("the site file gives {node} no admin listener: name one with --admin"),
@@ -104,8 +104,12 @@ impl Changes {
     }
 }
 
-/// What the Internet reaches by a line of a plan: host and path, once for each entry point of the external gate.
+/// What the Internet reaches by a line of a plan: host and path, once for each entry point of the external gate; or a port
+/// that the firewall opens for everybody.
 fn public(line: &str) -> Vec<(&str, &str)> {
+    if let Some((port, why)) = line.strip_prefix("open ").and_then(|line| line.split_once(" for everybody")) {
+        return vec![(port, why)];
+    }
     let external = format!("{}/", GateName::External);
     let places = line.strip_prefix("route ").and_then(|line| line.split_once(" -> ")?.0.rsplit_once(" at "));
     let Some((route, places)) = places else { return Vec::new() };
@@ -142,6 +146,15 @@ mod tests {
             findings: Vec::new(),
         };
         Changes::between(&NodeName::new("node"), Some(&report), set(desired))
+    }
+
+    #[test]
+    fn a_port_that_opens_for_everybody_is_said_once_more() {
+        let opened = "open tcp 2222 for everybody: SSH";
+        let changes =
+            between(&["open tcp 22 for everybody: SSH"], &[opened, "open tcp 9181 by the tunnel for 10.0.0.5: x"]);
+        assert_eq!((changes.add.len(), changes.remove.len()), (2, 1));
+        assert_eq!(changes.public, [opened]);
     }
 
     #[test]

@@ -19,8 +19,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const MAX_ANSWER: u64 = 64 << 20;
 
 /// What lines of a plan begin with, and what is written above them.
-const CHAPTERS: &[(&str, &str)] =
-    &[("listen", "listens on"), ("route", "routes"), ("backend", "backends"), ("certificate", "certificates")];
+const CHAPTERS: &[(&str, &str)] = &[
+    ("listen", "listens on"),
+    ("route", "routes"),
+    ("backend", "backends"),
+    ("certificate", "certificates"),
+    ("tunnel", "tunnel"),
+    ("open", "lets in"),
+];
 
 /// 0 when it is ready and without errors, else 1.
 pub fn run(args: &Status) -> anyhow::Result<ExitCode> {
