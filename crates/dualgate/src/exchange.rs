@@ -189,6 +189,18 @@ pub fn listen(
     Ok(Listener::bind(&addresses(own), identity(site, own, &keys)?, home, facts)?)
 }
 
+/// Whether an edge hears the same home nodes, known by the same keys, in both of these.
+pub fn hears_the_same(one: &Site, other: &Site, node: &NodeName) -> bool {
+    let hears = |site: &Site| {
+        let home = site.nodes.iter().filter(|node| !node.is_edge());
+        let home: Vec<_> = home.map(|node| (node.name.clone(), node.public_keys)).collect();
+        let own = site.node(node).map(|own| (own.addresses.clone(), own.public_keys));
+        let preshared = site.tunnel.as_ref().is_some_and(|tunnel| tunnel.preshared_keys);
+        (site.name.clone(), own, home, preshared)
+    };
+    hears(one) == hears(other)
+}
+
 fn identity(site: &Site, own: &Node, keys: &Keys) -> anyhow::Result<Identity> {
     let private = keys.current(&Slot::Private)?;
     Ok(Identity { site: site.name.clone(), node: own.name.clone(), private })

@@ -50,6 +50,8 @@ pub struct River {
     node: NodeName,
     site_path: PathBuf,
     site: Arc<Site>,
+    /// Tells the source when the site file changes.
+    sites: watch::Sender<Arc<Site>>,
     site_findings: Vec<Finding>,
     site_modified: Option<SystemTime>,
     objects: watch::Receiver<Option<Arc<ObjectSet>>>,
@@ -107,8 +109,9 @@ impl River {
         let (found, objects) = watch::channel(None);
         let (told, heard) = watch::channel(Heard::default());
         let (facts, said) = watch::channel(facts_of(&spring.node));
-        let ear =
-            Ear { site: spring.site.clone(), node: spring.node.clone(), state: spring.directory.clone(), said, told };
+        let site = Arc::new(spring.site);
+        let (sites, known) = watch::channel(site.clone());
+        let ear = Ear { sites: known, node: spring.node.clone(), state: spring.directory.clone(), said, told };
         tokio::task::spawn_local(watch_source(spring.source, ear, found));
         Self {
             wall: Wall::new(spring.directory.clone()),
@@ -118,7 +121,8 @@ impl River {
             node: spring.node,
             site_modified: modified(&spring.site_path),
             site_path: spring.site_path,
-            site: Arc::new(spring.site),
+            site,
+            sites,
             site_findings: spring.site_findings,
             objects,
             origin: Origin::Nothing,
@@ -247,6 +251,7 @@ impl River {
             Some(site) => {
                 tracing::info!("the site file was read again");
                 self.site = Arc::new(site);
+                self.sites.send_replace(self.site.clone());
             }
             None => {
                 let place = Place { file: Some(self.site_path.display().to_string().into()), ..Place::default() };
@@ -407,7 +412,7 @@ fn log_findings(findings: &[Finding], known: &[Finding]) {
 
 /// What an edge needs to hear home.
 struct Ear {
-    site: Site,
+    sites: watch::Receiver<Arc<Site>>,
     node: NodeName,
     state: PathBuf,
     said: watch::Receiver<LocalFacts>,
@@ -428,7 +433,7 @@ fn facts_of(node: &NodeName) -> LocalFacts {
 }
 
 /// Hands on every set that the source yields; a source that is away is tried again.
-async fn watch_source(source: SourceArgument, ear: Ear, found: watch::Sender<Option<Arc<ObjectSet>>>) {
+async fn watch_source(source: SourceArgument, mut ear: Ear, found: watch::Sender<Option<Arc<ObjectSet>>>) {
     let mut complained = false;
     loop {
         let ended = match &source {
@@ -436,14 +441,7 @@ async fn watch_source(source: SourceArgument, ear: Ear, found: watch::Sender<Opt
                 Ok(mut folder) => hand_on(&mut folder, &found, |_| {}).await,
                 Err(error) => Err(error),
             },
-            SourceArgument::Home => match exchange::listen(&ear.site, &ear.node, &ear.state, ear.said.clone()) {
-                Ok(mut listener) => {
-                    let heard = listener.heard();
-                    let _copying = Copying(tokio::task::spawn_local(copy(listener.heard(), ear.told.clone())));
-                    hand_on(&mut listener, &found, |_| drop(ear.told.send_replace(heard.borrow().clone()))).await
-                }
-                Err(error) => Err(error),
-            },
+            SourceArgument::Home => hear_home(&mut ear, &found).await,
         };
         match ended {
             Ok(()) => return,
@@ -455,6 +453,23 @@ async fn watch_source(source: SourceArgument, ear: Ear, found: watch::Sender<Opt
         }
         tokio::time::sleep(LOOK).await;
     }
+}
+
+/// Hears home for as long as the site file names the same nodes with the same keys; then it is to be called again.
+async fn hear_home(ear: &mut Ear, found: &watch::Sender<Option<Arc<ObjectSet>>>) -> anyhow::Result<()> {
+    while !found.is_closed() {
+        let site = ear.sites.borrow_and_update().clone();
+        let mut listener = exchange::listen(&site, &ear.node, &ear.state, ear.said.clone())?;
+        let heard = listener.heard();
+        let _copying = Copying(tokio::task::spawn_local(copy(listener.heard(), ear.told.clone())));
+        let told = |_: &Arc<ObjectSet>| drop(ear.told.send_replace(heard.borrow().clone()));
+        let others = |now: &Arc<Site>| !exchange::hears_the_same(&site, now, &ear.node);
+        tokio::select! {
+            ended = hand_on(&mut listener, found, told) => return ended,
+            changed = ear.sites.wait_for(others) => drop(changed?),
+        }
+    }
+    Ok(())
 }
 
 /// Tells who is connected also when nothing is told.

@@ -26,12 +26,17 @@ pub const TRIALS: &[Trial] = &[
 const HOST: &str = "whoami.yourdomain.com";
 const PUBLIC: &str = "203.0.113.10";
 
-/// What a node's admin listener says of its tunnel: each peer by name.
-fn peers(lab: &Lab, node: &str) -> BTreeMap<String, serde_json::Value> {
-    let Some(host) = lab.host(node) else { return BTreeMap::new() };
+/// What a node's admin listener says.
+fn status(lab: &Lab, node: &str) -> serde_json::Value {
+    let Some(host) = lab.host(node) else { return serde_json::Value::Null };
     let request = Request::new("127.0.0.1:9180".parse().unwrap(), "127.0.0.1:9180").path("/status");
-    let Ok(answer) = probe::get(&host, &request, Duration::from_secs(1)) else { return BTreeMap::new() };
-    let status: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let answer = probe::get(&host, &request, Duration::from_secs(1));
+    answer.ok().and_then(|answer| serde_json::from_slice(&answer.body).ok()).unwrap_or_default()
+}
+
+/// The peers of a node's tunnel by name.
+fn peers(lab: &Lab, node: &str) -> BTreeMap<String, serde_json::Value> {
+    let status = status(lab, node);
     let peers = status["tunnel"]["peers"].as_array().cloned().unwrap_or_default();
     peers.into_iter().map(|peer| (peer["name"].as_str().unwrap_or_default().to_owned(), peer)).collect()
 }
@@ -118,6 +123,10 @@ fn rotation(directory: &Path) {
     });
     publish(&lab, node, &[next]);
     park_until(Instant::now() + Duration::from_secs(3));
+    until("the edge believes the node by its next key", &lab, Duration::from_secs(30), || {
+        let connected = status(&lab, "ionos")["exchange"]["connected"].clone();
+        connected.as_array().is_some_and(|nodes| nodes.iter().any(|known| known == node))
+    });
     let loss = traffic.stop();
     println!("{loss}");
     assert_eq!(loss.failed, 0, "{loss}\n{}", logs(&lab));
