@@ -450,6 +450,16 @@ fn patience(head: &impl HeadView, becomes_tunnel: bool, settings: &ProxySettings
     (is_repeatable(head) && !becomes_tunnel).then_some(settings.connect_timeout)
 }
 
+/// Whether a body has arrived together with its head, as far as can be told at a glance.
+fn is_whole(arrived: &[u8], length: BodyLength) -> bool {
+    match length {
+        BodyLength::Empty => true,
+        BodyLength::Length(octets) => arrived.len() as u64 >= octets,
+        BodyLength::Chunked => arrived.ends_with(b"\r\n0\r\n\r\n"),
+        BodyLength::UntilClose => false,
+    }
+}
+
 async fn over_h1<T: Transaction>(
     cx: Context<'_>,
     tx: &mut T,
@@ -473,7 +483,7 @@ async fn over_h1<T: Transaction>(
     headers::write_request(head, cx.peer, &target, request);
     let framing = Framing::of(head.body());
     connection.give_up_after(patience(head, upgrade.is_some(), settings));
-    let H1Server { io, buffer, .. } = &mut *connection;
+    let H1Server { io, buffer, patience, .. } = &mut *connection;
     let (sent, answering) = (Cell::new(Sent::Part), Cell::new(false));
     cx.timer.set(settings.body_idle_timeout);
     let mut outlet = Outlet::new(io, cx.timer, request, framing);
@@ -513,6 +523,10 @@ async fn over_h1<T: Transaction>(
         if switches {
             reply.end(&[]).await.map_err(|_| Fault::Client)?;
             return Ok(After::Tunnel);
+        }
+        if !is_whole(buffer.filled(), length) && patience.take().is_some() {
+            // What has begun cannot move to another server: it waits, as the server may come back.
+            io.give_up_after(None);
         }
         let mut answer_body = Body::new(io, cx.timer, buffer, length, None);
         download(&mut answer_body, reply).await?;

@@ -14,7 +14,7 @@ use dualgate_core::model::finding::{Code, Finding, Place};
 use dualgate_core::model::{PublicKey, PublicKeys};
 use dualgate_core::plan::tunnel::{Interface, Peer as Planned, PeerName, TunnelPlan};
 use dualgate_host::keys::{Keys, KeysError, Slot};
-use dualgate_host::network::{Network, Route, Use};
+use dualgate_host::network::{Network, NetworkError, Route, Use};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +22,9 @@ use crate::engine::{Config, Engine, Peer, PeerStatus, TunnelError};
 
 /// How often peers are looked at.
 const LOOK: Duration = Duration::from_millis(500);
+/// How often addresses and routes are put in place again: a node whose own address goes for a moment loses the routes that
+/// speak from it.
+const SET_UP: Duration = Duration::from_secs(5);
 /// How long what failed rests before it is tried again.
 const RETRY: Duration = Duration::from_secs(2);
 /// A peer that was heard before and had no handshake for so long is said to be away: WireGuard gives its session up then
@@ -186,6 +189,9 @@ struct Running {
     peers: Vec<Peer>,
     addresses: Vec<IpNet>,
     routes: Vec<Route>,
+    /// When they were put in place last, and what could not be.
+    set_up_at: Option<Instant>,
+    missing: Vec<Finding>,
     dials: BTreeMap<PeerName, Dial>,
     heard: Heard,
 }
@@ -215,7 +221,7 @@ impl Work {
                 self.tell(report);
             }
             Err(trouble) => {
-                if matches!(trouble, Trouble::Tunnel(TunnelError::Stopped(_) | TunnelError::Network(_))) {
+                if matches!(trouble, Trouble::Tunnel(TunnelError::Stopped(_))) {
                     self.running = None;
                 }
                 let finding = trouble.finding(interface.name);
@@ -264,6 +270,8 @@ impl Work {
                     peers: peers.clone(),
                     addresses: Vec::new(),
                     routes: Vec::new(),
+                    set_up_at: None,
+                    missing: Vec::new(),
                     dials: BTreeMap::new(),
                     heard: Heard::read(keys.path()),
                 };
@@ -276,7 +284,7 @@ impl Work {
             running.engine.configure(&peers)?;
             running.peers = peers;
         }
-        running.set_up(interface)?;
+        running.set_up(interface, now, findings)?;
         running.dial(interface, &self.doubted, now.duration_since(self.started))?;
         let status = running.engine.status()?;
         running.heard.note(&status.peers);
@@ -296,8 +304,9 @@ impl Work {
 }
 
 impl Running {
-    /// Addresses and routes, if they are others than before.
-    fn set_up(&mut self, interface: &Interface) -> Result<(), TunnelError> {
+    /// Addresses and routes, if they are others than before or it is time to look: others may have taken them away. One
+    /// that cannot be had is a finding and costs only itself.
+    fn set_up(&mut self, interface: &Interface, now: Instant, findings: &mut Vec<Finding>) -> Result<(), TunnelError> {
         let addresses: Vec<IpNet> = interface.addresses.iter().map(|address| IpNet::from(*address)).collect();
         let route = |planned: &dualgate_core::plan::tunnel::Route| Route {
             to: planned.to,
@@ -306,23 +315,26 @@ impl Running {
             mtu: Some(planned.mtu.into()),
         };
         let routes: Vec<Route> = interface.routes.iter().map(route).collect();
-        if (&self.addresses, &self.routes) == (&addresses, &routes) {
+        let same = (&self.addresses, &self.routes) == (&addresses, &routes);
+        if same && self.set_up_at.is_some_and(|at| now.duration_since(at) < SET_UP) {
+            findings.extend(self.missing.iter().cloned());
             return Ok(());
         }
         let mut network = Network::open()?;
         let name = interface.name;
-        let was = std::mem::take(&mut self.routes);
-        was.iter().filter(|route| !routes.contains(route)).try_for_each(|route| network.remove_route(name, route))?;
+        // What is gone already is as wanted.
+        for route in self.routes.iter().filter(|route| !routes.contains(route)) {
+            let _ = network.remove_route(name, route);
+        }
         for address in self.addresses.iter().filter(|address| !addresses.contains(address)) {
-            network.remove_address(name, *address)?;
+            let _ = network.remove_address(name, *address);
         }
-        for address in &addresses {
-            network.add_address(name, *address, Use::Both)?;
-        }
-        for route in &routes {
-            network.add_route(name, route)?;
-        }
-        (self.addresses, self.routes) = (addresses, routes);
+        let addressed = addresses.iter().map(|address| network.add_address(name, *address, Use::Both));
+        let mut failed: Vec<NetworkError> = addressed.filter_map(Result::err).collect();
+        failed.extend(routes.iter().filter_map(|route| network.add_route(name, route).err()));
+        self.missing = failed.iter().map(unset).collect();
+        findings.extend(self.missing.iter().cloned());
+        (self.addresses, self.routes, self.set_up_at) = (addresses, routes, Some(now));
         Ok(())
     }
 
@@ -482,6 +494,12 @@ fn peer_report(planned: &Planned, seen: &[PeerStatus], dial: Option<&Dial>) -> P
         report.loss = peer.loss;
     }
     report
+}
+
+fn unset(error: &NetworkError) -> Finding {
+    let message = format!("the tunnel cannot {error}: {}", error.source);
+    let help = "is that IP family switched off here, or does this node lack the address that the site file gives it?";
+    Finding::new(Code::TunnelFailed, Place::default(), message).help(help)
 }
 
 fn away(peer: &PeerReport) -> Option<Finding> {

@@ -10,13 +10,13 @@ use anyhow::Context as _;
 use dualgate_core::lower::Lowered;
 use dualgate_core::model::finding::{Code, Finding, Place};
 use dualgate_core::model::site::{Node, Site};
-use dualgate_core::model::{NodeName, PublicKeys, Snapshot};
+use dualgate_core::model::{Digest, NodeName, PublicKeys, Snapshot};
 use dualgate_core::plan::public;
 use dualgate_core::plan::tunnel::{Pair, PeerName};
 use dualgate_host::exchange::{
     self, Author, Cut, Identity, Link, Listener, LocalFacts, Peer, PeerFacts, PeerKey, Teller,
 };
-use dualgate_host::keys::{Keys, Slot};
+use dualgate_host::keys::{Keys, Slot, read_file};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -59,6 +59,17 @@ struct Made {
     own: PublicKeys,
     edges: Vec<(NodeName, PublicKeys, Vec<SocketAddr>)>,
     preshared: bool,
+    /// Of the keys on disk.
+    keys: Option<Digest>,
+}
+
+/// What the keys on disk are, without saying them; `None` where they cannot be read.
+pub fn keys_on_disk(state: &Path) -> Option<Digest> {
+    let keys = Keys::open(state).ok()?;
+    let mut secrets = vec![keys.current(&Slot::Private).ok()?];
+    let pairs = keys.pairs().ok()?;
+    secrets.extend(pairs.iter().filter_map(|pair| read_file(&keys.path().join("preshared").join(pair)).ok()));
+    Some(Digest::of_parts(secrets.iter().map(|key| key.secret().expose())))
 }
 
 /// Home's tellers: one for each edge.
@@ -97,7 +108,7 @@ impl Tellers {
             (self.edges, self.made, self.trouble) = (Vec::new(), None, None);
             return;
         };
-        let wanted = made(site, own);
+        let wanted = made(site, own, &self.state);
         if self.made.as_ref() != Some(&wanted) {
             match start(site, own, &self.state) {
                 Ok(edges) => (self.edges, self.made, self.trouble) = (edges, Some(wanted), None),
@@ -115,6 +126,16 @@ impl Tellers {
         }
     }
 
+    /// Whether the keys on disk are others than those that are used; then everybody is to be told again.
+    pub fn has_old_keys(&self) -> bool {
+        let used = self.made.as_ref().map(|made| made.keys);
+        match (used, &self.trouble) {
+            (Some(used), _) => used != keys_on_disk(&self.state),
+            (None, Some(_)) => true,
+            (None, None) => false,
+        }
+    }
+
     /// What is wrong.
     pub fn findings(&self) -> Vec<Finding> {
         let help = "make this node's keys with `dualgate keys init`, and write the public ones into the site file";
@@ -127,7 +148,8 @@ impl Tellers {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
         let is_silent = |edge: &&Edge| match edge.facts.borrow().link {
             Link::Connected { .. } => false,
-            Link::Away { since, .. } => now - since >= SILENT,
+            Link::Away { since, silent: true, .. } => now - since >= SILENT,
+            Link::Away { silent: false, .. } => false,
         };
         self.edges.iter().filter(is_silent).map(|edge| edge.node.clone()).collect()
     }
@@ -153,13 +175,14 @@ fn edge_report(known: &PeerFacts) -> EdgeReport {
     }
 }
 
-fn made(site: &Site, own: &Node) -> Made {
+fn made(site: &Site, own: &Node, state: &Path) -> Made {
     let edges = site.nodes.iter().filter(|node| node.is_edge());
     Made {
         site: site.name.clone(),
         own: own.public_keys,
         edges: edges.map(|edge| (edge.name.clone(), edge.public_keys, addresses(edge))).collect(),
         preshared: site.tunnel.as_ref().is_some_and(|tunnel| tunnel.preshared_keys),
+        keys: keys_on_disk(state),
     }
 }
 
@@ -172,7 +195,26 @@ fn start(site: &Site, own: &Node, state: &Path) -> anyhow::Result<Vec<Edge>> {
         let task = tokio::task::spawn_local(teller.run());
         anyhow::Ok(Edge { node: node.name.clone(), author: Author::new(&identity), cuts, facts, task })
     };
-    site.nodes.iter().filter(|node| node.is_edge()).map(edge).collect()
+    let edges = site.nodes.iter().filter(|node| node.is_edge()).map(edge);
+    some(edges, "an edge is told nothing")
+}
+
+/// Those that can be had; the error of the last one that cannot, if there is none at all.
+fn some<T>(all: impl Iterator<Item = anyhow::Result<T>>, without: &str) -> anyhow::Result<Vec<T>> {
+    let (mut had, mut failed) = (Vec::new(), None);
+    for one in all {
+        match one {
+            Ok(one) => had.push(one),
+            Err(error) => {
+                tracing::warn!("{without}: {error:#}");
+                failed = Some(error);
+            }
+        }
+    }
+    match failed {
+        Some(error) if had.is_empty() => Err(error),
+        Some(_) | None => Ok(had),
+    }
 }
 
 /// An edge's ear: it hears every home node of the site.
@@ -185,7 +227,7 @@ pub fn listen(
     let own = site.node(node).with_context(|| format!("the site has no node `{node}`"))?;
     let keys = Keys::open(state)?;
     let home = site.nodes.iter().filter(|node| !node.is_edge());
-    let home = home.map(|node| peer(site, own, node, &keys)).collect::<anyhow::Result<_>>()?;
+    let home = some(home.map(|node| peer(site, own, node, &keys)), "a home node is not heard")?;
     Ok(Listener::bind(&addresses(own), identity(site, own, &keys)?, home, facts)?)
 }
 

@@ -169,7 +169,10 @@ impl River {
                 _ = resync.tick() => {
                     self.tellers.silent().into_iter().for_each(|edge| self.tunnel.doubt(PeerName::Node(edge)));
                     self.wall.converge().await;
-                    self.converge().await;
+                    match self.tellers.has_old_keys() {
+                        true => self.round().await,
+                        false => self.converge().await,
+                    }
                 }
                 () = self.wall.changed() => self.wall.converge().await,
                 _ = replan.tick() => self.round().await,
@@ -247,7 +250,7 @@ impl River {
                 (None, vec![Finding::new(Code::Unreadable, place, format!("{error:#}"))])
             }
         };
-        match site {
+        match site.filter(|site| site.node(&self.node).is_some() || self.left_out(&mut findings)) {
             Some(site) => {
                 tracing::info!("the site file was read again");
                 self.site = Arc::new(site);
@@ -263,7 +266,19 @@ impl River {
             }
         }
         self.site_findings = findings;
+        if self.current.is_none() {
+            self.plan_from_site().await;
+            self.converge().await;
+        }
         self.round().await;
+    }
+
+    /// A site file without this node would switch everything off that this node does: it is taken for half written.
+    fn left_out(&self, findings: &mut Vec<Finding>) -> bool {
+        let place = Place { file: Some(self.site_path.display().to_string().into()), ..Place::default() };
+        let message = format!("it has no node `{}`, which is this one", self.node);
+        findings.push(Finding::new(Code::SiteMissing, place, message));
+        false
     }
 
     /// A new snapshot and its plan.
@@ -306,7 +321,10 @@ impl River {
 
     /// Makes the world as desired, if it is not.
     async fn converge(&mut self) {
-        let (Some(desired), Some(objects)) = (self.desired.clone(), self.current.clone()) else { return };
+        let (Some(desired), Some(objects)) = (self.desired.clone(), self.current.clone()) else {
+            self.tell_before_objects();
+            return;
+        };
         let applied = async {
             let observed = self.proxy.observe().await?;
             let changes = Proxy::diff(&observed, &desired);
@@ -345,6 +363,17 @@ impl River {
                 self.state.failed(Finding::new(Code::Stale, Place::default(), error.to_string()));
             }
         }
+    }
+
+    /// Tunnel, firewall and exchange are there before any object is.
+    fn tell_before_objects(&mut self) {
+        let mut findings = self.site_findings.clone();
+        findings.extend(self.tellers.findings());
+        findings.extend(self.wall.findings());
+        log_findings(&findings, &self.state.findings());
+        self.state.found(findings);
+        let (exchange, firewall) = (self.exchange(), self.wall.report());
+        self.state.neighbours(exchange, firewall, describe::beside(&self.tunnel_plan, self.wall.planned()));
     }
 
     /// Tells home how this edge is.
@@ -464,9 +493,20 @@ async fn hear_home(ear: &mut Ear, found: &watch::Sender<Option<Arc<ObjectSet>>>)
         let _copying = Copying(tokio::task::spawn_local(copy(listener.heard(), ear.told.clone())));
         let told = |_: &Arc<ObjectSet>| drop(ear.told.send_replace(heard.borrow().clone()));
         let others = |now: &Arc<Site>| !exchange::hears_the_same(&site, now, &ear.node);
+        let used = exchange::keys_on_disk(&ear.state);
+        let others_on_disk = async {
+            while exchange::keys_on_disk(&ear.state) == used {
+                tokio::time::sleep(RESYNC).await;
+            }
+        };
         tokio::select! {
             ended = hand_on(&mut listener, found, told) => return ended,
-            changed = ear.sites.wait_for(others) => drop(changed?),
+            changed = ear.sites.wait_for(others) => match changed {
+                Ok(_) => {}
+                // The river has ended.
+                Err(_) => return Ok(()),
+            },
+            () = others_on_disk => {}
         }
     }
     Ok(())

@@ -162,6 +162,11 @@ impl State {
         });
     }
 
+    /// What is wrong while there are no objects yet.
+    pub fn found(&self, findings: Vec<Finding>) {
+        self.with(|inner| inner.findings = findings);
+    }
+
     /// A round failed: what ran before goes on.
     pub fn failed(&self, finding: Finding) {
         self.with(|inner| {
@@ -248,7 +253,6 @@ impl State {
                  # TYPE dualgate_apply_failures_total counter\ndualgate_apply_failures_total {}",
                 inner.failures
             );
-            let _ = writeln!(out, "# HELP dualgate_findings Findings by code.\n# TYPE dualgate_findings gauge");
             let mut codes = std::collections::BTreeMap::new();
             let of_tunnel = inner.tunnel.report();
             write_tunnel(&mut out, &of_tunnel);
@@ -258,6 +262,7 @@ impl State {
                 .iter()
                 .chain(&of_tunnel.findings)
                 .for_each(|finding| *codes.entry(finding.code).or_insert(0u64) += 1);
+            let _ = writeln!(out, "# HELP dualgate_findings Findings by code.\n# TYPE dualgate_findings gauge");
             for (code, count) in codes {
                 let _ = writeln!(out, "dualgate_findings{{code=\"{code}\",severity=\"{}\"}} {count}", code.severity());
             }

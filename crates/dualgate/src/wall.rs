@@ -37,33 +37,36 @@ pub struct Count {
 pub struct Wall {
     state: PathBuf,
     plan: Arc<FirewallPlan>,
+    /// Nothing is done before there is a plan: the rules of the process before stay in force until then.
+    planned: Planned,
     /// Open while there are rules to keep.
     firewall: Option<Firewall>,
     changes: Option<Changes>,
-    looked: Looked,
     trouble: Option<Finding>,
 }
 
-/// Whether the kernel was looked at since the start: a process before this one may have left its rules.
+/// How far the plan has come.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Looked {
-    Never,
-    Before,
+enum Planned {
+    /// There is none yet.
+    Nothing,
+    /// There is one, and it may not be so yet: a process before this one may have left its rules.
+    Wanted,
+    /// It was made so.
+    Made,
 }
 
 impl Wall {
     /// Nothing is planned yet. What is in force is written down in the state directory.
     pub fn new(state: PathBuf) -> Self {
-        let (plan, looked) = (Arc::default(), Looked::Never);
-        Self { state, plan, firewall: None, changes: None, looked, trouble: None }
+        let (plan, planned) = (Arc::default(), Planned::Nothing);
+        Self { state, plan, planned, firewall: None, changes: None, trouble: None }
     }
 
     /// What is to be from now on.
     pub async fn plan(&mut self, plan: FirewallPlan) {
-        if plan != *self.plan {
-            self.plan = Arc::new(plan);
-            self.converge().await;
-        } else if self.looked == Looked::Never {
+        if plan != *self.plan || self.planned == Planned::Nothing {
+            (self.plan, self.planned) = (Arc::new(plan), Planned::Wanted);
             self.converge().await;
         }
     }
@@ -76,14 +79,17 @@ impl Wall {
     /// Makes the rules as planned, if they are not.
     pub async fn converge(&mut self) {
         let is_wanted = self.plan.table.is_some();
-        if !is_wanted && self.firewall.is_none() && self.looked == Looked::Before {
-            return;
+        match self.planned {
+            Planned::Nothing => return,
+            Planned::Made if !is_wanted => return,
+            Planned::Wanted | Planned::Made => {}
         }
-        self.looked = Looked::Before;
         match self.keep().await {
-            Ok(()) => self.trouble = None,
-            // Where nothing is wanted, what cannot be looked at is nobody's business.
-            Err(_) if !is_wanted => self.trouble = None,
+            Ok(()) => (self.trouble, self.planned) = (None, Planned::Made),
+            // Where nothing is wanted and nothing may be looked at, nothing of ours is there.
+            Err(FirewallError::Netfilter(_) | FirewallError::Foreign) if !is_wanted => {
+                (self.trouble, self.planned) = (None, Planned::Made);
+            }
             Err(error) => {
                 let finding = error.finding();
                 if self.trouble.as_ref() != Some(&finding) {
@@ -92,7 +98,7 @@ impl Wall {
                 self.trouble = Some(finding);
             }
         }
-        if !is_wanted {
+        if !is_wanted && self.planned == Planned::Made {
             (self.firewall, self.changes) = (None, None);
         }
     }

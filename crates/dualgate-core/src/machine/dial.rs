@@ -18,6 +18,9 @@ pub const STALE: Duration = Duration::from_secs(135);
 /// with a keep-alive (KEEPALIVE_TIMEOUT of WireGuard).
 pub const SILENT: Duration = Duration::from_secs(20);
 
+/// So many octets may be sent without an answer: keep-alives of a minute, which nobody answers.
+const UNANSWERED: u64 = 256;
+
 /// How long a candidate is left alone by doubts: what speaks through the tunnel needs a moment, too.
 pub const SETTLING: Duration = Duration::from_secs(10);
 
@@ -89,9 +92,9 @@ impl Dial {
         if settled && self.candidates.len() > 1 { self.dial(number + 1, now) } else { None }
     }
 
-    /// Whether something was sent since anything came, and long enough ago for an answer.
+    /// Whether more than keep-alives was sent since anything came, and long enough ago for an answer.
     fn is_silent(&self, now: Duration, dialled: Duration, seen: Seen) -> bool {
-        seen.sent > self.sent && now.saturating_sub(self.heard.1.max(dialled)) >= SILENT
+        seen.sent.saturating_sub(self.sent) > UNANSWERED && now.saturating_sub(self.heard.1.max(dialled)) >= SILENT
     }
 
     fn dial(&mut self, number: usize, now: Duration) -> Option<SocketAddr> {
@@ -146,7 +149,7 @@ mod tests {
                     self.dialled.push((self.now, endpoint));
                 }
                 self.now += 1;
-                self.sent += 1;
+                self.sent += 148;
                 let works = self.endpoint.is_some_and(|endpoint| self.reachable.contains(&endpoint));
                 let due = dialled.is_some() || self.handshake.is_none_or(|at| self.now - at >= 120);
                 if works && due {

@@ -144,8 +144,14 @@ impl Listener {
         let bind =
             |address: &SocketAddr| socket(*address).map_err(|source| ListenError::Bind { address: *address, source });
         let (said, events) = mpsc::channel(home.len().max(1));
+        let (sockets, mut failed) = (addresses.iter().map(bind)).partition::<Vec<_>, _>(Result::is_ok);
+        // A family that this machine does not have costs only itself.
+        let sockets: Vec<TcpListener> = sockets.into_iter().filter_map(Result::ok).collect();
+        if let (true, Some(Err(error))) = (sockets.is_empty(), failed.pop()) {
+            return Err(error);
+        }
         Ok(Self {
-            sockets: addresses.iter().map(bind).collect::<Result<_, _>>()?,
+            sockets,
             accept_at: Instant::now(),
             lines: home.iter().map(|_| None).collect(),
             shared: Arc::new(Shared { identity, home, facts, refusals: Arc::default() }),

@@ -62,6 +62,20 @@ pub(super) enum End {
     Closed,
 }
 
+impl End {
+    /// Whether nothing came back from the other end.
+    pub(super) fn is_silence(&self) -> bool {
+        match self {
+            Self::Refused(Refusal::Silent | Refusal::Late) => true,
+            Self::Io(error) => {
+                use io::ErrorKind::{HostUnreachable, NetworkUnreachable, TimedOut};
+                matches!(error.kind(), HostUnreachable | NetworkUnreachable | TimedOut)
+            }
+            Self::Refused(_) | Self::RefusedThere(_) | Self::Version(_) | Self::Closed => false,
+        }
+    }
+}
+
 impl From<Refusal> for End {
     fn from(refusal: Refusal) -> Self {
         Self::Refused(refusal)

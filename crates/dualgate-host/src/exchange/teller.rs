@@ -60,6 +60,8 @@ pub enum Link {
         since: i64,
         /// Why the last try failed.
         why: String,
+        /// Whether nothing at all came back: what did come back, if only a refusal, has found its way.
+        silent: bool,
     },
 }
 
@@ -80,7 +82,7 @@ impl Teller {
         addresses: Vec<SocketAddr>,
         cuts: watch::Receiver<Option<Arc<Cut>>>,
     ) -> (Self, watch::Receiver<PeerFacts>) {
-        let link = Link::Away { since: now(), why: "not tried yet".to_owned() };
+        let link = Link::Away { since: now(), why: "not tried yet".to_owned(), silent: false };
         let known = PeerFacts { node: edge.node.clone(), link, told: None, facts: None };
         let (facts, seen) = watch::channel(known);
         (Self { identity, edge, addresses, cuts, facts }, seen)
@@ -91,7 +93,7 @@ impl Teller {
         let tries = self.addresses.len() * self.edge.keys.len();
         if tries == 0 {
             let why = "the site file names no address or no public key of it".to_owned();
-            self.facts.send_modify(|facts| facts.link = Link::Away { since: now(), why });
+            self.facts.send_modify(|facts| facts.link = Link::Away { since: now(), why, silent: false });
             while self.cuts.changed().await.is_ok() {}
             return;
         }
@@ -147,15 +149,17 @@ impl Teller {
     }
 
     fn away(&self, end: &End) {
-        let why = end.to_string();
+        let (why, silent) = (end.to_string(), end.is_silence());
         self.facts.send_if_modified(|facts| {
             let since = match &facts.link {
                 Link::Connected { .. } => now(),
                 Link::Away { why: before, .. } if *before == why => return false,
+                // Silence counts from its beginning, whatever was before.
+                Link::Away { silent: was_silent, .. } if *was_silent != silent => now(),
                 Link::Away { since, .. } => *since,
             };
             tracing::warn!(edge = %self.edge.node, why, "the edge is not told anything; it is tried again");
-            facts.link = Link::Away { since, why: why.clone() };
+            facts.link = Link::Away { since, why: why.clone(), silent };
             true
         });
     }

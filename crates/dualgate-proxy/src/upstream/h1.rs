@@ -18,7 +18,8 @@ pub struct H1Server {
     pub buffer: Buffer,
     history: History,
     persistent: bool,
-    patience: Option<Duration>,
+    /// See [`Self::give_up_after`].
+    pub patience: Option<Duration>,
 }
 
 /// Whether a connection has carried a request before.

@@ -80,6 +80,7 @@ impl Pool {
                     return Ok(Lease::H2(H2Server::new(ready, true)));
                 }
                 let io = self.connector.connect(server, limit).await?;
+                io.watch_server();
                 let sender = open(io, limit)
                     .await
                     .map_err(|error| ConnectError::Refused { server: server.id.clone(), error })?;

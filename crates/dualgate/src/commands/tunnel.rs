@@ -52,7 +52,7 @@ fn page(report: &Report, style: Style) -> String {
     let mut page =
         format!("{interface}: WireGuard by {backend}, UDP port {}, MTU {}\n", report.listen_port, report.mtu);
     if !report.why.is_empty() {
-        page.push_str(&format!("  not by better means: {}\n", report.why));
+        page.push_str(&format!("  {}\n", report.why));
     }
     let width = report.peers.iter().map(|peer| peer.name.len()).chain([4]).max().unwrap_or_default();
     let head =
