@@ -44,6 +44,14 @@ fn failed(doing: &'static str) -> impl FnOnce(io::Error) -> NamespaceError {
     move |source| NamespaceError::Failed { doing, source }
 }
 
+/// Where AppArmor restricts user namespaces they can be made, and then nothing is allowed in them.
+fn refused(doing: &'static str) -> impl FnOnce(io::Error) -> NamespaceError {
+    move |source| match source.kind() {
+        io::ErrorKind::PermissionDenied => forbidden(source),
+        _ => NamespaceError::Failed { doing, source },
+    }
+}
+
 /// Whether a user namespace was needed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Privilege {
@@ -64,7 +72,7 @@ pub fn enter() -> Result<Privilege, NamespaceError> {
         UnshareFlags::NEWNS | UnshareFlags::NEWNET | UnshareFlags::NEWPID | UnshareFlags::NEWIPC | UnshareFlags::NEWUTS;
     let privilege = match unshare(rest | UnshareFlags::NEWUSER) {
         Ok(()) => {
-            map_user(user.as_raw(), group.as_raw()).map_err(failed("become root of the user namespace"))?;
+            map_user(user.as_raw(), group.as_raw()).map_err(refused("become root of the user namespace"))?;
             Privilege::Rootless
         }
         Err(error) if user.is_root() => {
@@ -76,7 +84,7 @@ pub fn enter() -> Result<Privilege, NamespaceError> {
     };
     // Otherwise mounts in here would be seen outside.
     let private = MountPropagationFlags::REC | MountPropagationFlags::PRIVATE;
-    mount_change("/", private).map_err(|error| failed("make mounts private")(error.into()))?;
+    mount_change("/", private).map_err(|error| refused("make mounts private")(error.into()))?;
     Ok(privilege)
 }
 
@@ -119,7 +127,9 @@ fn unshare(flags: UnshareFlags) -> io::Result<()> {
 fn forbidden(source: io::Error) -> NamespaceError {
     let setting = |path: &str| std::fs::read_to_string(path).ok().map(|text| text.trim().to_owned());
     let is = |path: &str, value: &str| setting(path).as_deref() == Some(value);
-    let help = if is("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1") {
+    let help = if rustix::process::geteuid().is_root() {
+        "This process is root already: in a container, start that with `--privileged`"
+    } else if is("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1") {
         "AppArmor restricts user namespaces: `sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0`, or run this as root"
     } else if is("/proc/sys/kernel/unprivileged_userns_clone", "0") {
         "User namespaces are switched off: `sudo sysctl kernel.unprivileged_userns_clone=1`, or run this as root"

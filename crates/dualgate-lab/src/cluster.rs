@@ -8,7 +8,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use dualgate_core::model::finding::Finding;
@@ -19,7 +19,7 @@ use dualgate_core::parse;
 use dualgate_core::seam::Source as _;
 use dualgate_host::FolderSource;
 use dualgate_host::folder::FolderError;
-use dualgate_host::namespace;
+use dualgate_host::namespace::{self, Namespace};
 use ipnet::IpNet;
 use serde_json::{Value, json};
 use socket2::{Domain, Protocol, Socket, Type};
@@ -83,6 +83,8 @@ struct State {
     scale: BTreeMap<ObjectKey, u32>,
     running: BTreeMap<ObjectName, Running>,
     dead: BTreeMap<ObjectName, Instant>,
+    /// The hosts of the nodes that were on at the last look.
+    hosts: BTreeMap<NodeName, Weak<Namespace>>,
     /// Nodes that are off, since when.
     lost: BTreeMap<NodeName, Instant>,
     slices: Option<String>,
@@ -311,8 +313,11 @@ impl Shared {
     fn see_nodes(&self, state: &mut State, now: Instant) {
         let nodes: BTreeSet<NodeName> = self.site.nodes.iter().map(|node| node.name.clone()).collect();
         for node in nodes {
-            if self.world.host(node.as_str()).is_some() {
-                if state.lost.remove(&node).is_some() {
+            if let Some(host) = self.world.host(node.as_str()) {
+                let before = state.hosts.insert(node.clone(), Arc::downgrade(&host));
+                // It may have been off and on again since the last look.
+                let is_another = before.is_some_and(|before| before.as_ptr() != Arc::as_ptr(&host));
+                if state.lost.remove(&node).is_some() || is_another {
                     self.forget_pods_on(state, &node);
                 }
             } else if !state.lost.contains_key(&node) {

@@ -22,7 +22,7 @@ use crate::control::{Entrance, NamespaceKind, Operator, Refusal};
 use crate::node::Nodes;
 use crate::process::{Processes, kill_all_in};
 use crate::rehearsal::{PublicKeys, Tunnel, make_keys, site_file};
-use crate::report::{Check, HostKind, HostStatus, LinkStatus, Status};
+use crate::report::{Check, HostKind, HostStatus, LinkStatus, Status, Verdict};
 use crate::topology::{self, Host, Topology, TopologyError};
 use crate::trial::chain;
 use crate::world::{World, WorldError};
@@ -103,6 +103,8 @@ pub struct Lab {
     keys: PublicKeys,
     started: Instant,
     seen: Mutex<Seen>,
+    /// Held while hosts and links change: one after the other.
+    changing: Mutex<()>,
     nodes: Nodes,
     cluster: Cluster,
     world: Arc<World>,
@@ -114,6 +116,8 @@ struct Seen {
     setup: Option<Duration>,
     checks: Vec<Check>,
     site_text: String,
+    /// The site as the nodes know it, once it has changed.
+    site: Option<Arc<Site>>,
 }
 
 impl Lab {
@@ -146,6 +150,7 @@ impl Lab {
             site_file: options.site.clone(),
             keys,
             started,
+            changing: Mutex::new(()),
             seen: Mutex::new(Seen { site_text: text.clone(), ..Seen::default() }),
             nodes,
             cluster,
@@ -224,6 +229,11 @@ impl Lab {
                 tracing::warn!(node = node.name, %error, "the site file did not reach the node");
             }
         }
+        let (changed, _) = parse::site::site("site.yaml", &text);
+        // A file that cannot be used leaves the nodes with the one before.
+        if let Some(changed) = changed {
+            seen.site = Some(Arc::new(changed));
+        }
         seen.site_text = text;
     }
 
@@ -233,7 +243,7 @@ impl Lab {
         let now = now.map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX));
         Snapshot {
             generation: Generation(1),
-            site: self.site.clone(),
+            site: self.lock().site.clone().unwrap_or_else(|| self.site.clone()),
             objects: self.cluster.objects(),
             facts: Facts { now },
         }
@@ -264,6 +274,22 @@ impl Lab {
         self.world.topology().hosts.iter().filter(|host| host.node.is_some())
     }
 
+    /// Something was changed: what was seen before says nothing any more.
+    fn forget_checks(&self) {
+        for check in &mut self.lock().checks {
+            for verdict in [&mut check.v4, &mut check.v6] {
+                if matches!(verdict, Verdict::Pass(_) | Verdict::Fail(_)) {
+                    *verdict = Verdict::Waiting;
+                }
+            }
+        }
+    }
+
+    fn change(&self) -> std::sync::MutexGuard<'_, ()> {
+        self.forget_checks();
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -281,6 +307,16 @@ impl Lab {
         self.known_host(name)?;
         let help = format!("switch it on with `dualgate lab heal {name}`");
         self.world.host(name).ok_or_else(|| Refusal::new(format!("`{name}` is off"), help))
+    }
+
+    /// What the cluster of the lab cannot do, and why.
+    fn troubles(&self) -> Vec<String> {
+        let findings = self.cluster.findings().into_iter();
+        let said = findings.map(|finding| match finding.help.is_empty() {
+            true => format!("{}: {}", finding.at, finding.message),
+            false => format!("{}: {}; {}", finding.at, finding.message, finding.help),
+        });
+        said.chain(self.cluster.troubles()).collect()
     }
 
     fn host_status(&self, host: &Host) -> HostStatus {
@@ -330,6 +366,7 @@ impl Operator for Lab {
             links: topology.links.iter().zip(states).map(link).collect(),
             pods: self.cluster.pods(),
             stand_ins: topology.stand_ins.clone(),
+            troubles: self.troubles(),
             checks,
         }
     }
@@ -343,6 +380,7 @@ impl Operator for Lab {
 
     fn fail(&self, name: &str) -> Result<String, Refusal> {
         let host = self.known_host(name)?;
+        let _one_at_a_time = self.change();
         let Some(namespace) = self.world.host(name) else {
             return Err(Refusal::new(format!("`{name}` is off already"), String::new()));
         };
@@ -361,6 +399,7 @@ impl Operator for Lab {
     }
 
     fn heal(&self, what: &str) -> Result<String, Refusal> {
+        let _one_at_a_time = self.change();
         let topology = self.world.topology();
         if topology.links.iter().any(|link| link.name == what) {
             return match self.world.mend(what).map_err(broken)? {
@@ -388,6 +427,7 @@ impl Operator for Lab {
         if !links().any(|known| known == link) {
             return Err(Refusal::unknown("link", link, links()));
         }
+        let _one_at_a_time = self.change();
         match self.world.cut(link).map_err(broken)? {
             true => Ok(format!("{link} is cut; mend it with `dualgate lab heal {link}`")),
             false => Err(Refusal::new(format!("the link `{link}` is cut already"), String::new())),
@@ -396,6 +436,7 @@ impl Operator for Lab {
 
     fn kill(&self, pod: &str) -> Result<String, Refusal> {
         if self.cluster.kill(pod) {
+            self.forget_checks();
             return Ok(format!("{pod} is killed; its workload starts another"));
         }
         let pods = self.cluster.pods();
@@ -404,6 +445,7 @@ impl Operator for Lab {
 
     fn scale(&self, workload: &str, replicas: u32) -> Result<String, Refusal> {
         if self.cluster.scale(workload, replicas) {
+            self.forget_checks();
             return Ok(format!("{workload} has {replicas} replicas from now on"));
         }
         let workloads = self.cluster.workloads();

@@ -69,7 +69,12 @@ pub fn site_file(text: &str, public: &PublicKeys) -> io::Result<String> {
     if public.is_empty() {
         return Ok(text.to_owned());
     }
-    let documents = yaml::documents(text).documents;
+    let read = yaml::documents(text);
+    if read.error.is_some() {
+        // A node says itself what is wrong with it.
+        return Ok(text.to_owned());
+    }
+    let documents = read.documents;
     let mut site = documents.first().map(yaml::Node::to_json).unwrap_or_default();
     let nodes = site.get_mut("nodes").and_then(Value::as_array_mut);
     for node in nodes.into_iter().flatten() {

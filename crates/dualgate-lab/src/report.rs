@@ -24,6 +24,9 @@ pub struct Status {
     pub pods: Vec<PodStatus>,
     /// What stands in for parts of dualgate that are not built.
     pub stand_ins: Vec<StandIn>,
+    /// What the lab's cluster cannot do, and why: pods without a place, workloads that cannot be read.
+    #[serde(default)]
+    pub troubles: Vec<String>,
     /// What a person would check, at its last look.
     pub checks: Vec<Check>,
 }

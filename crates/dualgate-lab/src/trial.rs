@@ -40,14 +40,19 @@ pub fn main(file: &str, trials: &[Trial]) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     println!("\nrunning {} tests in namespaces of their own", chosen.len());
+    let skipped = AtomicUsize::new(0);
     let next = AtomicUsize::new(0);
     let failed = Mutex::new(Vec::new());
     std::thread::scope(|scope| {
-        for _ in 0..arguments.threads.min(chosen.len()) {
+        for _ in 0..arguments.threads.max(1).min(chosen.len()) {
             scope.spawn(|| {
                 while let Some((name, _)) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if let Some(why) = supervise(file, name, &arguments) {
-                        failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((*name, why));
+                    match supervise(file, name, &arguments) {
+                        Outcome::Passed => {}
+                        Outcome::Skipped => drop(skipped.fetch_add(1, Ordering::Relaxed)),
+                        Outcome::Failed(why) => {
+                            failed.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push((*name, why));
+                        }
                     }
                 }
             });
@@ -58,7 +63,9 @@ pub fn main(file: &str, trials: &[Trial]) -> ExitCode {
         println!("\n---- {name} ----\n{output}");
     }
     let verdict = if failed.is_empty() { "ok" } else { "FAILED" };
-    println!("\ntest result: {verdict}. {} passed; {} failed\n", chosen.len() - failed.len(), failed.len());
+    let skipped = skipped.into_inner();
+    let passed = chosen.len() - failed.len() - skipped;
+    println!("\ntest result: {verdict}. {passed} passed; {} failed; {skipped} skipped\n", failed.len());
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(101) }
 }
 
@@ -107,8 +114,16 @@ impl Arguments {
     }
 }
 
-/// Runs one trial in a process of its own; the output of one that failed.
-fn supervise(file: &str, name: &str, arguments: &Arguments) -> Option<String> {
+/// How a trial ended.
+enum Outcome {
+    Passed,
+    Skipped,
+    /// With what it printed.
+    Failed(String),
+}
+
+/// Runs one trial in a process of its own.
+fn supervise(file: &str, name: &str, arguments: &Arguments) -> Outcome {
     let started = Instant::now();
     let (code, output) = match start(name) {
         Ok(child) => wait(child),
@@ -117,8 +132,8 @@ fn supervise(file: &str, name: &str, arguments: &Arguments) -> Option<String> {
     let (word, failed) = match code {
         Some(0) => ("ok", false),
         Some(code) if code == i32::from(FORBIDDEN) => {
-            println!("SKIPPED: {file}::{name}: {}", output.trim());
-            return None;
+            eprintln!("SKIPPED: {file}::{name}: {}", output.trim());
+            return Outcome::Skipped;
         }
         Some(_) | None => ("FAILED", true),
     };
@@ -126,7 +141,11 @@ fn supervise(file: &str, name: &str, arguments: &Arguments) -> Option<String> {
     if arguments.show_output && !failed && !output.is_empty() {
         println!("---- {name} ----\n{output}");
     }
-    failed.then_some(output)
+    match (failed, started.elapsed() >= PATIENCE) {
+        (false, _) => Outcome::Passed,
+        (true, false) => Outcome::Failed(output),
+        (true, true) => Outcome::Failed(format!("{output}\nit was ended after {} s", PATIENCE.as_secs())),
+    }
 }
 
 fn start(name: &str) -> std::io::Result<Child> {

@@ -41,7 +41,7 @@ pub enum WorldError {
         source: NetworkError,
     },
     /// A kernel setting of it cannot be made.
-    #[error("set {setting} on `{host}`")]
+    #[error("set {setting} on `{host}`{}", remedy(source))]
     Setting {
         /// Which host.
         host: String,
@@ -315,6 +315,13 @@ impl World {
         self.pull_what_is_cut(state, host)
     }
 
+    /// Whether an interface is there and not cut at this end.
+    fn carries(&self, state: &State, host: &Host, interface: &Interface) -> bool {
+        let end = (host.name.clone(), interface.name.clone());
+        let link = self.topology.links.iter().find(|link| link.ends.contains(&end));
+        link.is_none_or(|link| self.is_laid(state, link) && !(link.ends[1] == end && state.cut.contains(&link.name)))
+    }
+
     /// A link that was cut stays cut when a host at its end comes back.
     fn pull_what_is_cut(&self, state: &State, host: &Host) -> Result<(), WorldError> {
         let of_host = |link: &&Link| link.ends.iter().any(|(end, _)| *end == host.name);
@@ -335,10 +342,14 @@ impl World {
         let Some(number) = self.number(host) else { return Ok(()) };
         let plan = self.topology.hosts[number].interfaces.iter().find(|interface| interface.name == name).cloned();
         let (Some(running), Some(plan)) = (&state.hosts[number], plan) else { return Ok(()) };
+        let host_plan = &self.topology.hosts[number];
+        let laid = host_plan.interfaces.iter().filter(|interface| self.carries(state, host_plan, interface));
+        let all: Vec<Interface> = laid.cloned().collect();
         let job = move || -> Result<(), NetworkError> {
             let mut network = Network::open()?;
             switch_on(&mut network, &plan)?;
-            add_routes(&mut network, &plan)
+            // Routes through others may have gone with an address of this one, and two may want the same destination.
+            all.iter().try_for_each(|interface| add_routes(&mut network, interface))
         };
         running.namespace.run(job).map_err(network_of(host))?;
         self.pull_what_is_cut(state, &self.topology.hosts[number])
@@ -373,6 +384,16 @@ fn set_up_pod(eth0: &Interface) -> Result<(), NetworkError> {
 /// Whether a setting cannot be had here: without IPv6 in the kernel its settings are not there.
 fn is_absent(error: &io::Error, path: &str) -> bool {
     error.kind() == io::ErrorKind::NotFound && path.starts_with("net/ipv6")
+}
+
+/// What a person can do where /proc/sys cannot be written.
+fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
+            " (in a container, start that with `--privileged`, or with `--security-opt systempaths=unconfined`)"
+        }
+        _ => "",
+    }
 }
 
 fn network_of(host: &str) -> impl FnOnce(NetworkError) -> WorldError {

@@ -362,7 +362,8 @@ fn a_site_without_gates_fails_where_gates_are_missing(directory: &Path) {
     fails(&checks, "stays-home/paperless.example.org", "refused");
     fails(&checks, "certificate/grafana.example.org", "refused");
     fails(&checks, "edge/pods", "look at the pod grafana-1");
-    for id in ["virtual-ips", "tunnel", "firewall", "names/home", "names/internet"] {
+    fails(&checks, "firewall", "it must not");
+    for id in ["virtual-ips", "tunnel", "names/home", "names/internet"] {
         for verdict in row(&checks, id) {
             assert!(matches!(verdict, Verdict::NotBuilt(_)), "{id}: {verdict:?}");
         }

@@ -128,6 +128,7 @@ fn seed() -> Status {
             stand_in("tunnel", "a plain segment with plain routes joins the edge and home; nothing on it is encrypted"),
             stand_in("names", "nobody answers DNS"),
         ],
+        troubles: Vec::new(),
         checks,
     }
 }

@@ -22,6 +22,7 @@ use dualgate_http::{
 use crate::answer::Refusal;
 use crate::h1::{Body, Outlet};
 use crate::headers::{self, Framing, Peer, Target};
+use crate::io::Io;
 use crate::listener::ListenerState;
 use crate::state::{BackendState, Runtime, ServerState};
 use crate::timer::Timer;
@@ -450,6 +451,13 @@ fn patience(head: &impl HeadView, becomes_tunnel: bool, settings: &ProxySettings
     (is_repeatable(head) && !becomes_tunnel).then_some(settings.connect_timeout)
 }
 
+/// An answer that has begun cannot move to another server: its rest is waited for, as the server may come back.
+fn wait_for_rest(io: &Io, patience: &mut Option<Duration>, arrived: &[u8], length: BodyLength) {
+    if !is_whole(arrived, length) && patience.take().is_some() {
+        io.give_up_after(None);
+    }
+}
+
 /// Whether a body has arrived together with its head, as far as can be told at a glance.
 fn is_whole(arrived: &[u8], length: BodyLength) -> bool {
     match length {
@@ -524,10 +532,7 @@ async fn over_h1<T: Transaction>(
             reply.end(&[]).await.map_err(|_| Fault::Client)?;
             return Ok(After::Tunnel);
         }
-        if !is_whole(buffer.filled(), length) && patience.take().is_some() {
-            // What has begun cannot move to another server: it waits, as the server may come back.
-            io.give_up_after(None);
-        }
+        wait_for_rest(io, patience, buffer.filled(), length);
         let mut answer_body = Body::new(io, cx.timer, buffer, length, None);
         download(&mut answer_body, reply).await?;
         Ok(After::Http { persistent: answer_body.finish() && persistent && length != BodyLength::UntilClose })

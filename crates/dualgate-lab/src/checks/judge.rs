@@ -88,7 +88,7 @@ pub(super) fn worst(verdicts: &[Verdict]) -> Verdict {
 fn unanswered(probe: &Probe, expect: &Expectation, trouble: &Trouble) -> String {
     let hint = match (expect, trouble) {
         (Expectation::Ready | Expectation::Heard(_), _) => {
-            format!("`dualgate run` does not answer on {0}; `dualgate lab heal {0}` starts it", probe.from)
+            format!("`dualgate run` does not answer on {0}; see `dualgate lab log {0}`", probe.from)
         }
         (Expectation::Pod(pod), _) => format!("look at the pod {pod} and at the way to its node"),
         (_, Trouble::Refused) => "nobody listens there; look at the node that should".to_owned(),

@@ -35,7 +35,8 @@ pub fn page(status: &Status, screen: &Screen) -> Vec<Line> {
     let height = screen.height.unwrap_or(usize::MAX);
     let title = vec![title(status)];
     let picture = picture::picture(status, width);
-    let checks = checks::checks(status, width, usize::MAX);
+    let mut checks = checks::checks(status, width, usize::MAX);
+    checks.extend(troubles(status, width));
     let stand_ins = stand_ins(status, width);
     let suggestions = suggestions(status, width);
     let pages = [
@@ -106,6 +107,17 @@ fn cut(mut page: Vec<Line>, height: usize) -> Vec<Line> {
         page.push(Line::new(Tone::Doubtful, &format!("… {hidden} more lines: dualgate lab status")));
     }
     page
+}
+
+fn troubles(status: &Status, width: usize) -> Vec<Line> {
+    let mut lines = Vec::new();
+    for trouble in &status.troubles {
+        for (number, text) in wrapped(trouble, width.saturating_sub(2).max(10)).into_iter().enumerate() {
+            let indent = if number == 0 { "" } else { "  " };
+            lines.push(Line::new(Tone::Doubtful, &format!("{indent}{text}")));
+        }
+    }
+    lines
 }
 
 fn stand_ins(status: &Status, width: usize) -> Vec<Line> {

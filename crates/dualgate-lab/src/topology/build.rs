@@ -45,10 +45,16 @@ pub enum TopologyError {
         "a node is called `{0}`, which is the name of one of the lab's own hosts; rename the node for the rehearsal"
     )]
     Name(String),
+    /// No host can have it.
+    #[error("the node's name `{0}` is longer than the 64 characters that a host name may have")]
+    LongName(String),
 }
 
 /// The names of the lab's own hosts.
 const OWN: [&str; 7] = ["internet-client", "internet", "carrier", "router", "lan", "tunnel", "lan-client"];
+
+/// The longest name of a host (gethostname(2)).
+const HOST_NAME: usize = 64;
 
 /// The gateway's address on every link of a provider.
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 0, 1);
@@ -74,6 +80,9 @@ const TUNNEL_MTU: u32 = 1392;
 pub fn build(site: &Site, tunnel: Tunnel) -> Result<Topology, TopologyError> {
     if let Some(node) = site.nodes.iter().find(|node| OWN.contains(&node.name.as_str())) {
         return Err(TopologyError::Name(node.name.to_string()));
+    }
+    if let Some(node) = site.nodes.iter().find(|node| node.name.as_str().len() > HOST_NAME) {
+        return Err(TopologyError::LongName(node.name.to_string()));
     }
     let plan = Plan::new(site, tunnel)?;
     let mut draft = Draft::default();
@@ -284,7 +293,8 @@ impl<'s> Plan<'s> {
         let first = |global: &Ipv6Net| Ipv6Addr::from(u128::from(global.network()) | 1);
         own.extend(self.global.map(|global| with_prefix(first(&global).into(), global.prefix_len())));
         let lan0 = draft.interface("router", "lan0");
-        own.retain(|net| !lan0.addresses.contains(net));
+        let has_own = |net: &IpNet| lan0.addresses.iter().any(|one| one.contains(&net.addr()));
+        own.retain(|net| !has_own(net) && !self.is_taken(net.addr()));
         lan0.addresses.extend(own);
         for node in &self.home {
             draft.node(node, HostKind::HomeNode);
@@ -487,6 +497,10 @@ impl<'s> Plan<'s> {
         }
         if self.site.firewall.is_none() {
             say("firewall", "the site file has none: the nodes let everything in that reaches them");
+        }
+        let used = |node: &&Node| node.addresses.iter().chain(&node.public_addresses).any(|a| !a.is_loopback());
+        for node in self.site.nodes.iter().filter(|node| !used(node)) {
+            say(node.name.as_str(), "it is left out: it has no address but loopback");
         }
         say("names", "nobody answers DNS; the checks ask by address, with the name in the request");
         say("certificates", "each gate shows its self-signed one, unless a Secret holds another");

@@ -130,7 +130,9 @@ pub fn default_route(via: IpAddr) -> Route {
 
 /// The name of an interface that leads to a host: the host's name, as far as it fits into the kernel's 15 octets.
 pub fn port_name(host: &str) -> String {
-    if host.len() <= 15 && host.is_ascii() {
+    // These mean something else where interfaces and settings are named.
+    let is_taken = ["lo", "br0", "all", "default"].contains(&host);
+    if host.len() <= 15 && host.is_ascii() && !is_taken {
         return host.to_owned();
     }
     // What is cut off is told apart by a checksum.

@@ -86,7 +86,9 @@ fn falls_back(directory: &Path) {
         });
     }
     until("the application answers again", &lab, Duration::from_secs(10), || answers(&lab));
-    println!("{}", traffic.stop());
+    let loss = traffic.stop();
+    println!("{loss}");
+    assert!(loss.longest_gap < Duration::from_secs(60), "{loss}");
 }
 
 /// Writes these public keys of a node into the site file of every node.

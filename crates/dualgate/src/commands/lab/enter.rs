@@ -10,7 +10,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context as _, bail};
 use dualgate_lab::control::{Answer, Entrance, Request};
 
-use super::wait::{exit_code, wait};
+use super::wait::{End, exit_code, wait};
 use crate::cli::lab::Lab;
 use crate::output;
 
@@ -36,7 +36,7 @@ pub fn run(args: &Lab, host: &str, command: &[OsString]) -> anyhow::Result<ExitC
     let child = Command::new(program).args(arguments).envs(environment).spawn();
     drop(entrance);
     match child {
-        Ok(child) => Ok(exit_code(wait(child)?)),
+        Ok(child) => Ok(exit_code(wait(child, End::Its)?)),
         Err(error) => {
             let code = if error.kind() == io::ErrorKind::NotFound { NOT_FOUND } else { NOT_STARTED };
             let error = anyhow::Error::new(error).context(format!("start `{}` on {host}", program.display()));

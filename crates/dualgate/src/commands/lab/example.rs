@@ -69,6 +69,21 @@ impl Choice {
         }
     }
 
+    /// The lab has a `/run` of its own: files below the machine's are not there.
+    pub fn be_visible(&self) -> anyhow::Result<()> {
+        let (site, manifests) = match self {
+            Self::Files { site, manifests } => (Some(site), Some(manifests)),
+            Self::Example { manifests } => (None, manifests.as_ref()),
+        };
+        for path in site.into_iter().chain(manifests) {
+            let hidden = fs::canonicalize(path).is_ok_and(|path| path.starts_with("/run"));
+            if hidden {
+                bail!("`{}` lies below /run, which the lab hides: copy it elsewhere", path.display());
+            }
+        }
+        Ok(())
+    }
+
     /// Reads the site, so that its mistakes are told before anything is built.
     pub fn site(&self) -> anyhow::Result<Site> {
         let (site, findings) = match self {

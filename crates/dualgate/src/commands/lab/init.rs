@@ -27,7 +27,7 @@ use crate::cli;
 use crate::output;
 
 /// How long nodes may take until they are ready.
-const START: Duration = Duration::from_secs(60);
+const START: Duration = Duration::from_secs(20);
 /// Between two looks at the checks.
 const PAUSE: Duration = Duration::from_secs(2);
 /// A page is drawn twice a second at most.
@@ -92,7 +92,10 @@ fn start_log(show: &Show) {
 
 /// Looks at everything and prints the report.
 fn once(lab: &Lab, args: &cli::lab::Lab) -> anyhow::Result<ExitCode> {
-    lab.wait_until_ready(START).map_err(|why| anyhow!("the nodes are not ready after {} s: {why}", START.as_secs()))?;
+    // What is not ready is looked at all the same: it is what one wants to know.
+    if let Err(why) = lab.wait_until_ready(START) {
+        output::error(&anyhow!("not ready after {} s: {why}", START.as_secs()));
+    }
     for _ in 0..LOOKS {
         lab.look();
         let status = lab.status();
@@ -130,10 +133,10 @@ fn live(lab: &Arc<Lab>, mut show: Show, told: mpsc::Receiver<Event>) -> anyhow::
 }
 
 fn keep_looking(lab: &Lab, over: &AtomicBool) {
-    let mut ready = false;
+    let (began, mut ready) = (Instant::now(), false);
     while !over.load(Ordering::Relaxed) {
         ready = ready || lab.wait_until_ready(REFRESH).is_ok();
-        if ready {
+        if ready || began.elapsed() >= START {
             lab.look();
             std::thread::park_timeout(PAUSE);
         }

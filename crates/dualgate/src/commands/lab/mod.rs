@@ -40,7 +40,10 @@ pub fn run(args: &Lab) -> anyhow::Result<ExitCode> {
     match ask(args, &request)? {
         Answer::Status(status) => {
             report(&status, args.output)?;
-            Ok(output::verdict(nothing_fails(&status)))
+            match is_looked_at(&status) {
+                true => Ok(output::verdict(nothing_fails(&status))),
+                false => Ok(ExitCode::from(output::COULD_NOT_TELL)),
+            }
         }
         Answer::Done { message } => {
             say(args.output, &serde_json::json!({ "done": message }), &(message.clone() + "\n"))
@@ -70,6 +73,12 @@ fn report(status: &Status, format: Format) -> anyhow::Result<()> {
         Format::Json => output::json(status),
         Format::Text => output::text(&show::page(status)),
     }
+}
+
+/// Whether every check was looked at since something changed.
+fn is_looked_at(status: &Status) -> bool {
+    let mut verdicts = status.checks.iter().flat_map(|check| [&check.v4, &check.v6]);
+    !status.checks.is_empty() && !verdicts.any(|verdict| *verdict == Verdict::Waiting)
 }
 
 fn nothing_fails(status: &Status) -> bool {

@@ -16,7 +16,9 @@ use crate::cli::lab::Lab;
 
 /// Starts the lab and passes on how it ended. Nothing of it outlives this process.
 pub fn run(args: &Lab) -> anyhow::Result<ExitCode> {
-    let site = Choice::of(args).site()?;
+    let choice = Choice::of(args);
+    choice.be_visible()?;
+    let site = choice.site()?;
     let name: LabName = match &args.name {
         Some(name) => name.clone(),
         None => site.name.parse().map_err(|why| anyhow!("name the lab with --name: {why}"))?,
@@ -33,7 +35,7 @@ pub fn run(args: &Lab) -> anyhow::Result<ExitCode> {
     let child = dualgate_lab::init::start(&mut command)?;
     // The first process holds the only other end: when `near` is closed, it knows that this process has ended.
     drop(command);
-    let status = wait::wait(child)?;
+    let status = wait::wait(child, if args.once { wait::End::AtOnce } else { wait::End::Soon })?;
     if !status.success() && io::stdout().is_terminal() {
         // It may have had no time to show the cursor again.
         say(show::CURSOR_ON);
