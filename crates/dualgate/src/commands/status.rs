@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 
 use crate::cli::{Format, Status};
+use crate::exchange::{self, EdgeReport};
 use crate::output::finding::{self, Files, Shown, Tally};
 use crate::output::{self, Colour, Style, count};
 use crate::state::Report;
@@ -99,6 +100,8 @@ fn page(report: &Report, findings: &mut Vec<Shown>, style: Style) -> String {
     let is_known = |line: &str| CHAPTERS.iter().any(|(word, _)| after_word(line, word).is_some());
     let others: Vec<&str> = report.plan.iter().map(String::as_str).filter(|line| !is_known(line)).collect();
     chapter(&mut page, "also", &others, style);
+    let neighbours = neighbours(&report.exchange);
+    chapter(&mut page, "exchange", &neighbours.iter().map(String::as_str).collect::<Vec<_>>(), style);
     let tally = Tally::of(findings);
     findings.retain(|finding| !finding.is_note());
     if !findings.is_empty() {
@@ -110,6 +113,26 @@ fn page(report: &Report, findings: &mut Vec<Shown>, style: Style) -> String {
         let _ = writeln!(page, "\n{} (`dualgate check --notes` prints all)", found.join(", "));
     }
     page
+}
+
+/// Who tells whom what is public, a line each.
+fn neighbours(exchange: &exchange::Report) -> Vec<String> {
+    let edge = |edge: &EdgeReport| {
+        let state = match (edge.connected, edge.up_to_date) {
+            (true, true) => "serves what it was told last".to_owned(),
+            (true, false) => "is being told".to_owned(),
+            (false, _) => format!("is away: {}", edge.why),
+        };
+        let wrong =
+            if edge.findings > 0 { format!("; {}", count(edge.findings as usize, "finding")) } else { String::new() };
+        format!("{} {state}{wrong}", edge.node)
+    };
+    let mut lines: Vec<String> = exchange.edges.iter().map(edge).collect();
+    lines.extend(exchange.told_by.iter().map(|by| format!("told {by}")));
+    if !exchange.connected.is_empty() {
+        lines.push(format!("connected: {}", exchange.connected.join(", ")));
+    }
+    lines
 }
 
 fn chapter(page: &mut String, title: &str, lines: &[&str], style: Style) {
@@ -176,6 +199,31 @@ mod tests {
                 serde_json::json!({"code": "ingress-exposed", "severity": "note", "at": {}, "message": "public"}),
             ],
         }
+    }
+
+    #[test]
+    fn a_person_reads_how_the_edges_are_and_who_tells_an_edge() {
+        let edge = |node: &str, connected, up_to_date, why: &str, findings| EdgeReport {
+            node: node.into(),
+            connected,
+            up_to_date,
+            why: why.into(),
+            findings,
+            version: "0.1.0".into(),
+        };
+        let report = exchange::Report {
+            edges: vec![edge("east", true, true, "", 0), edge("west", false, false, "no answer", 2)],
+            told_by: Some("3 of `k3s-node1` since 2026-11-22T09:30:01Z".into()),
+            connected: vec!["k3s-node1".into(), "k3s-node2".into()],
+        };
+        let expected = [
+            "east serves what it was told last",
+            "west is away: no answer; 2 findings",
+            "told 3 of `k3s-node1` since 2026-11-22T09:30:01Z",
+            "connected: k3s-node1, k3s-node2",
+        ];
+        assert_eq!(neighbours(&report), expected);
+        assert!(neighbours(&exchange::Report::default()).is_empty());
     }
 
     #[test]
