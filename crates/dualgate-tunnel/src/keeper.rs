@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 
 use dualgate_core::machine::dial::{Dial, Seen};
 use dualgate_core::model::finding::{Code, Finding, Place};
-use dualgate_core::model::{PublicKey, PublicKeys};
-use dualgate_core::plan::tunnel::{Interface, Peer as Planned, PeerName, TunnelPlan};
-use dualgate_host::keys::{Keys, KeysError, Slot};
+use dualgate_core::model::{PublicKey, PublicKeys, Secret};
+use dualgate_core::plan::tunnel::{Interface, Pair, Peer as Planned, PeerName, TunnelPlan};
+use dualgate_host::keys::{Key, Keys, KeysError, Slot};
 use dualgate_host::network::{Network, NetworkError, Route, Use};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,8 @@ use crate::engine::{Config, Engine, Peer, PeerStatus, TunnelError};
 
 /// How often peers are looked at.
 const LOOK: Duration = Duration::from_millis(500);
+/// How often the keys on disk are looked at.
+const KEYS: Duration = Duration::from_secs(2);
 /// How often addresses and routes are put in place again: a node whose own address goes for a moment loses the routes that
 /// speak from it.
 const SET_UP: Duration = Duration::from_secs(5);
@@ -177,7 +179,19 @@ struct Work {
     retry_at: Option<Instant>,
     trouble: Option<Finding>,
     doubted: BTreeSet<PeerName>,
+    ring: Option<KeyRing>,
     report: Arc<Mutex<Report>>,
+}
+
+/// The keys of this node, as they lay on disk.
+#[derive(Clone, Debug)]
+struct KeyRing {
+    read: Instant,
+    private: Key,
+    public: PublicKey,
+    /// By pair; an error is why there is none.
+    preshared: BTreeMap<Pair, Result<Secret, String>>,
+    folder: PathBuf,
 }
 
 /// A tunnel that is there.
@@ -199,7 +213,17 @@ struct Running {
 impl Work {
     fn new(state: PathBuf, report: Arc<Mutex<Report>>) -> Self {
         let (plan, started) = (Arc::default(), Instant::now());
-        Self { state, plan, running: None, started, retry_at: None, trouble: None, doubted: BTreeSet::new(), report }
+        Self {
+            state,
+            plan,
+            running: None,
+            started,
+            retry_at: None,
+            trouble: None,
+            doubted: BTreeSet::new(),
+            ring: None,
+            report,
+        }
     }
 
     fn round(&mut self) {
@@ -235,15 +259,37 @@ impl Work {
         }
     }
 
+    /// The keys on disk, looked at again from time to time: they may be made or changed while this runs.
+    fn keys(&mut self, interface: &Interface, now: Instant) -> Result<KeyRing, KeysError> {
+        let pairs: BTreeSet<&Pair> = interface.peers.iter().filter_map(|peer| peer.preshared_key.as_ref()).collect();
+        let is_fresh =
+            |ring: &&KeyRing| now.duration_since(ring.read) < KEYS && ring.preshared.keys().eq(pairs.iter().copied());
+        if let Some(ring) = self.ring.as_ref().filter(is_fresh) {
+            return Ok(ring.clone());
+        }
+        let keys = Keys::open(&self.state)?;
+        let private = keys.current(&Slot::Private)?;
+        let read = |pair: &Pair| {
+            let key = keys.current(&Slot::Preshared(pair.clone()));
+            (pair.clone(), key.map(|key| key.secret().clone()).map_err(|error| error.to_string()))
+        };
+        let ring = KeyRing {
+            read: now,
+            public: private.public()?,
+            private,
+            preshared: pairs.into_iter().map(read).collect(),
+            folder: keys.path().to_owned(),
+        };
+        Ok(self.ring.insert(ring).clone())
+    }
+
     fn tell(&self, report: Report) {
         *self.report.lock().unwrap_or_else(PoisonError::into_inner) = report;
     }
 
     /// Makes everything as planned, and looks at the peers.
     fn keep(&mut self, interface: &Interface, now: Instant, findings: &mut Vec<Finding>) -> Result<Report, Trouble> {
-        let keys = Keys::open(&self.state)?;
-        let private = keys.current(&Slot::Private)?;
-        let public = private.public()?;
+        let KeyRing { private, public, preshared, folder, .. } = self.keys(interface, now)?;
         check_own_key(interface, public, findings);
         let made = (public, interface.listen_port, interface.mtu);
         if self.running.as_ref().is_some_and(|running| running.made != made) {
@@ -252,7 +298,7 @@ impl Work {
         }
         let seen = self.running.as_mut().map(|running| running.engine.status()).transpose()?;
         let seen: Vec<PeerStatus> = seen.map(|status| status.peers).unwrap_or_default();
-        let peers = peers(interface, &keys, &seen, findings)?;
+        let peers = peers(interface, &preshared, &seen, findings);
         let running = match &mut self.running {
             Some(running) => running,
             None => {
@@ -273,7 +319,7 @@ impl Work {
                     set_up_at: None,
                     missing: Vec::new(),
                     dials: BTreeMap::new(),
-                    heard: Heard::read(keys.path()),
+                    heard: Heard::read(&folder),
                 };
                 let running = self.running.insert(running);
                 running.dial_back(interface)?;
@@ -366,7 +412,10 @@ impl Running {
             let doubt = |dial: &mut Dial| if doubted.contains(&planned.name) { dial.doubt(now) } else { None };
             if let Some(endpoint) = dial.look(now, looked).or_else(|| doubt(dial)) {
                 tracing::debug!(peer = %planned.name, %endpoint, "dialled");
-                self.engine.dial(&seen.public_key, endpoint)?;
+                // While its key changes, it may have either.
+                for key in planned.public_keys.iter() {
+                    self.engine.dial(&key, endpoint)?;
+                }
             }
         }
         Ok(())
@@ -421,24 +470,21 @@ fn check_own_key(interface: &Interface, own: PublicKey, findings: &mut Vec<Findi
 /// The engine's peers. One whose keys are not all there is left out, with a finding: never without its preshared key.
 fn peers(
     interface: &Interface,
-    keys: &Keys,
+    preshared: &BTreeMap<Pair, Result<Secret, String>>,
     seen: &[PeerStatus],
     findings: &mut Vec<Finding>,
-) -> Result<Vec<Peer>, Trouble> {
+) -> Vec<Peer> {
     let mut peers = Vec::new();
     for planned in &interface.peers {
-        let preshared_key = match &planned.preshared_key {
-            None => None,
-            Some(pair) => match keys.current(&Slot::Preshared(pair.clone())) {
-                Ok(key) => Some(key.secret().clone()),
-                Err(error @ KeysError::Missing(_)) => {
-                    let message = format!("the peer {} is left out: {error}", planned.name);
-                    let help = "the same file lies at both nodes; or switch `tunnel.presharedKeys` off";
-                    findings.push(Finding::new(Code::TunnelFailed, Place::default(), message).help(help));
-                    continue;
-                }
-                Err(error) => return Err(error.into()),
-            },
+        let preshared_key = match planned.preshared_key.as_ref().map(|pair| preshared.get(pair)) {
+            None | Some(None) => None,
+            Some(Some(Ok(key))) => Some(key.clone()),
+            Some(Some(Err(why))) => {
+                let message = format!("the peer {} is left out: {why}", planned.name);
+                let help = "the same file lies at both nodes; or switch `tunnel.presharedKeys` off";
+                findings.push(Finding::new(Code::TunnelFailed, Place::default(), message).help(help));
+                continue;
+            }
         };
         let in_use = in_use(planned.public_keys, seen);
         for public_key in planned.public_keys.iter() {
@@ -452,7 +498,7 @@ fn peers(
             });
         }
     }
-    Ok(peers)
+    peers
 }
 
 /// Which of a peer's keys carries its traffic: the next one from its first handshake on.
