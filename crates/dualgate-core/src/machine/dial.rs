@@ -10,6 +10,9 @@ use std::time::Duration;
 /// How long a candidate may take to answer a handshake. WireGuard repeats one after 5 s; dialling begins one at once.
 pub const STEP: Duration = Duration::from_secs(3);
 
+/// How soon the same candidate is dialled again: the first packet may be lost, or come before the edge listens.
+pub const AGAIN: Duration = Duration::from_secs(1);
+
 /// A session that had no handshake for so long has died: a living one renews itself after 120 s, and a renewal may be
 /// repeated (REKEY_AFTER_TIME, REKEY_TIMEOUT of WireGuard).
 pub const STALE: Duration = Duration::from_secs(135);
@@ -41,6 +44,8 @@ pub struct Dial {
     candidates: Vec<SocketAddr>,
     /// The one that is dialled, and since when.
     at: Option<(usize, Duration)>,
+    /// When it was dialled last.
+    tried: Duration,
     /// What had come when it last changed, and when that was.
     heard: (u64, Duration),
     /// What had gone at that moment.
@@ -50,7 +55,7 @@ pub struct Dial {
 impl Dial {
     /// Nothing is dialled yet. `candidates` are in order, the best first.
     pub fn new(candidates: Vec<SocketAddr>) -> Self {
-        Self { candidates, at: None, heard: (0, Duration::ZERO), sent: 0 }
+        Self { candidates, at: None, tried: Duration::ZERO, heard: (0, Duration::ZERO), sent: 0 }
     }
 
     /// The candidates.
@@ -80,6 +85,10 @@ impl Dial {
         match (had_answered, dialled_for >= STEP) {
             (true, _) => self.dial(0, now),
             (false, true) => self.dial(number + 1, now),
+            (false, false) if now.saturating_sub(self.tried) >= AGAIN => {
+                self.tried = now;
+                self.current()
+            }
             (false, false) => None,
         }
     }
@@ -99,7 +108,7 @@ impl Dial {
 
     fn dial(&mut self, number: usize, now: Duration) -> Option<SocketAddr> {
         let number = number.checked_rem(self.candidates.len())?;
-        self.at = Some((number, now));
+        (self.at, self.tried) = (Some((number, now)), now);
         self.candidates.get(number).copied()
     }
 }
@@ -145,8 +154,10 @@ mod tests {
                 let seen = Seen { handshake: age, received: self.received, sent: self.sent };
                 let dialled = self.dial.look(Duration::from_secs(self.now), seen);
                 if let Some(endpoint) = dialled {
+                    if self.endpoint != Some(endpoint) {
+                        self.dialled.push((self.now, endpoint));
+                    }
                     self.endpoint = Some(endpoint);
-                    self.dialled.push((self.now, endpoint));
                 }
                 self.now += 1;
                 self.sent += 148;
@@ -221,6 +232,15 @@ mod tests {
         let mut only = Dial::new(vec![V6.parse().unwrap()]);
         only.look(Duration::ZERO, Seen::default());
         assert_eq!(only.doubt(Duration::from_secs(60)), None);
+    }
+
+    #[test]
+    fn a_candidate_that_does_not_answer_at_once_is_dialled_again_before_the_next_one() {
+        let mut dial = Dial::new([V6, V4].map(|text| text.parse().unwrap()).to_vec());
+        let dialled: Vec<Option<SocketAddr>> =
+            [0, 500, 1000, 1500, 2000, 3000].map(|at| dial.look(Duration::from_millis(at), Seen::default())).to_vec();
+        let (v6, v4) = (Some(V6.parse().unwrap()), Some(V4.parse().unwrap()));
+        assert_eq!(dialled, [v6, None, v6, None, v6, v4]);
     }
 
     #[test]
