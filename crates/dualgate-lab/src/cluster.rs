@@ -22,12 +22,11 @@ use dualgate_host::folder::FolderError;
 use dualgate_host::namespace::{self, Namespace};
 use ipnet::IpNet;
 use serde_json::{Value, json};
-use socket2::{Domain, Protocol, Socket, Type};
 use tokio::runtime::{Builder, Handle};
 
-use crate::echo::Backend;
+use crate::echo::{self, Backend};
 use crate::report::PodStatus;
-use crate::topology::{self, Interface, POD_BRIDGE, Route};
+use crate::topology::{self, Interface, POD_BRIDGE, default_route, first_host};
 use crate::trial::chain;
 use crate::workload::{self, Placement, Pod, Wanted, Workload};
 use crate::world::World;
@@ -36,7 +35,6 @@ use crate::world::World;
 const LOOK: Duration = Duration::from_millis(100);
 /// The file that holds what a cluster itself writes, beside the manifests: Nodes and EndpointSlices.
 const SLICES: &str = "lab-cluster.yaml";
-const BACKLOG: i32 = 1024;
 
 /// How long the cluster takes to hear of what happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,6 +87,8 @@ struct State {
     lost: BTreeMap<NodeName, Instant>,
     slices: Option<String>,
     failure: Option<String>,
+    /// Why the manifests cannot be read.
+    unread: Option<String>,
     stopped: bool,
 }
 
@@ -174,7 +174,7 @@ impl Cluster {
         let waiting = |pending: &workload::Pending| {
             format!("{} of {} wait for a place: {}", pending.pods, pending.workload.name, pending.why)
         };
-        state.placement.pending.iter().map(waiting).chain(state.failure.clone()).collect()
+        state.placement.pending.iter().map(waiting).chain(state.failure.clone()).chain(state.unread.clone()).collect()
     }
 
     /// Every pod.
@@ -230,13 +230,19 @@ impl Shared {
 
     /// Reads the manifests whenever they change.
     fn read(&self, mut folder: FolderSource) {
-        let Ok(runtime) = Builder::new_current_thread().enable_all().build() else { return };
+        let runtime = match Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                self.lock().unread = Some(format!("start a runtime for the manifests: {error}"));
+                return;
+            }
+        };
         let mut previous = Arc::<ObjectSet>::default();
         loop {
             let objects = match runtime.block_on(folder.next()) {
                 Ok(objects) => objects,
                 Err(error) => {
-                    self.lock().failure = Some(chain(&error));
+                    self.lock().unread = Some(chain(&error));
                     std::thread::park_timeout(Duration::from_secs(1));
                     continue;
                 }
@@ -247,6 +253,7 @@ impl Shared {
             if state.stopped {
                 return;
             }
+            state.unread = None;
             state.read = Some(previous.clone());
             drop(state);
             self.changed.notify_all();
@@ -394,7 +401,7 @@ impl Shared {
         }
         let open = || -> io::Result<Vec<TcpListener>> {
             let all = ports.iter().flat_map(|port| everywhere.iter().map(|ip| SocketAddr::new(*ip, *port)));
-            all.map(listen).collect()
+            all.map(|address| echo::listen(address).map(TcpListener::from)).collect()
         };
         let listeners = namespace::in_network(network.as_fd(), open)?;
         let _context = self.runtime.enter();
@@ -443,29 +450,6 @@ impl Shared {
         }
         Ok(())
     }
-}
-
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
-
-fn first_host(cidr: IpNet) -> Option<IpAddr> {
-    cidr.hosts().find(|host| *host != cidr.network())
-}
-
-fn default_route(via: IpAddr) -> Route {
-    let any = match via {
-        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-    };
-    Route { to: IpNet::new(any, 0).unwrap_or_else(|_| IpNet::from(any)), via: Some(via), source: None, mtu: None }
 }
 
 /// `veth` and a checksum of the pod's name, as container networks call their interfaces.

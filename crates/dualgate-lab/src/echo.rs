@@ -83,7 +83,7 @@ fn is_absent(error: &io::Error) -> bool {
 }
 
 /// Each family has a socket of its own, so that `0.0.0.0` and `::` can both be had.
-fn listen(address: SocketAddr) -> io::Result<Socket> {
+pub(crate) fn listen(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;

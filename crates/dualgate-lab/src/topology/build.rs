@@ -19,7 +19,7 @@ use ipnet::{IpNet, Ipv6Net};
 
 use crate::rehearsal::Tunnel;
 
-use super::plan::{Draft, default_route, on_link, port_name, single};
+use super::plan::{Draft, default_route, first_host, on_link, port_name, single};
 use super::{Filter, Host, HostKind, Interface, InterfaceKind, Objects, POD_BRIDGE, Route, StandIn, Topology};
 
 /// Why a site is no network.
@@ -551,7 +551,7 @@ fn same_family(addresses: &[IpAddr], net: IpNet) -> Option<IpAddr> {
 }
 
 fn pod_bridge(cidrs: &[IpNet]) -> Interface {
-    let first = |net: &IpNet| net.hosts().find(|host| *host != net.network()).map(|a| with_prefix(a, net.prefix_len()));
+    let first = |net: &IpNet| first_host(*net).map(|address| with_prefix(address, net.prefix_len()));
     Interface {
         name: POD_BRIDGE.to_owned(),
         kind: InterfaceKind::Bridge,

@@ -9,6 +9,7 @@ pub use dualgate_host::network::Route;
 
 pub use self::build::{TopologyError, build};
 pub use self::cidr::{members, pod_cidrs};
+pub(crate) use self::plan::{default_route, first_host};
 pub use crate::report::{HostKind, StandIn};
 
 mod build;

@@ -128,6 +128,11 @@ pub fn default_route(via: IpAddr) -> Route {
     Route { to, via: Some(via), source: None, mtu: None }
 }
 
+/// The first address of a network that a host may have: the gateway's.
+pub fn first_host(net: IpNet) -> Option<IpAddr> {
+    net.hosts().find(|host| *host != net.network())
+}
+
 /// The name of an interface that leads to a host: the host's name, as far as it fits into the kernel's 15 octets.
 pub fn port_name(host: &str) -> String {
     // These mean something else where interfaces and settings are named.

@@ -10,7 +10,7 @@ use dualgate_lab::lab::Lab;
 use dualgate_lab::probe::{Connections, Load, Loss, Request, Running, Trouble, tcp};
 use dualgate_lab::trial::Trial;
 
-use crate::site::{example, get, logs, seed, start};
+use crate::site::{example, get, logs, seed, start, until};
 
 pub const TRIALS: &[Trial] = &[
     ("a_pod_that_dies_costs_no_request", pod),
@@ -72,15 +72,6 @@ fn pass(time: Duration) {
     }
 }
 
-#[track_caller]
-fn until(what: &str, limit: Duration, mut ask: impl FnMut() -> bool) {
-    let deadline = Instant::now() + limit;
-    while !ask() {
-        assert!(Instant::now() < deadline, "{what}: not within {limit:?}");
-        park_timeout(Duration::from_millis(10));
-    }
-}
-
 fn pods(lab: &Lab) -> Vec<dualgate_lab::report::PodStatus> {
     lab.cluster().pods().into_iter().filter(|pod| pod.workload == WORKLOAD).collect()
 }
@@ -91,7 +82,7 @@ fn pod(directory: &Path) {
     pass(Duration::from_millis(500));
     let killed = pods(&lab).swap_remove(0).name;
     lab.kill(&killed).unwrap();
-    until("another pod is ready", Duration::from_secs(10), || {
+    until("another pod is ready", &lab, Duration::from_secs(10), || {
         let pods = pods(&lab);
         pods.len() == 3 && pods.iter().all(|pod| pod.ready && pod.alive && pod.name != killed)
     });
@@ -121,7 +112,7 @@ fn node(directory: &Path) {
     pass(Duration::from_millis(500));
     let losses = stop(traffic);
     nothing_lost(&lab, &losses);
-    until("its pod answers again", Duration::from_secs(40), || {
+    until("its pod answers again", &lab, Duration::from_secs(40), || {
         let answer = get(&lab, "lan-client", WAYS[0].1, HOST);
         answer.echo().is_some_and(|echo| echo.node.as_deref() == Some(victim.as_str()))
     });
@@ -133,15 +124,15 @@ fn eviction(directory: &Path) {
     // Two pods are on two nodes, one of which is not the gate's.
     lab.scale("apps/grafana", 2).unwrap();
     let grafana = || lab.cluster().pods().into_iter().filter(|pod| pod.workload == "apps/grafana" && pod.ready);
-    until("there are two pods", Duration::from_secs(10), || grafana().count() == 2);
+    until("there are two pods", &lab, Duration::from_secs(10), || grafana().count() == 2);
     let victim = grafana().map(|pod| pod.node).find(|node| node != "k3s-node1").unwrap();
     lab.fail(&victim).unwrap();
-    until("its pods run elsewhere", Duration::from_secs(15), || {
+    until("its pods run elsewhere", &lab, Duration::from_secs(15), || {
         let pods = lab.cluster().pods();
         pods.iter().all(|pod| pod.node != victim && pod.ready && pod.alive)
     });
     assert_eq!(grafana().count(), 2);
-    until("the gates know", Duration::from_secs(5), || {
+    until("the gates know", &lab, Duration::from_secs(5), || {
         get(&lab, "lan-client", WAYS[0].1, "grafana.yourdomain.com").status == 200
             && get(&lab, "internet-client", WAYS[3].1, "grafana.yourdomain.com").status == 200
     });
@@ -165,7 +156,7 @@ fn router(directory: &Path) {
     }
     // Home reaches the Internet again, and is as closed as before.
     for address in ["198.51.100.7", "2001:db8:7::7"] {
-        until("home reaches the Internet", Duration::from_secs(5), || {
+        until("home reaches the Internet", &lab, Duration::from_secs(5), || {
             let to = std::net::SocketAddr::new(address.parse().unwrap(), 4711);
             // Nobody listens there: a refusal has come all the way back.
             matches!(tcp(&lab.host("k3s-node2").unwrap(), to, Duration::from_secs(1)), Err(Trouble::Refused))
@@ -197,7 +188,7 @@ fn edge(directory: &Path) {
     let traffic = traffic(&lab);
     pass(Duration::from_millis(300));
     lab.nodes().signal("ionos", rustix::process::Signal::KILL);
-    until("the edge is started again and ready", Duration::from_secs(10), || {
+    until("the edge is started again and ready", &lab, Duration::from_secs(10), || {
         lab.tend();
         lab.nodes().state("ionos").as_deref() == Some("ready")
     });

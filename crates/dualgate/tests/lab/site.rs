@@ -2,7 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::thread::park_timeout;
+use std::time::{Duration, Instant};
 
 use dualgate_lab::cluster::Patience;
 use dualgate_lab::lab::{Lab, Options};
@@ -58,4 +59,23 @@ pub fn get(lab: &Lab, from: &str, address: &str, host: &str) -> Answer {
 /// An address.
 pub fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
+}
+
+/// Asks until the answer is yes; meanwhile the lab is tended.
+#[track_caller]
+pub fn until(what: &str, lab: &Lab, limit: Duration, mut ask: impl FnMut() -> bool) {
+    let deadline = Instant::now() + limit;
+    while !ask() {
+        assert!(Instant::now() < deadline, "{what}: not within {limit:?}\n{}", logs(lab));
+        lab.tend();
+        park_timeout(Duration::from_millis(20));
+    }
+}
+
+/// What a node's admin listener says of the node; nothing while it does not answer.
+pub fn status(lab: &Lab, node: &str) -> serde_json::Value {
+    let Some(host) = lab.host(node) else { return serde_json::Value::Null };
+    let request = Request::new("127.0.0.1:9180".parse().expect("an address"), "127.0.0.1:9180").path("/status");
+    let answer = probe::get(&host, &request, Duration::from_secs(1));
+    answer.ok().and_then(|answer| serde_json::from_slice(&answer.body).ok()).unwrap_or_default()
 }

@@ -1,15 +1,14 @@
 //! The edge is told: it has nothing but what is public, serves it also while home is away, and hears whoever is left at home.
 
 use std::path::{Path, PathBuf};
-use std::thread::park_timeout;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dualgate_lab::control::Operator as _;
 use dualgate_lab::lab::Lab;
 use dualgate_lab::probe::{self, Request};
 use dualgate_lab::trial::Trial;
 
-use crate::site::{example, get, logs, start};
+use crate::site::{example, get, start, status, until};
 
 pub const TRIALS: &[Trial] = &[
     ("an_edge_has_nothing_on_its_disk_but_what_is_public", nothing_private),
@@ -18,6 +17,8 @@ pub const TRIALS: &[Trial] = &[
 ];
 
 const EDGE: &str = "ionos";
+/// Home and edge find each other again within this time.
+const LIMIT: Duration = Duration::from_secs(30);
 const PUBLIC: &str = "203.0.113.10";
 const HOST: &str = "whoami.yourdomain.com";
 
@@ -32,24 +33,6 @@ fn home(directory: &Path) -> (Lab, PathBuf) {
     }
     let lab = start(directory, &folder, dualgate_lab::cluster::Patience::default());
     (lab, folder.join("manifests"))
-}
-
-#[track_caller]
-fn until(what: &str, lab: &Lab, mut ask: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !ask() {
-        assert!(Instant::now() < deadline, "{what}\n{}", logs(lab));
-        lab.tend();
-        park_timeout(Duration::from_millis(20));
-    }
-}
-
-/// What the edge's admin listener says of itself.
-fn status(lab: &Lab) -> serde_json::Value {
-    let Some(edge) = lab.host(EDGE) else { return serde_json::Value::Null };
-    let request = Request::new("127.0.0.1:9180".parse().unwrap(), "127.0.0.1:9180").path("/status");
-    let answer = probe::get(&edge, &request, Duration::from_secs(1));
-    answer.ok().and_then(|answer| serde_json::from_slice(&answer.body).ok()).unwrap_or_default()
 }
 
 /// Every octet that lies on the edge.
@@ -96,13 +79,13 @@ spec:
 fn nothing_private(directory: &Path) {
     let (lab, manifests) = home(directory);
     std::fs::write(manifests.join("more.yaml"), BOTH).unwrap();
-    until("what is public reaches the edge", &lab, || {
+    until("what is public reaches the edge", &lab, LIMIT, || {
         get(&lab, "internet-client", PUBLIC, "shown.yourdomain.com").status == 200
     });
     let edge = lab.site().nodes.iter().find(|node| node.is_edge()).unwrap();
     // Its log lies elsewhere, and holds what clients ask for.
     let own = directory.join("hosts").join(edge.name.as_str()).join("run");
-    until("it is kept on disk", &lab, || {
+    until("it is kept on disk", &lab, LIMIT, || {
         let mut found = Vec::new();
         disk(&own, &mut found);
         String::from_utf8_lossy(&found).contains("shown.yourdomain.com")
@@ -120,15 +103,15 @@ fn nothing_private(directory: &Path) {
 fn home_away(directory: &Path) {
     let (lab, _) = home(directory);
     assert_eq!(get(&lab, "internet-client", PUBLIC, HOST).status, 200);
-    until("what was told lies on its disk", &lab, || {
+    until("what was told lies on its disk", &lab, LIMIT, || {
         lab.nodes().log(EDGE).is_ok()
             && directory.join("hosts").join(EDGE).join("run/dualgate/state/objects.json").exists()
     });
     lab.cut("carrier/router").unwrap();
     lab.fail(EDGE).unwrap();
     lab.heal(EDGE).unwrap();
-    until("the edge serves what it had", &lab, || status(&lab)["objects_from"] == "disk");
-    let findings = status(&lab)["findings"].to_string();
+    until("the edge serves what it had", &lab, LIMIT, || status(&lab, EDGE)["objects_from"] == "disk");
+    let findings = status(&lab, EDGE)["findings"].to_string();
     assert!(findings.contains("\"stale\""), "{findings}");
     // The route is known, its pods are out of reach.
     let client = lab.host("internet-client").unwrap();
@@ -137,25 +120,25 @@ fn home_away(directory: &Path) {
     assert!(matches!(known, 502..=504), "{known}");
     assert_eq!(get(&lab, "internet-client", PUBLIC, "paperless.yourdomain.com").status, 404);
     lab.heal("carrier/router").unwrap();
-    until("home is back", &lab, || {
-        status(&lab)["objects_from"] == "source" && get(&lab, "internet-client", PUBLIC, HOST).status == 200
+    until("home is back", &lab, LIMIT, || {
+        status(&lab, EDGE)["objects_from"] == "source" && get(&lab, "internet-client", PUBLIC, HOST).status == 200
     });
 }
 
 fn next_in_line(directory: &Path) {
     let (lab, manifests) = home(directory);
-    until("the first one is heard", &lab, || {
-        status(&lab)["exchange"]["told_by"].as_str().is_some_and(|by| by.contains("k3s-node1"))
+    until("the first one is heard", &lab, LIMIT, || {
+        status(&lab, EDGE)["exchange"]["told_by"].as_str().is_some_and(|by| by.contains("k3s-node1"))
     });
     lab.fail("k3s-node1").unwrap();
     std::fs::write(manifests.join("more.yaml"), BOTH).unwrap();
-    until("the edge hears what changed from the next one", &lab, || {
-        let status = status(&lab);
+    until("the edge hears what changed from the next one", &lab, LIMIT, || {
+        let status = status(&lab, EDGE);
         status["exchange"]["told_by"].as_str().is_some_and(|by| by.contains("k3s-node2"))
             && status["plan"].to_string().contains("shown.yourdomain.com")
     });
     lab.heal("k3s-node1").unwrap();
-    until("the first one's word counts again", &lab, || {
-        status(&lab)["exchange"]["told_by"].as_str().is_some_and(|by| by.contains("k3s-node1"))
+    until("the first one's word counts again", &lab, LIMIT, || {
+        status(&lab, EDGE)["exchange"]["told_by"].as_str().is_some_and(|by| by.contains("k3s-node1"))
     });
 }

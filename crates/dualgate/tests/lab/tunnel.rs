@@ -15,7 +15,7 @@ use dualgate_lab::lab::Lab;
 use dualgate_lab::probe::{self, Connections, Load, Request};
 use dualgate_lab::trial::Trial;
 
-use crate::site::{logs, seed};
+use crate::site::{logs, seed, status, until};
 
 pub const TRIALS: &[Trial] = &[
     ("a_tunnel_whose_ipv6_dies_goes_on_over_ipv4", falls_back),
@@ -26,29 +26,11 @@ pub const TRIALS: &[Trial] = &[
 const HOST: &str = "whoami.yourdomain.com";
 const PUBLIC: &str = "203.0.113.10";
 
-/// What a node's admin listener says.
-fn status(lab: &Lab, node: &str) -> serde_json::Value {
-    let Some(host) = lab.host(node) else { return serde_json::Value::Null };
-    let request = Request::new("127.0.0.1:9180".parse().unwrap(), "127.0.0.1:9180").path("/status");
-    let answer = probe::get(&host, &request, Duration::from_secs(1));
-    answer.ok().and_then(|answer| serde_json::from_slice(&answer.body).ok()).unwrap_or_default()
-}
-
 /// The peers of a node's tunnel by name.
 fn peers(lab: &Lab, node: &str) -> BTreeMap<String, serde_json::Value> {
     let status = status(lab, node);
     let peers = status["tunnel"]["peers"].as_array().cloned().unwrap_or_default();
     peers.into_iter().map(|peer| (peer["name"].as_str().unwrap_or_default().to_owned(), peer)).collect()
-}
-
-#[track_caller]
-fn until(what: &str, lab: &Lab, limit: Duration, mut ask: impl FnMut() -> bool) {
-    let deadline = Instant::now() + limit;
-    while !ask() {
-        assert!(Instant::now() < deadline, "{what}: not within {limit:?}\n{}", logs(lab));
-        lab.tend();
-        park_timeout(Duration::from_millis(50));
-    }
 }
 
 fn answers(lab: &Lab) -> bool {
@@ -92,9 +74,9 @@ fn falls_back(directory: &Path) {
 }
 
 /// Writes these public keys of a node into the site file of every node.
-fn publish(lab: &Lab, node: &str, keys: &[PublicKey]) {
+fn publish(lab: &Lab, directory: &Path, node: &str, keys: &[PublicKey]) {
     for host in lab.topology().hosts.iter().filter(|host| host.node.is_some()) {
-        let file = Path::new("/run/lab/hosts").join(&host.name).join("run/dualgate/site.yaml");
+        let file = directory.join("hosts").join(&host.name).join("run/dualgate/site.yaml");
         let text = std::fs::read_to_string(file).unwrap();
         let mut site = yaml::documents(&text).documents[0].to_json();
         for known in site["nodes"].as_array_mut().unwrap() {
@@ -114,7 +96,7 @@ fn rotation(directory: &Path) {
     let traffic = traffic(&lab);
     keys.prepare(&Slot::Private, None).unwrap();
     let next = keys.next(&Slot::Private).unwrap().unwrap().public().unwrap();
-    publish(&lab, node, &[current, next]);
+    publish(&lab, directory, node, &[current, next]);
     // Every node looks at its site file once a second.
     park_until(Instant::now() + Duration::from_secs(3));
     keys.finish(&Slot::Private).unwrap();
@@ -123,7 +105,7 @@ fn rotation(directory: &Path) {
         let peer = &edge[node];
         peer["public_key"] == next.to_string() && peer["last_handshake_seconds"].as_u64().is_some_and(|age| age < 30)
     });
-    publish(&lab, node, &[next]);
+    publish(&lab, directory, node, &[next]);
     park_until(Instant::now() + Duration::from_secs(3));
     until("the edge believes the node by its next key", &lab, Duration::from_secs(30), || {
         let connected = status(&lab, "ionos")["exchange"]["connected"].clone();
