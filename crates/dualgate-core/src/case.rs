@@ -308,7 +308,7 @@ nodes:
             generation: Generation(1),
             site: Arc::new(site),
             objects: Arc::new(objects),
-            facts: Facts { now: self.now },
+            facts: Facts { now: self.now, ..Facts::default() },
         })
     }
 }

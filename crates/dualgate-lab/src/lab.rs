@@ -245,7 +245,7 @@ impl Lab {
             generation: Generation(1),
             site: self.lock().site.clone().unwrap_or_else(|| self.site.clone()),
             objects: self.cluster.objects(),
-            facts: Facts { now },
+            facts: Facts { now, ..Facts::default() },
         }
     }
 

@@ -113,7 +113,7 @@ pub fn open_folder(directory: &PathBuf) -> anyhow::Result<FolderSource> {
 /// Joins what is known at this moment.
 pub fn snapshot(generation: Generation, site: Arc<Site>, objects: Arc<ObjectSet>) -> Snapshot {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
-    Snapshot { generation, site, objects, facts: Facts { now } }
+    Snapshot { generation, site, objects, facts: Facts { now, ..Facts::default() } }
 }
 
 /// The node that is meant: the one named, else this host's, else the only one.

@@ -57,7 +57,7 @@ impl World {
         let mut site = Site::clone(&snapshot.site);
         site.classes.iter_mut().for_each(|class| class.reading = reading);
         site.aliases.clear();
-        let mut lowered = lower::lower(&site, &snapshot.objects, snapshot.facts);
+        let mut lowered = lower::lower(&site, &snapshot.objects, &snapshot.facts);
         let table = Table::new(std::mem::take(&mut lowered.routes));
         Self { lowered, table }
     }

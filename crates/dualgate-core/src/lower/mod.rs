@@ -66,15 +66,15 @@ pub struct LoweredIngress {
 
 /// Lowers a snapshot.
 pub fn snapshot(snapshot: &Snapshot) -> Lowered {
-    lower(&snapshot.site, &snapshot.objects, snapshot.facts)
+    lower(&snapshot.site, &snapshot.objects, &snapshot.facts)
 }
 
 /// Lowers the objects of a site.
-pub fn lower(site: &Site, objects: &ObjectSet, facts: Facts) -> Lowered {
+pub fn lower(site: &Site, objects: &ObjectSet, facts: &Facts) -> Lowered {
     let world = world::World::new(objects);
     let entry_points = EntryPoints::of(site);
     let mut backends = service::Backends::new(site, &world);
-    let mut certificates = tls::Certificates::new(&world, facts);
+    let mut certificates = tls::Certificates::new(&world, facts.now);
     let mut lowered = Lowered::default();
     for &(object, ingress) in &world.ingresses {
         let (membership, reading) = match class::membership(site, &world, object, ingress) {

@@ -14,7 +14,6 @@ use x509_parser::pem::Pem;
 
 use crate::model::object::{Ingress, SecretBody};
 use crate::model::site::Site;
-use crate::model::snapshot::Facts;
 use crate::model::{Code, Digest, Finding, GateName, HostPattern, Object, ObjectName, Place, Secret};
 use crate::route::EntryPointSet;
 
@@ -79,15 +78,16 @@ impl Claim {
 /// Collects what the Ingresses ask for.
 pub(super) struct Certificates<'a> {
     world: &'a World<'a>,
-    facts: Facts,
+    /// Seconds since 1970.
+    now: i64,
     /// By Secret; an error is why it cannot be used.
     read: BTreeMap<ObjectName, Result<SiteCertificate, String>>,
     claims: Vec<Claim>,
 }
 
 impl<'a> Certificates<'a> {
-    pub fn new(world: &'a World<'a>, facts: Facts) -> Self {
-        Self { world, facts, read: BTreeMap::new(), claims: Vec::new() }
+    pub fn new(world: &'a World<'a>, now: i64) -> Self {
+        Self { world, now, read: BTreeMap::new(), claims: Vec::new() }
     }
 
     /// The `tls` section of one Ingress, served over TLS at `entry_points`.
@@ -119,8 +119,8 @@ impl<'a> Certificates<'a> {
                 }
             };
             let hosts = hosts(&tls.hosts, ingress, certificate);
-            findings.extend(lints(certificate, &hosts, self.facts, &place));
-            let valid = certificate.is_valid_at(self.facts.now);
+            findings.extend(lints(certificate, &hosts, self.now, &place));
+            let valid = certificate.is_valid_at(self.now);
             self.claims.extend(hosts.into_iter().map(|host| Claim {
                 unfit: !valid || !certificate.covers(&host),
                 host,
@@ -202,7 +202,7 @@ fn hosts(written: &[HostPattern], ingress: &Ingress, certificate: &SiteCertifica
     hosts
 }
 
-fn lints(certificate: &SiteCertificate, hosts: &[HostPattern], facts: Facts, place: &Place) -> Vec<Finding> {
+fn lints(certificate: &SiteCertificate, hosts: &[HostPattern], now: i64, place: &Place) -> Vec<Finding> {
     let mut findings = Vec::new();
     let uncovered: Vec<String> =
         hosts.iter().filter(|host| !certificate.covers(host)).map(|host| format!("`{host}`")).collect();
@@ -212,9 +212,9 @@ fn lints(certificate: &SiteCertificate, hosts: &[HostPattern], facts: Facts, pla
         let message = format!("the certificate does not cover {}; it covers {names}", uncovered.join(", "));
         findings.push(Finding::new(Code::CertificateMismatch, place.clone(), message));
     }
-    let when = if facts.now > certificate.not_after {
+    let when = if now > certificate.not_after {
         Some(("expired", certificate.not_after))
-    } else if facts.now < certificate.not_before {
+    } else if now < certificate.not_before {
         Some(("is not valid before", certificate.not_before))
     } else {
         None

@@ -4,6 +4,7 @@
 //! words as they were written; `site` the site file; everything after `lower` uses neither.
 
 pub mod address;
+pub mod assignment;
 pub mod finding;
 pub mod names;
 pub mod object;
@@ -13,10 +14,11 @@ pub mod site;
 pub mod snapshot;
 
 pub use address::{Dual, Family, IpRange};
+pub use assignment::Assignments;
 pub use finding::{Code, Finding, Place, Severity};
 pub use names::{EntryPointName, GateName, Host, HostPattern, NodeName, ObjectKey, ObjectName};
 pub use object::{Object, ObjectSet};
 pub use public_key::{PublicKey, PublicKeys};
 pub use secret::{Digest, Secret};
 pub use site::Site;
-pub use snapshot::Snapshot;
+pub use snapshot::{Facts, ServiceProxy, Snapshot};

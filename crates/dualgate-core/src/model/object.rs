@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use super::address::Family;
 use super::finding::{Finding, Place};
 use super::names::{HostPattern, ObjectKey, ObjectName};
 use super::secret::{Digest, Secret};
@@ -234,6 +236,44 @@ pub struct Service {
     pub cluster_ips: Vec<IpAddr>,
     /// `externalName`.
     pub external_name: Option<String>,
+    /// `ipFamilyPolicy`; the API server's default is one family.
+    pub family_policy: FamilyPolicy,
+    /// `ipFamilies`, in order; else the families of `clusterIPs`; empty in most files.
+    pub families: Vec<Family>,
+    /// `loadBalancerClass`.
+    pub load_balancer_class: Option<String>,
+    /// `loadBalancerIP`: deprecated in Kubernetes, and much used.
+    pub load_balancer_ip: Option<IpAddr>,
+    /// `externalTrafficPolicy`.
+    pub traffic_policy: TrafficPolicy,
+    /// `sessionAffinity: ClientIP`, and for how long.
+    pub client_affinity: Option<Duration>,
+    /// `loadBalancerSourceRanges`; empty is from everywhere.
+    pub source_ranges: Vec<ipnet::IpNet>,
+    /// `status.loadBalancer.ingress[].ip`.
+    pub status_addresses: Vec<IpAddr>,
+}
+
+/// `Service.spec.ipFamilyPolicy`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FamilyPolicy {
+    /// One family.
+    #[default]
+    SingleStack,
+    /// Both where they can be had.
+    PreferDualStack,
+    /// Both or nothing.
+    RequireDualStack,
+}
+
+/// `Service.spec.externalTrafficPolicy`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TrafficPolicy {
+    /// Any node hands on to any pod.
+    #[default]
+    Cluster,
+    /// A node hands on to its own pods only.
+    Local,
 }
 
 /// `Service.spec.type`.
@@ -347,4 +387,6 @@ pub struct NodeBody {
     pub addresses: Vec<IpAddr>,
     /// The condition `Ready`.
     pub ready: Option<bool>,
+    /// The condition `NetworkUnavailable`.
+    pub network_unavailable: bool,
 }

@@ -202,6 +202,27 @@ pub struct Pool {
     pub auto_assign: bool,
     /// Whether addresses ending in .0 and .255 are left out.
     pub avoid_buggy_ips: bool,
+    /// Lower comes first among the pools that a Service may use; `None` comes last.
+    pub priority: Option<u32>,
+    /// The namespaces whose Services may use it; empty is all.
+    pub namespaces: Vec<String>,
+    /// The labels that a Service must have to use it; empty is none.
+    pub service_labels: BTreeMap<String, String>,
+    /// Addresses that are kept for a Service, whether it exists or not.
+    pub reserved: Vec<Reservation>,
+    /// The nodes that may announce its addresses; empty is every node with the role `virtual-ips`.
+    pub nodes: Vec<NodeName>,
+    /// The nodes that should, if they can, best first.
+    pub preferred_nodes: Vec<NodeName>,
+}
+
+/// Addresses of a pool that are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reservation {
+    /// Which addresses.
+    pub range: IpRange,
+    /// For whom; `None` keeps them from everybody.
+    pub service: Option<super::names::ObjectName>,
 }
 
 /// One gate.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::assignment::Assignments;
 use super::object::ObjectSet;
 use super::site::Site;
 
@@ -26,8 +27,27 @@ pub struct Snapshot {
 }
 
 /// What the world looked like when the snapshot was taken.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     /// Wall clock in seconds since 1970, for certificates' validity.
     pub now: i64,
+    /// The addresses that Services have.
+    pub assigned: Arc<Assignments>,
+    /// Who carries packets for Services to pods on this node.
+    pub service_proxy: ServiceProxy,
+}
+
+/// Who carries packets for Services (cluster IPs, LoadBalancer addresses) to pods on a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ServiceProxy {
+    /// Nobody: dualgate forwards itself.
+    #[default]
+    Absent,
+    /// kube-proxy with iptables or nftables: the address need not be on any interface.
+    Translating,
+    /// kube-proxy with IPVS: the address is on every node's `kube-ipvs0`.
+    Ipvs {
+        /// Whether the kernel keeps silent about it (`strictARP`): otherwise every node answers ARP.
+        strict_arp: bool,
+    },
 }

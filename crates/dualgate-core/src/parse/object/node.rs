@@ -15,6 +15,7 @@ pub(super) fn node(read: &mut Reader<'_>, root: Field<'_>) -> Read<NodeBody> {
         pod_cidrs: pod_cidrs(read, spec).unwrap_or_default(),
         addresses: addresses(read, status).unwrap_or_default(),
         ready: ready(read, status).unwrap_or_default(),
+        network_unavailable: false,
     })
 }
 

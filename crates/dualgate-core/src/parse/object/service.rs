@@ -6,7 +6,7 @@ use super::read::{Field, Read, Reader, shown};
 use super::syntax;
 use crate::model::address::Family;
 use crate::model::finding::{Code, Severity};
-use crate::model::object::{PortRef, Protocol, Service, ServicePort, ServiceType};
+use crate::model::object::{FamilyPolicy, PortRef, Protocol, Service, ServicePort, ServiceType, TrafficPolicy};
 
 const SPEC: &[&str] = &[
     "allocateLoadBalancerNodePorts",
@@ -57,7 +57,21 @@ pub(super) fn service(read: &mut Reader<'_>, root: Field<'_>) -> Read<Service> {
     }
     let ports = ports(read, &fields);
     let selector = read.texts(spec.get("selector"));
-    Ok(Service { kind, selector, ports, cluster_ips: cluster_ips.addresses, external_name })
+    Ok(Service {
+        kind,
+        selector,
+        ports,
+        cluster_ips: cluster_ips.addresses,
+        external_name,
+        family_policy: FamilyPolicy::default(),
+        families: Vec::new(),
+        load_balancer_class: None,
+        load_balancer_ip: None,
+        traffic_policy: TrafficPolicy::default(),
+        client_affinity: None,
+        source_ranges: Vec::new(),
+        status_addresses: Vec::new(),
+    })
 }
 
 fn external_name(read: &mut Reader<'_>, field: Field<'_>, kind: ServiceType) -> Read<Option<String>> {

@@ -155,7 +155,18 @@ impl Section for Pool {
         let auto_assign = f.or("autoAssign", true, "Whether Services that name no pool may use it.");
         let avoid_buggy_ips =
             f.or("avoidBuggyIPs", false, "Whether IPv4 addresses that end in .0 or .255 are left out.");
-        Some(Self { name: name?, ranges: ranges?, auto_assign, avoid_buggy_ips })
+        Some(Self {
+            name: name?,
+            ranges: ranges?,
+            auto_assign,
+            avoid_buggy_ips,
+            priority: None,
+            namespaces: Vec::new(),
+            service_labels: BTreeMap::new(),
+            reserved: Vec::new(),
+            nodes: Vec::new(),
+            preferred_nodes: Vec::new(),
+        })
     }
 }
 
