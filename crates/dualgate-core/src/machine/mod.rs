@@ -1,3 +1,4 @@
 //! Protocol machines without sockets and clocks: what happened and when goes in, what is to be done comes out.
 
 pub mod dial;
+pub mod path_mtu;

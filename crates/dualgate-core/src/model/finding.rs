@@ -235,6 +235,8 @@ catalogue! {
     TunnelFailed = "tunnel-failed" Error;
     /// A peer of the tunnel was heard before and is silent.
     TunnelAway = "tunnel-away" Warning;
+    /// The path to a peer of the tunnel takes only smaller packets than the site file says.
+    TunnelMtu = "tunnel-mtu" Warning;
     /// An end of the tunnel has no public key in the site file: it cannot be a peer yet.
     TunnelKey = "tunnel-key" Note;
     /// The site file has no firewall for an edge.
