@@ -7,6 +7,7 @@ pub mod firewall;
 pub mod proxy;
 pub mod public;
 pub mod tunnel;
+pub mod virtual_ips;
 
 use crate::lower::{self, Lowered};
 use crate::model::{Finding, NodeName, Snapshot};
@@ -20,6 +21,8 @@ pub struct NodePlan {
     pub tunnel: tunnel::TunnelPlan,
     /// What it lets in.
     pub firewall: firewall::FirewallPlan,
+    /// The addresses of the LAN that it may come to hold.
+    pub virtual_ips: virtual_ips::VirtualIpPlan,
 }
 
 /// The plan of one node.
@@ -33,6 +36,7 @@ pub fn select(snapshot: &Snapshot, lowered: &Lowered, node: &NodeName) -> NodePl
         proxy: proxy::select(snapshot, lowered, node),
         tunnel: tunnel::tunnel(snapshot, node),
         firewall: firewall::select(snapshot, lowered, node),
+        virtual_ips: virtual_ips::virtual_ips(snapshot, node),
     }
 }
 
