@@ -4,7 +4,7 @@
 //! busy gate keeps the tunnel down. What it cannot do is a finding, and is tried again; what others see is its [`Report`].
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,6 +19,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::engine::{Config, Engine, Peer, PeerStatus, TunnelError};
+use crate::path::{PathState, Paths};
 
 /// How often peers are looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -112,6 +113,12 @@ pub struct PeerReport {
     pub loss: Option<f32>,
     /// What comes from it and goes to it.
     pub allowed_ips: Vec<String>,
+    /// The largest packet that is sent to it, in octets.
+    pub mtu: u16,
+    /// Whether that is known to pass: `unknown`, `unanswered`, `whole`, `narrow` or `too-narrow`.
+    pub path: PathState,
+    /// Why it is not known.
+    pub path_unknown_because: Option<String>,
 }
 
 impl Keeper {
@@ -207,6 +214,7 @@ struct Running {
     set_up_at: Option<Instant>,
     missing: Vec<Finding>,
     dials: BTreeMap<PeerName, Dial>,
+    paths: Paths,
     heard: Heard,
 }
 
@@ -319,6 +327,7 @@ impl Work {
                     set_up_at: None,
                     missing: Vec::new(),
                     dials: BTreeMap::new(),
+                    paths: Paths::default(),
                     heard: Heard::read(&folder),
                 };
                 let running = self.running.insert(running);
@@ -331,12 +340,15 @@ impl Work {
             running.peers = peers;
         }
         running.set_up(interface, now, findings)?;
-        running.dial(interface, &self.doubted, now.duration_since(self.started))?;
+        let elapsed = now.duration_since(self.started);
+        running.dial(interface, &self.doubted, elapsed)?;
         let status = running.engine.status()?;
         running.heard.note(&status.peers);
-        let report = |planned: &Planned| peer_report(planned, &status.peers, running.dials.get(&planned.name));
-        let peers: Vec<PeerReport> = interface.peers.iter().map(report).collect();
+        running.paths.round(interface, |planned| outside(planned, &status.peers), elapsed);
+        let peers: Vec<PeerReport> =
+            interface.peers.iter().map(|planned| running.report(interface, planned, &status.peers)).collect();
         findings.extend(peers.iter().filter_map(away));
+        findings.extend(running.paths.findings());
         Ok(Report {
             interface: Some(status.interface.clone()),
             backend: Some(status.choice.backend.to_string()),
@@ -354,13 +366,7 @@ impl Running {
     /// that cannot be had is a finding and costs only itself.
     fn set_up(&mut self, interface: &Interface, now: Instant, findings: &mut Vec<Finding>) -> Result<(), TunnelError> {
         let addresses: Vec<IpNet> = interface.addresses.iter().map(|address| IpNet::from(*address)).collect();
-        let route = |planned: &dualgate_core::plan::tunnel::Route| Route {
-            to: planned.to,
-            via: None,
-            source: planned.source,
-            mtu: Some(planned.mtu.into()),
-        };
-        let routes: Vec<Route> = interface.routes.iter().map(route).collect();
+        let routes = self.routes(interface);
         let same = (&self.addresses, &self.routes) == (&addresses, &routes);
         if same && self.set_up_at.is_some_and(|at| now.duration_since(at) < SET_UP) {
             findings.extend(self.missing.iter().cloned());
@@ -369,7 +375,7 @@ impl Running {
         let mut network = Network::open()?;
         let name = interface.name;
         // What is gone already is as wanted.
-        for route in self.routes.iter().filter(|route| !routes.contains(route)) {
+        for route in self.routes.iter().filter(|route| !routes.iter().any(|other| other.to == route.to)) {
             let _ = network.remove_route(name, route);
         }
         for address in self.addresses.iter().filter(|address| !addresses.contains(address)) {
@@ -382,6 +388,28 @@ impl Running {
         findings.extend(self.missing.iter().cloned());
         (self.addresses, self.routes, self.set_up_at) = (addresses, routes, Some(now));
         Ok(())
+    }
+
+    /// The planned routes, none wider than the path to its peer.
+    fn routes(&self, interface: &Interface) -> Vec<Route> {
+        let narrow = |to: &IpNet| {
+            let peer = interface.peers.iter().find(|peer| peer.allowed_ips.contains(to))?;
+            self.paths.narrow(&peer.name)
+        };
+        let route = |planned: &dualgate_core::plan::tunnel::Route| Route {
+            to: planned.to,
+            via: None,
+            source: planned.source,
+            mtu: Some(narrow(&planned.to).unwrap_or(planned.mtu).into()),
+        };
+        interface.routes.iter().map(route).collect()
+    }
+
+    fn report(&self, interface: &Interface, planned: &Planned, seen: &[PeerStatus]) -> PeerReport {
+        let mut report = peer_report(planned, seen, self.dials.get(&planned.name));
+        report.mtu = self.paths.narrow(&planned.name).unwrap_or(interface.mtu);
+        (report.path, report.path_unknown_because) = self.paths.state(&planned.name);
+        report
     }
 
     /// Dials those who dial us, where they were heard last: after a restart their side believes in a session that is gone,
@@ -410,12 +438,16 @@ impl Running {
             }
             let looked = Seen { handshake: seen.last_handshake, received: seen.received, sent: seen.sent };
             let doubt = |dial: &mut Dial| if doubted.contains(&planned.name) { dial.doubt(now) } else { None };
-            if let Some(endpoint) = dial.look(now, looked).or_else(|| doubt(dial)) {
+            let dialled = dial.look(now, looked).or_else(|| doubt(dial));
+            if let Some(endpoint) = dialled {
                 tracing::debug!(peer = %planned.name, %endpoint, "dialled");
                 // While its key changes, it may have either.
                 for key in planned.public_keys.iter() {
                     self.engine.dial(&key, endpoint)?;
                 }
+            }
+            if dialled.is_some() || doubted.contains(&planned.name) {
+                self.paths.doubt(&planned.name, now);
             }
         }
         Ok(())
@@ -519,6 +551,12 @@ fn in_use(keys: PublicKeys, seen: &[PeerStatus]) -> Option<PublicKey> {
 fn carrier<'a>(planned: &Planned, seen: &'a [PeerStatus]) -> Option<&'a PeerStatus> {
     let key = in_use(planned.public_keys, seen)?;
     seen.iter().find(|peer| peer.public_key == key)
+}
+
+/// Where a peer is, while it is heard.
+fn outside(planned: &Planned, seen: &[PeerStatus]) -> Option<IpAddr> {
+    let peer = carrier(planned, seen)?;
+    peer.endpoint.filter(|_| peer.last_handshake.is_some_and(|age| age < AWAY)).map(|endpoint| endpoint.ip())
 }
 
 fn peer_report(planned: &Planned, seen: &[PeerStatus], dial: Option<&Dial>) -> PeerReport {

@@ -5,11 +5,14 @@
 //! a packet socket where nothing else is allowed. Addresses and routes are not its business, nor whom to dial when: that
 //! is decided by whoever reads [`Engine::status`].
 
+mod echo;
 mod engine;
 mod keeper;
 mod kernel;
+mod path;
 mod userspace;
 
 pub(crate) use engine::check;
 pub use engine::{Backend, Choice, Config, Engine, Peer, PeerStatus, Status, TunnelError};
 pub use keeper::{Keeper, PeerReport, Report, View};
+pub use path::PathState;

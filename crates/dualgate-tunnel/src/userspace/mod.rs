@@ -6,13 +6,13 @@
 //! to the interface as one frame. One thread, because packets must stay in order and batches are what saves time.
 
 mod allowed;
-mod checksum;
+pub(crate) mod checksum;
 mod control;
 mod inner;
 mod ip;
 mod merge;
 mod offload;
-mod option;
+pub(crate) mod option;
 mod outer;
 mod peer;
 #[cfg(test)]

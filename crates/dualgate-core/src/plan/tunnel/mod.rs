@@ -72,6 +72,8 @@ pub struct Interface {
 pub struct Peer {
     /// Who it is.
     pub name: PeerName,
+    /// Its own addresses on the inner side, as far as they go through the tunnel.
+    pub addresses: Vec<IpAddr>,
     /// Its keys. While it rotates, the next key is a peer without addresses, until the first handshake with it.
     pub public_keys: PublicKeys,
     /// The preshared key, if there is one.
@@ -209,6 +211,7 @@ fn interface(tunnel: &Tunnel, own: &End<'_>, ends: &[End<'_>], claims: &[Claim])
         let own = claims.iter().filter(|claim| claim.owner == peer.name).map(|claim| claim.net);
         peer.allowed_ips = own.filter(speaks).collect();
         peer.allowed_ips.sort();
+        peer.addresses.retain(|address| peer.allowed_ips.iter().any(|net| net.contains(address)));
         let route = |to: &IpNet| Route { to: *to, source: source(Family::of(to.addr())), mtu: tunnel.mtu };
         routes.extend(peer.allowed_ips.iter().map(route));
     }
@@ -236,6 +239,7 @@ fn peer(tunnel: &Tunnel, own: &End<'_>, other: &End<'_>) -> Option<Peer> {
     };
     Some(Peer {
         name: other.name.clone(),
+        addresses: other.addresses.to_vec(),
         public_keys: other.keys,
         preshared_key: tunnel.preshared_keys.then(|| Pair::new(own.name.clone(), other.name.clone())),
         endpoints,
