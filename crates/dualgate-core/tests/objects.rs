@@ -111,6 +111,9 @@ fn summary(object: &Object) -> String {
         Body::Namespace => lines.push("namespace".into()),
         Body::Node(node) => {
             lines.push(format!("pods {:?} addresses {:?} ready {:?}", node.pod_cidrs, node.addresses, node.ready));
+            if node.network_unavailable {
+                lines.push("network unavailable".into());
+            }
         }
         Body::Other => lines.push("other".into()),
     }
@@ -154,6 +157,21 @@ fn summarise_service(service: &Service, lines: &mut Vec<String>) {
         let app = port.app_protocol.as_deref().unwrap_or("none");
         let (name, number, protocol) = (&port.name, port.port, port.protocol);
         lines.push(format!("port {name:?} {number} {protocol:?} -> {:?} app {app}", port.target));
+    }
+    if service.family_policy != FamilyPolicy::SingleStack || !service.families.is_empty() {
+        lines.push(format!("families {:?} {:?}", service.family_policy, service.families));
+    }
+    lines.extend(service.load_balancer_class.iter().map(|class| format!("load balancer class {class}")));
+    lines.extend(service.load_balancer_ip.iter().map(|address| format!("load balancer address {address}")));
+    if service.traffic_policy != TrafficPolicy::Cluster {
+        lines.push(format!("external traffic {:?}", service.traffic_policy));
+    }
+    lines.extend(service.client_affinity.iter().map(|time| format!("client affinity {time:?}")));
+    if !service.source_ranges.is_empty() {
+        lines.push(format!("from {:?}", service.source_ranges));
+    }
+    if !service.status_addresses.is_empty() {
+        lines.push(format!("status {:?}", service.status_addresses));
     }
 }
 

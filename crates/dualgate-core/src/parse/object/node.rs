@@ -14,8 +14,8 @@ pub(super) fn node(read: &mut Reader<'_>, root: Field<'_>) -> Read<NodeBody> {
     Ok(NodeBody {
         pod_cidrs: pod_cidrs(read, spec).unwrap_or_default(),
         addresses: addresses(read, status).unwrap_or_default(),
-        ready: ready(read, status).unwrap_or_default(),
-        network_unavailable: false,
+        ready: condition(read, status, "Ready"),
+        network_unavailable: condition(read, status, "NetworkUnavailable") == Some(true),
     })
 }
 
@@ -58,12 +58,13 @@ fn addresses(read: &mut Reader<'_>, status: Field<'_>) -> Read<Vec<IpAddr>> {
     Ok(addresses)
 }
 
-fn ready(read: &mut Reader<'_>, status: Field<'_>) -> Read<Option<bool>> {
+/// The value of a condition; `None` when it is not there.
+fn condition(read: &mut Reader<'_>, status: Field<'_>, kind: &str) -> Option<bool> {
     let conditions = status.get("conditions");
-    for field in read.list(&conditions)? {
-        if let Ok(Some("Ready")) = read.text(field.get("type")) {
-            return Ok(read.text(field.get("status"))?.map(|status| status == "True"));
+    for field in read.list(&conditions).ok()? {
+        if read.text(field.get("type")).is_ok_and(|of| of == Some(kind)) {
+            return read.text(field.get("status")).ok()?.map(|status| status == "True");
         }
     }
-    Ok(None)
+    None
 }

@@ -1,6 +1,9 @@
 //! v1 Service.
 
 use std::net::IpAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
 
 use super::read::{Field, Read, Reader, shown};
 use super::syntax;
@@ -41,6 +44,21 @@ const TYPES: [(&str, ServiceType); 4] = [
     ("ExternalName", ServiceType::ExternalName),
 ];
 
+const FAMILY_POLICIES: [(&str, FamilyPolicy); 3] = [
+    ("SingleStack", FamilyPolicy::SingleStack),
+    ("PreferDualStack", FamilyPolicy::PreferDualStack),
+    ("RequireDualStack", FamilyPolicy::RequireDualStack),
+];
+
+const TRAFFIC_POLICIES: [(&str, TrafficPolicy); 2] =
+    [("Cluster", TrafficPolicy::Cluster), ("Local", TrafficPolicy::Local)];
+
+/// How long a client stays with its pod unless the Service says so.
+const DEFAULT_AFFINITY: Duration = Duration::from_secs(10_800);
+
+/// The longest that the API server accepts, in seconds.
+const LONGEST_AFFINITY: u64 = 86_400;
+
 pub(super) fn service(read: &mut Reader<'_>, root: Field<'_>) -> Read<Service> {
     read.mapping(root, &["apiVersion", "kind", "metadata", "spec", "status"])?;
     let spec = root.get("spec");
@@ -48,7 +66,8 @@ pub(super) fn service(read: &mut Reader<'_>, root: Field<'_>) -> Read<Service> {
     let kind = read.word(spec.get("type"), &TYPES)?.unwrap_or(ServiceType::ClusterIp);
     let external_name = external_name(read, spec.get("externalName"), kind)?;
     let cluster_ips = cluster_ips(read, spec, kind).unwrap_or_default();
-    families(read, spec);
+    let (family_policy, families) = families(read, spec, &cluster_ips.addresses);
+    let source_ranges = source_ranges(read, spec)?;
     let ports_field = spec.get("ports");
     let fields: Vec<_> = read.list(&ports_field)?.collect();
     let may_lack_ports = cluster_ips.is_headless || kind == ServiceType::ExternalName;
@@ -63,14 +82,17 @@ pub(super) fn service(read: &mut Reader<'_>, root: Field<'_>) -> Read<Service> {
         ports,
         cluster_ips: cluster_ips.addresses,
         external_name,
-        family_policy: FamilyPolicy::default(),
-        families: Vec::new(),
-        load_balancer_class: None,
-        load_balancer_ip: None,
-        traffic_policy: TrafficPolicy::default(),
-        client_affinity: None,
-        source_ranges: Vec::new(),
-        status_addresses: Vec::new(),
+        family_policy,
+        families,
+        load_balancer_class: load_balancer_class(read, spec)?,
+        load_balancer_ip: address(read, spec.get("loadBalancerIP")),
+        traffic_policy: read
+            .word(spec.get("externalTrafficPolicy"), &TRAFFIC_POLICIES)
+            .unwrap_or_default()
+            .unwrap_or_default(),
+        client_affinity: client_affinity(read, spec),
+        source_ranges,
+        status_addresses: status_addresses(read, root.get("status")),
     })
 }
 
@@ -141,19 +163,89 @@ fn cluster_ips(read: &mut Reader<'_>, spec: Field<'_>, kind: ServiceType) -> Rea
     }
 }
 
-/// Which families a Service has shows in its addresses; here only what is wrong.
-fn families(read: &mut Reader<'_>, spec: Field<'_>) {
-    let policies = ["SingleStack", "PreferDualStack", "RequireDualStack"].map(|word| (word, ()));
-    let _ = read.word(spec.get("ipFamilyPolicy"), &policies);
+/// The policy, and the families in order: those that are written, else those of the cluster's addresses.
+fn families(read: &mut Reader<'_>, spec: Field<'_>, cluster_ips: &[IpAddr]) -> (FamilyPolicy, Vec<Family>) {
+    let policy = read.word(spec.get("ipFamilyPolicy"), &FAMILY_POLICIES).unwrap_or_default().unwrap_or_default();
     let field = spec.get("ipFamilies");
-    let mut seen = Vec::new();
+    let mut families = Vec::new();
     for field in read.list(&field).into_iter().flatten() {
         let Ok(Some(family)) = read.word(field, &[("IPv4", Family::V4), ("IPv6", Family::V6)]) else { continue };
-        if seen.contains(&family) {
+        if families.contains(&family) {
             read.note(field, Code::ObjectInvalid, format!("{family} is named twice"));
+        } else {
+            families.push(family);
         }
-        seen.push(family);
     }
+    if policy == FamilyPolicy::SingleStack && families.len() > 1 {
+        let message = format!("two families need another `ipFamilyPolicy` than `SingleStack`; {} counts", families[0]);
+        read.note(field, Code::ObjectInvalid, message).help =
+            "write `ipFamilyPolicy: PreferDualStack` or `RequireDualStack`".into();
+        families.truncate(1);
+    }
+    if families.is_empty() {
+        families.extend(cluster_ips.iter().map(|address| Family::of(*address)));
+    }
+    (policy, families)
+}
+
+/// Nobody's Service becomes somebody's because its class cannot be read.
+fn load_balancer_class(read: &mut Reader<'_>, spec: Field<'_>) -> Read<Option<String>> {
+    let field = spec.get("loadBalancerClass");
+    let Some(class) = read.text(field)? else { return Ok(None) };
+    read.check(field, class, syntax::qualified)?;
+    Ok(Some(class.to_owned()))
+}
+
+fn address(read: &mut Reader<'_>, field: Field<'_>) -> Option<IpAddr> {
+    let text = read.text(field).ok()??;
+    let address = text.parse().ok();
+    if address.is_none() {
+        read.note(field, Code::ObjectInvalid, format!("{} is not an IP address", shown(text)));
+    }
+    address
+}
+
+/// A wrong range refuses the Service: without it, others could come in.
+fn source_ranges(read: &mut Reader<'_>, spec: Field<'_>) -> Read<Vec<IpNet>> {
+    let list_field = spec.get("loadBalancerSourceRanges");
+    let mut ranges = Vec::new();
+    for field in read.list(&list_field)? {
+        let text = read.required(field)?;
+        match text.trim().parse::<IpNet>() {
+            Ok(range) => ranges.push(range.trunc()),
+            Err(_) => return read.refuse(field, format!("{} is not a CIDR", shown(text)), ""),
+        }
+    }
+    Ok(ranges)
+}
+
+fn client_affinity(read: &mut Reader<'_>, spec: Field<'_>) -> Option<Duration> {
+    let is_by_client = read.word(spec.get("sessionAffinity"), &[("None", false), ("ClientIP", true)]).ok()??;
+    if !is_by_client {
+        return None;
+    }
+    let config = spec.get("sessionAffinityConfig");
+    let by_client = config.get("clientIP");
+    let field = by_client.get("timeoutSeconds");
+    if field.is_absent() {
+        return Some(DEFAULT_AFFINITY);
+    }
+    match field.json().as_u64() {
+        Some(seconds) if (1..=LONGEST_AFFINITY).contains(&seconds) => Some(Duration::from_secs(seconds)),
+        Some(_) | None => {
+            let message = format!("{field} is not a number of seconds from 1 to {LONGEST_AFFINITY}; 10800 is used");
+            read.note(field, Code::ObjectInvalid, message);
+            Some(DEFAULT_AFFINITY)
+        }
+    }
+}
+
+/// What is written there by a load balancer, ours or one before.
+fn status_addresses(read: &mut Reader<'_>, status: Field<'_>) -> Vec<IpAddr> {
+    let load_balancer = status.get("loadBalancer");
+    let list_field = load_balancer.get("ingress");
+    let fields = read.list(&list_field).into_iter().flatten();
+    fields.filter_map(|field| address(read, field.get("ip"))).collect()
 }
 
 fn ports(read: &mut Reader<'_>, fields: &[Field<'_>]) -> Vec<ServicePort> {
