@@ -2,5 +2,9 @@
 //!
 //! Nothing here panics on any input, allocates by what an input claims, or reads beyond its budget.
 
+pub mod arp;
+pub mod bpf;
+pub mod ethernet;
+pub mod ndp;
 pub mod nftables;
 pub mod proxy_protocol;
