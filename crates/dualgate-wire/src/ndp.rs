@@ -189,7 +189,9 @@ impl Message {
     /// Writes it without its checksum; the length comes back.
     fn emit(&self, body: &mut [u8; MESSAGE + 16]) -> usize {
         let (kind, flags, target, link, nonce) = match self {
-            Self::Solicitation(it) => (SOLICITATION, 0, it.target, it.source_link.map(|mac| (SOURCE_LINK, mac)), it.nonce),
+            Self::Solicitation(it) => {
+                (SOLICITATION, 0, it.target, it.source_link.map(|mac| (SOURCE_LINK, mac)), it.nonce)
+            }
             Self::Advertisement(it) => {
                 (ADVERTISEMENT, it.flags.octet(), it.target, it.target_link.map(|mac| (TARGET_LINK, mac)), None)
             }

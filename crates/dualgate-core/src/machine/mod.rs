@@ -1,4 +1,5 @@
 //! Protocol machines without sockets and clocks: what happened and when goes in, what is to be done comes out.
 
+pub mod announcer;
 pub mod dial;
 pub mod path_mtu;
