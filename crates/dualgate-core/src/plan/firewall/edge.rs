@@ -37,7 +37,7 @@ pub(super) fn plan(snapshot: &Snapshot, firewall: &Firewall, node: &Node) -> Fir
     table.chains.push(edge.input(&openings, &limits));
     table.chains.extend(edge.forward(&openings));
     table.chains.extend(edge.output());
-    table.chains.extend(edge.tunnel.as_ref().filter(|_| edge.has_pods()).map(|tunnel| clamp(tunnel.mtu)));
+    table.chains.extend(edge.tunnel.as_ref().filter(|_| edge.has_pods()).map(|_| clamp()));
     FirewallPlan { table: Some(table), openings }
 }
 
@@ -48,7 +48,6 @@ struct Edge<'a> {
 
 struct Tunnel {
     port: Option<u16>,
-    mtu: u16,
     /// What may come by it, and goes into it.
     home: Vec<IpNet>,
     /// The home nodes' own addresses.
@@ -77,7 +76,6 @@ impl<'a> Edge<'a> {
             pods.dedup();
             Tunnel {
                 port: interface.listen_port,
-                mtu: interface.mtu,
                 nodes: nodes.map(|address| IpNet::from(*address)).collect(),
                 home,
                 pods,

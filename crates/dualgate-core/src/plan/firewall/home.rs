@@ -37,7 +37,10 @@ pub(super) fn plan(snapshot: &Snapshot, lowered: &Lowered, node: &Node) -> Firew
     table.chains.push(chain("input", HookPoint::Input, FILTER, Policy::Accept, judge()));
     table.chains.push(chain("forward", HookPoint::Forward, FILTER, Policy::Accept, judge()));
     table.chains.push(home.judgement(&openings));
-    table.chains.extend(home.mtu.map(clamp));
+    match home.end {
+        HomeEnd::Nodes => table.chains.push(clamp()),
+        HomeEnd::Router => {}
+    }
     FirewallPlan { table: Some(table), openings }
 }
 
@@ -45,8 +48,8 @@ const CHAIN: &str = "from_edge";
 
 struct Home<'a> {
     node: &'a Node,
-    /// Where this node holds the tunnel.
-    mtu: Option<u16>,
+    /// Who holds the tunnel.
+    end: HomeEnd,
     /// What the edges may speak from.
     edges: Vec<IpNet>,
     /// What is reached through this node.
@@ -56,26 +59,27 @@ struct Home<'a> {
 impl<'a> Home<'a> {
     /// Nothing, if no edge reaches this node.
     fn new(snapshot: &Snapshot, node: &'a Node) -> Option<Self> {
-        let (end, by_router) = match snapshot.site.tunnel.as_ref()?.home_end {
-            HomeEnd::Nodes => (PeerName::Node(node.name.clone()), false),
-            HomeEnd::Router => (PeerName::Router, true),
+        let end = snapshot.site.tunnel.as_ref()?.home_end;
+        let name = match end {
+            HomeEnd::Nodes => PeerName::Node(node.name.clone()),
+            HomeEnd::Router => PeerName::Router,
         };
-        let interface: Interface = tunnel::end(snapshot, &end).interface?;
+        let interface: Interface = tunnel::end(snapshot, &name).interface?;
         let edges = interface.peers.iter().flat_map(|peer| peer.allowed_ips.clone()).collect();
         let behind = interface.peers.iter().filter_map(|edge| {
             let other = tunnel::end(snapshot, &edge.name).interface?;
-            other.peers.into_iter().find(|peer| peer.name == end)
+            other.peers.into_iter().find(|peer| peer.name == name)
         });
         let mut behind: Vec<IpNet> = behind.flat_map(|peer| peer.allowed_ips).collect();
         behind.sort();
         behind.dedup();
-        Some(Self { node, mtu: (!by_router).then_some(interface.mtu), edges, behind })
+        Some(Self { node, end, edges, behind })
     }
 
     fn comes_from_edge(&self) -> Vec<Match> {
-        match self.mtu {
-            Some(_) => vec![from_tunnel()],
-            None => Networks::new(&self.edges).matches(End::Source).collect(),
+        match self.end {
+            HomeEnd::Nodes => vec![from_tunnel()],
+            HomeEnd::Router => Networks::new(&self.edges).matches(End::Source).collect(),
         }
     }
 
@@ -113,9 +117,9 @@ impl<'a> Home<'a> {
     }
 
     fn source(&self, from: &[IpNet]) -> Source {
-        match self.mtu {
-            Some(_) => Source::Tunnel(from.to_vec()),
-            None => Source::Networks(from.to_vec()),
+        match self.end {
+            HomeEnd::Nodes => Source::Tunnel(from.to_vec()),
+            HomeEnd::Router => Source::Networks(from.to_vec()),
         }
     }
 

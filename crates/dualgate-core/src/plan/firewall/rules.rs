@@ -273,19 +273,15 @@ fn number(protocol: object::Protocol) -> Span<Protocol> {
     })
 }
 
-/// TCP through the tunnel announces segments that fit it, whatever becomes of ICMP on the way.
-pub(super) fn clamp(mtu: u16) -> Chain {
+/// Connections that are forwarded through the tunnel announce segments that fit it, whatever becomes of ICMP on the way:
+/// the MTU of the route there and of the route back, which are as narrow as the path (`machine::path_mtu`).
+pub(super) fn clamp() -> Chain {
     let opens = Match::TcpFlags { mask: TcpFlags::SYN.or(TcpFlags::RST), set: TcpFlags::SYN };
-    let rule = |interface: Match, family, headers| {
-        let octets = MaximumSegment::Octets(mtu.saturating_sub(headers));
-        Rule::passing(vec![interface, Match::IpFamily(family), opens.clone()], vec![Statement::MaximumSegment(octets)])
+    let rule = |interface: Match| {
+        let fits = Statement::MaximumSegment(MaximumSegment::Route);
+        Rule::passing(vec![interface, opens.clone()], vec![fits])
     };
-    let rules = vec![
-        rule(from_tunnel(), IpFamily::V4, 40),
-        rule(from_tunnel(), IpFamily::V6, 60),
-        rule(to_tunnel(), IpFamily::V4, 40),
-        rule(to_tunnel(), IpFamily::V6, 60),
-    ];
+    let rules = vec![rule(from_tunnel()), rule(to_tunnel())];
     chain("clamp", HookPoint::Forward, MANGLE, Policy::Accept, rules)
 }
 
