@@ -33,6 +33,16 @@ pub enum PathState {
     TooNarrow,
 }
 
+impl PathState {
+    /// Whether probes have told what passes.
+    pub fn is_known(self) -> bool {
+        match self {
+            Self::Unknown | Self::Unanswered => false,
+            Self::Whole | Self::Narrow | Self::TooNarrow => true,
+        }
+    }
+}
+
 /// The paths of one interface.
 #[derive(Debug, Default)]
 pub struct Paths {

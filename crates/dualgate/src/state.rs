@@ -306,6 +306,8 @@ fn write_tunnel(out: &mut String, tunnel: &TunnelReport) {
     family("dualgate_tunnel_received_bytes_total", "counter", "Octets received from the peer.", received);
     let sent = of_peers(|peer| Some(peer.sent as f64));
     family("dualgate_tunnel_sent_bytes_total", "counter", "Octets sent to the peer.", sent);
+    let mtu = of_peers(|peer| peer.path.is_known().then_some(f64::from(peer.mtu)));
+    family("dualgate_tunnel_peer_mtu_bytes", "gauge", "The largest packet that is sent to the peer, probed.", mtu);
 }
 
 /// What the firewall has counted; nothing where there is none.

@@ -10,7 +10,7 @@ use dualgate_core::plan::tunnel::PeerName;
 use dualgate_core::plan::tunnel::export::{self, Export, File, Key};
 use dualgate_host::Keys;
 use dualgate_host::keys::{KeysError, Slot, write_file};
-use dualgate_tunnel::{PeerReport, Report};
+use dualgate_tunnel::{PathState, PeerReport, Report};
 use serde_json::json;
 
 use super::keys::Owner;
@@ -55,8 +55,10 @@ fn page(report: &Report, style: Style) -> String {
         page.push_str(&format!("  {}\n", report.why));
     }
     let width = report.peers.iter().map(|peer| peer.name.len()).chain([4]).max().unwrap_or_default();
-    let head =
-        format!("{:width$}  {:12}  {:>10}  {:>10}  {:>6}  endpoint", "peer", "handshake", "received", "sent", "rtt");
+    let head = format!(
+        "{:width$}  {:12}  {:>10}  {:>10}  {:>6}  {:11}  endpoint",
+        "peer", "handshake", "received", "sent", "rtt", "mtu"
+    );
     page.push_str(&style.paint(Colour::Bold, &head));
     page.push('\n');
     for peer in &report.peers {
@@ -73,12 +75,30 @@ fn page(report: &Report, style: Style) -> String {
         };
         let rtt = peer.round_trip_ms.map_or_else(String::new, |time| format!("{time} ms"));
         let (received, sent) = (octets(peer.received), octets(peer.sent));
+        let mtu = mtu(peer, style);
         page.push_str(&format!(
-            "{:width$}  {handshake}  {received:>10}  {sent:>10}  {rtt:>6}  {endpoint}\n",
+            "{:width$}  {handshake}  {received:>10}  {sent:>10}  {rtt:>6}  {mtu}  {endpoint}\n",
             peer.name
         ));
     }
+    for peer in &report.peers {
+        if let Some(why) = &peer.path_unknown_because {
+            page.push_str(&format!("  the path to {} is not probed: {}\n", peer.name, output::one_line(why)));
+        }
+    }
     page
+}
+
+/// The largest packet that is sent to a peer, as probes found it.
+fn mtu(peer: &PeerReport, style: Style) -> String {
+    let (colour, text) = match peer.path {
+        PathState::Unknown | PathState::Unanswered => (None, "?".to_owned()),
+        PathState::Whole => (None, peer.mtu.to_string()),
+        PathState::Narrow => (Some(Colour::Yellow), format!("{} (path)", peer.mtu)),
+        PathState::TooNarrow => (Some(Colour::Red), format!("< {}", peer.mtu)),
+    };
+    let text = format!("{text:11}");
+    colour.map_or(text.clone(), |colour| style.paint(colour, &text))
 }
 
 /// Octets in the largest unit that leaves a whole number before the point.
@@ -196,9 +216,34 @@ mod tests {
             ..Report::default()
         };
         let expected = "dualgate: WireGuard by kernel, UDP port 56527, MTU 1392\n\
-                        peer   handshake       received        sent     rtt  endpoint\n\
-                        ionos  never                0 B         0 B          to be dialled at 203.0.113.10:56527\n";
+                        peer   handshake       received        sent     rtt  mtu          endpoint\n\
+                        ionos  never                0 B         0 B          ?            to be dialled at 203.0.113.10:56527\n";
         assert_eq!(page(&report, Style::Plain), expected);
         assert_eq!(page(&Report::default(), Style::Plain), "this node has no tunnel\n");
+    }
+
+    #[test]
+    fn the_mtu_says_whether_the_path_takes_what_the_site_file_says() {
+        let shown = |path, mtu| {
+            let peer = PeerReport { path, mtu, ..PeerReport::default() };
+            super::mtu(&peer, Style::Plain).trim_end().to_owned()
+        };
+        assert_eq!(shown(PathState::Unknown, 1392), "?");
+        assert_eq!(shown(PathState::Unanswered, 1392), "?");
+        assert_eq!(shown(PathState::Whole, 1392), "1392");
+        assert_eq!(shown(PathState::Narrow, 1312), "1312 (path)");
+        assert_eq!(shown(PathState::TooNarrow, 1280), "< 1280");
+    }
+
+    #[test]
+    fn a_path_that_cannot_be_probed_says_why() {
+        let peer = PeerReport {
+            name: "ionos".to_owned(),
+            path_unknown_because: Some("it answers no echo requests".to_owned()),
+            ..PeerReport::default()
+        };
+        let (interface, backend) = (Some("dualgate".to_owned()), Some("tun".to_owned()));
+        let page = page(&Report { interface, backend, peers: vec![peer], ..Report::default() }, Style::Plain);
+        assert!(page.ends_with("  the path to ionos is not probed: it answers no echo requests\n"), "{page}");
     }
 }
