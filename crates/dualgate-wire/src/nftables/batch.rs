@@ -10,7 +10,7 @@ use super::table::{Chain, Family, HookPoint, Ownership, Table};
 
 pub(super) const SUBSYSTEM: u16 = 10 << 8;
 pub(super) const REQUEST: u16 = 0x1;
-const ACKNOWLEDGE: u16 = 0x4;
+pub(super) const ACKNOWLEDGE: u16 = 0x4;
 const CREATE: u16 = 0x400;
 const APPEND: u16 = 0x800;
 const BATCH_BEGIN: u16 = 0x10;

@@ -3,9 +3,10 @@
 //! The kernel checks the rest when it is asked; this names what would become another ruleset or none on the way there.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use super::batch::Change;
-use super::rule::{Action, Fragment, Interface, Limit, Match, Meter, Meters, Of, Prefixed, Reject, Rule, Select};
+use super::rule::{Action, Fragment, Interface, Limit, Match, Meter, Meters, Of, Prefixed, Reject, Rule, Select, Statement};
 use super::set::{Elements, Set, SetKind, Span, Value};
 use super::table::{Family, HookPoint, Table};
 
@@ -148,7 +149,7 @@ fn test(at: &str, test: &Match) -> Checked {
     match test {
         Match::InputInterface(select) | Match::OutputInterface(select) => interfaces(at, select),
         Match::Protocol(select) => some(at, select),
-        Match::Ip(_, select) | Match::ArpTarget(select) => some(at, select),
+        Match::Ip(_, select) | Match::ArpTarget(select) | Match::ArpSender(select) => some(at, select),
         Match::Ip6(_, select) => some(at, select),
         Match::Port(_, _, select) | Match::OriginalPort(select) => some(at, select),
         Match::Icmp(select) => some(at, select),
@@ -196,7 +197,7 @@ fn family(at: &str, family: Family, rule: &Rule) -> Checked {
         Match::Ip6(..) | Match::Icmp6(_) | Match::HopLimit(_) | Match::Fragment(Fragment::Ip6) => v6,
         Match::Meter(Meter { source: Prefixed::Ip6(_), .. }) => v6,
         Match::Protocol(_) | Match::Port(..) | Match::TcpFlags { .. } => ip,
-        Match::ArpOperation(_) | Match::ArpTarget(_) => family == Family::Arp,
+        Match::ArpOperation(_) | Match::ArpTarget(_) | Match::ArpSender(_) => family == Family::Arp,
         Match::InputInterface(_)
         | Match::OutputInterface(_)
         | Match::IpFamily(_)
@@ -209,7 +210,19 @@ fn family(at: &str, family: Family, rule: &Rule) -> Checked {
         | Match::Limit(..)
         | Match::Socket(_) => true,
     };
-    if !rule.matches.iter().all(fits) {
+    let possible = |statement: &Statement| match statement {
+        Statement::SetArpSender(_) => family == Family::Arp,
+        Statement::Duplicate(IpAddr::V4(_)) => family == Family::Ip,
+        Statement::Duplicate(IpAddr::V6(_)) => family == Family::Ip6,
+        Statement::MaximumSegment(_) => ip,
+        Statement::Counter
+        | Statement::SetPacketMark(_)
+        | Statement::SetConnectionMark(_)
+        | Statement::SaveMark
+        | Statement::RestoreMark
+        | Statement::NoTrack => true,
+    };
+    if !rule.matches.iter().all(fits) || !rule.statements.iter().all(possible) {
         return Err(values(at, "a table of this family does not see such packets"));
     }
     match &rule.action {

@@ -4,7 +4,7 @@
 //! input; what cannot be read is left out.
 
 use super::attribute::{Header, Message, Writer, array, attributes, messages, read_text, read_u32, read_u64};
-use super::batch::{ERROR, REQUEST, SUBSYSTEM, USERDATA_COMMENT, USERDATA_DIGEST};
+use super::batch::{ACKNOWLEDGE, ERROR, REQUEST, SUBSYSTEM, USERDATA_COMMENT, USERDATA_DIGEST};
 use super::table::Family;
 
 const DUMP: u16 = 0x300;
@@ -18,6 +18,8 @@ pub enum Listing {
     Tables,
     /// All chains of a family.
     Chains(Family),
+    /// The chain of this name in this table, if it is there.
+    Chain(Family, String, String),
     /// All rules of a table.
     Rules(Family, String),
     /// All sets of a table.
@@ -29,18 +31,19 @@ pub enum Listing {
 /// The message that asks for it.
 #[must_use]
 pub fn request(listing: &Listing, sequence: u32) -> Vec<u8> {
-    let (kind, family, table, set) = match listing {
-        Listing::Tables => (1, 0, None, None),
-        Listing::Chains(family) => (4, family.number(), None, None),
-        Listing::Rules(family, table) => (7, family.number(), Some(table), None),
-        Listing::Sets(family, table) => (10, family.number(), Some(table), None),
-        Listing::Elements(family, table, set) => (13, family.number(), Some(table), Some(set)),
+    let (kind, family, table, part, flags) = match listing {
+        Listing::Tables => (1, 0, None, None, DUMP),
+        Listing::Chains(family) => (4, family.number(), None, None, DUMP),
+        Listing::Chain(family, table, chain) => (4, family.number(), Some(table), Some((3, chain)), ACKNOWLEDGE),
+        Listing::Rules(family, table) => (7, family.number(), Some(table), None, DUMP),
+        Listing::Sets(family, table) => (10, family.number(), Some(table), None, DUMP),
+        Listing::Elements(family, table, set) => (13, family.number(), Some(table), Some((2, set)), DUMP),
     };
     let mut writer = Writer::default();
-    let header = Header { kind: SUBSYSTEM | kind, flags: REQUEST | DUMP, sequence, family, resource: 0 };
+    let header = Header { kind: SUBSYSTEM | kind, flags: REQUEST | flags, sequence, family, resource: 0 };
     writer.message(header, |writer| {
         table.into_iter().for_each(|table| writer.text(1, table));
-        set.into_iter().for_each(|set| writer.text(2, set));
+        part.into_iter().for_each(|(attribute, name)| writer.text(attribute, name));
     });
     writer.finish().unwrap_or_default()
 }
@@ -198,14 +201,14 @@ fn read(message: &Message<'_>) -> Option<Dumped> {
         NEW_SET => set(message).map(Dumped::Set),
         NEW_ELEMENTS => Some(Dumped::Elements(elements(message))),
         DONE => Some(Dumped::Done),
-        ERROR => refused(message),
+        ERROR => outcome(message),
         _ => None,
     }
 }
 
-fn refused(message: &Message<'_>) -> Option<Dumped> {
+fn outcome(message: &Message<'_>) -> Option<Dumped> {
     match i32::from_ne_bytes(array(message.body, 0)?) {
-        0 => None,
+        0 => Some(Dumped::Done),
         code => Some(Dumped::Refused { errno: code.checked_neg().unwrap_or(i32::MAX) }),
     }
 }

@@ -84,6 +84,17 @@ pub enum Expression {
     Counter,
     /// Does not follow the connection.
     NoTrack,
+    /// Writes octets of the packet, which no checksum covers.
+    WritePayload {
+        /// Counted from where.
+        base: Base,
+        /// The first.
+        offset: u32,
+        /// How many.
+        length: u32,
+    },
+    /// Sends a copy to the neighbour whose address is in register 1.
+    Duplicate,
     /// Decides.
     Verdict(Verdict),
     /// Refuses.
@@ -192,7 +203,7 @@ impl Expression {
     const fn kernel_name(&self) -> &'static str {
         match self {
             Self::Meta(_) | Self::SetMark => "meta",
-            Self::Payload { .. } => "payload",
+            Self::Payload { .. } | Self::WritePayload { .. } => "payload",
             Self::Compare(..) => "cmp",
             Self::Outside(..) => "range",
             Self::And(_) => "bitwise",
@@ -208,6 +219,7 @@ impl Expression {
             Self::Immediate(_) | Self::ImmediatePort(_) | Self::Verdict(_) => "immediate",
             Self::Counter => "counter",
             Self::NoTrack => "notrack",
+            Self::Duplicate => "dup",
             Self::Reject { .. } => "reject",
             Self::Masquerade => "masq",
             Self::Nat { .. } => "nat",
@@ -230,6 +242,12 @@ impl Expression {
                 writer.u32(2, *base as u32);
                 writer.u32(3, *offset);
                 writer.u32(4, *length);
+            }
+            Self::WritePayload { base, offset, length } => {
+                writer.u32(2, *base as u32);
+                writer.u32(3, *offset);
+                writer.u32(4, *length);
+                writer.u32(5, VALUE);
             }
             Self::Compare(comparison, octets) => {
                 writer.u32(1, VALUE);
@@ -287,6 +305,7 @@ impl Expression {
                 writer.u32(1, PORT);
                 value(writer, 2, &port.to_be_bytes());
             }
+            Self::Duplicate => writer.u32(1, VALUE),
             Self::Counter | Self::NoTrack | Self::Masquerade => {}
             Self::Verdict(verdict) => write_verdict(writer, verdict),
             Self::Reject { kind, code } => {
@@ -457,6 +476,12 @@ impl fmt::Display for Expression {
             Self::WriteMss => f.write_str("[ exthdr write tcpopt reg 1 => 2b @ 2 + 2 ]"),
             Self::Counter => f.write_str("[ counter pkts 0 bytes 0 ]"),
             Self::NoTrack => f.write_str("[ notrack ]"),
+            Self::WritePayload { base, offset, length } => {
+                let base = format!("{base:?}").to_lowercase();
+                let checksum = "csum_type 0 csum_off 0 csum_flags 0x0";
+                write!(f, "[ payload write reg 1 => {length}b @ {base} header + {offset} {checksum} ]")
+            }
+            Self::Duplicate => f.write_str("[ dup sreg_addr 1 ]"),
             Self::Verdict(verdict) => match verdict {
                 Verdict::Accept => f.write_str("[ immediate reg 0 accept ]"),
                 Verdict::Drop => f.write_str("[ immediate reg 0 drop ]"),

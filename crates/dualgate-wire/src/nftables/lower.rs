@@ -118,6 +118,7 @@ impl Lowered {
             }
             Match::ArpOperation(operation) => self.equal(network(6, 2), operation.to_be_bytes().to_vec()),
             Match::ArpTarget(select) => self.select(network(24, 4), select),
+            Match::ArpSender(select) => self.select(network(ARP_SENDER, 4), select),
             Match::Limit(when, limit) => self.push(Expression::Limit(*when, *limit)),
             Match::Meter(meter) => self.meter(meter),
             Match::Socket(test) => {
@@ -152,6 +153,14 @@ impl Lowered {
             Statement::SetConnectionMark(mark) => {
                 self.push(Expression::Immediate(mark.to_ne_bytes().to_vec()));
                 self.push(Expression::SetConnectionMark);
+            }
+            Statement::SetArpSender(address) => {
+                self.push(Expression::Immediate(address.octets().to_vec()));
+                self.push(Expression::WritePayload { base: Base::Network, offset: ARP_SENDER, length: 4 });
+            }
+            Statement::Duplicate(to) => {
+                self.push(Expression::Immediate(octets(to)));
+                self.push(Expression::Duplicate);
             }
             Statement::SaveMark => {
                 self.push(Expression::Meta(Meta::Mark));
@@ -327,16 +336,21 @@ impl Lowered {
     }
 
     fn translate(&mut self, destination: bool, to: IpAddr, port: Option<u16>) {
-        let octets = match to {
-            IpAddr::V4(address) => address.octets().to_vec(),
-            IpAddr::V6(address) => address.octets().to_vec(),
-        };
-        self.push(Expression::Immediate(octets));
+        self.push(Expression::Immediate(octets(to)));
         port.into_iter().for_each(|port| self.push(Expression::ImmediatePort(port)));
         self.push(Expression::Nat { destination, family: IpFamily::of(to), port: port.is_some() });
     }
 }
 
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(address) => address.octets().to_vec(),
+        IpAddr::V6(address) => address.octets().to_vec(),
+    }
+}
+
+/// Of IPv4 over Ethernet.
+const ARP_SENDER: u32 = 14;
 const ICMP_TYPE: Expression = Expression::Payload { base: Base::Transport, offset: 0, length: 1 };
 
 const fn network(offset: u32, length: u32) -> Expression {

@@ -94,6 +94,8 @@ pub enum Match {
     ArpOperation(u16),
     /// `arp daddr ip`: the address that is asked for.
     ArpTarget(Select<Span<Ipv4Addr>>),
+    /// `arp saddr ip`: the address that the sender speaks from.
+    ArpSender(Select<Span<Ipv4Addr>>),
     /// `limit rate`: for all packets that come here together.
     Limit(When, Limit),
     /// `update @set { ... }`: the same for each source by itself.
@@ -379,6 +381,8 @@ impl AddressType {
 pub struct TcpFlags(u8);
 
 impl TcpFlags {
+    /// None of those that are looked at.
+    pub const NONE: Self = Self(0);
     /// Ends.
     pub const FIN: Self = Self(1);
     /// Opens.
@@ -505,6 +509,10 @@ pub enum Statement {
     RestoreMark,
     /// Does not follow the connection. In chains before priority -200 only.
     NoTrack,
+    /// `arp saddr ip set`: has the sender of an ARP message speak from this address.
+    SetArpSender(Ipv4Addr),
+    /// `dup to`: sends a copy, with both its addresses, to this neighbour. In tables of IPv4 or of IPv6 only.
+    Duplicate(IpAddr),
 }
 
 /// The largest segment of a TCP connection.

@@ -174,11 +174,16 @@ impl Display for Match {
             Self::Fragment(Fragment::IpFollowing) => f.write_str("ip frag-off & 8191 != 0"),
             Self::Fragment(Fragment::Ip6) => f.write_str("exthdr frag exists"),
             Self::AddressType(end, kind) => write!(f, "fib {} type {}", address(*end), kind.name()),
+            // The short form is for a list of flags only.
+            Self::TcpFlags { mask, set } if mask.bits().is_power_of_two() => {
+                write!(f, "tcp flags & {} == {}", flag_names(*mask), flag_names(*set))
+            }
             Self::TcpFlags { mask, set } => write!(f, "tcp flags {} / {}", flag_names(*set), flag_names(*mask)),
             Self::ArpOperation(1) => f.write_str("arp operation request"),
             Self::ArpOperation(2) => f.write_str("arp operation reply"),
             Self::ArpOperation(number) => write!(f, "arp operation {number}"),
             Self::ArpTarget(select) => write!(f, "arp daddr ip {}", values(select)),
+            Self::ArpSender(select) => write!(f, "arp saddr ip {}", values(select)),
             Self::Limit(when, limit) => write!(f, "limit rate {}", rate(*when, *limit)),
             Self::Meter(meter) => write_meter(f, meter),
             Self::Socket(SocketTest::Transparent) => f.write_str("socket transparent 1"),
@@ -306,6 +311,8 @@ impl Display for Statement {
             Self::SaveMark => f.write_str("ct mark set meta mark"),
             Self::RestoreMark => f.write_str("meta mark set ct mark"),
             Self::NoTrack => f.write_str("notrack"),
+            Self::SetArpSender(address) => write!(f, "arp saddr ip set {address}"),
+            Self::Duplicate(to) => write!(f, "dup to {to}"),
         }
     }
 }

@@ -127,7 +127,8 @@ fn a_list_that_broke_off_says_so() {
     let refused = |errno: i32| [message(2, 0, 0, &[])[..16].to_vec(), errno.to_ne_bytes().to_vec()].concat();
     assert_eq!(listed(&refused(-1)), [Dumped::Refused { errno: 1 }]);
     assert_eq!(listed(&refused(i32::MIN)), [Dumped::Refused { errno: i32::MAX }]);
-    assert_eq!(listed(&refused(0)), []);
+    // An acknowledgement ends an answer that is no list.
+    assert_eq!(listed(&refused(0)), [Dumped::Done]);
 }
 
 #[test]
@@ -135,6 +136,10 @@ fn a_question_is_these_bytes() {
     let expected = [message(0xa07, 0x301, 1, &[attribute(1, b"gate\0")])];
     let mut question = request(&Listing::Rules(Family::Inet, "gate".into()), 7);
     assert_eq!(question[8..12], 7_u32.to_ne_bytes());
+    question[8..12].fill(0);
+    assert_eq!(question, expected.concat());
+    let expected = [message(0xa04, 0x5, 2, &[attribute(1, b"nat\0"), attribute(3, b"KUBE-SERVICES\0")])];
+    let mut question = request(&Listing::Chain(Family::Ip, "nat".into(), "KUBE-SERVICES".into()), 7);
     question[8..12].fill(0);
     assert_eq!(question, expected.concat());
 }

@@ -1,6 +1,6 @@
 //! Tables that the tests of this crate print and lower, and that those of `dualgate-host` give to a kernel.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use dualgate_wire::nftables::{
     Action, AddressType, Chain, ChainType, ConnectionStates, ConnectionStatus, Elements, End, Family, Fragment, Hook,
@@ -41,8 +41,39 @@ pub fn arp() -> Table {
         Rule::new(vec![Match::ArpOperation(2)], Action::Accept),
     ];
     table.chains.push(Chain::base("input", hook(ChainType::Filter, HookPoint::Input, 0), rules));
-    table.chains.push(Chain::base("output", hook(ChainType::Filter, HookPoint::Output, 0), vec![]));
+    let own = Statement::SetArpSender(Ipv4Addr::new(192, 0, 2, 2));
+    let speaks = vec![
+        Match::OutputInterface(Select::one("lan")),
+        Match::ArpOperation(1),
+        Match::ArpSender(Select::set("vips")),
+    ];
+    let output = vec![Rule::passing(speaks, vec![own])];
+    table.chains.push(Chain::base("output", hook(ChainType::Filter, HookPoint::Output, 0), output));
     table
+}
+
+/// Hands what began elsewhere to a neighbour.
+pub fn relays() -> [Table; 2] {
+    let (four, six) = (Ipv4Addr::new(192, 0, 2, 2), Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2));
+    let relay = |matches: [Match; 3], to: IpAddr| Rule {
+        statements: vec![Statement::Counter, Statement::Duplicate(to)],
+        ..Rule::new(matches.to_vec(), Action::Drop)
+    };
+    let flags = |mask: TcpFlags, set| Match::TcpFlags { mask, set };
+    let both = |to: Match, neighbour: IpAddr| {
+        let (new, invalid) = (ConnectionStates::NEW, ConnectionStates::INVALID);
+        let middle = [to.clone(), flags(TcpFlags::SYN, TcpFlags::NONE), Match::ConnectionState(new)];
+        let end = [to, flags(TcpFlags::FIN.or(TcpFlags::SYN), TcpFlags::FIN), Match::ConnectionState(invalid)];
+        vec![relay(middle, neighbour), relay(end, neighbour)]
+    };
+    let table = |family, rules| {
+        let mut table = Table::new(family, "relay");
+        table.chains.push(Chain::base("prerouting", hook(ChainType::Filter, HookPoint::Prerouting, -150), rules));
+        table
+    };
+    let to4 = Match::Ip(End::Destination, Select::one(Ipv4Addr::new(192, 0, 2, 9)));
+    let to6 = Match::Ip6(End::Destination, Select::one(Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 9)));
+    [table(Family::Ip, both(to4, four.into())), table(Family::Ip6, both(to6, six.into()))]
 }
 
 /// A table that says everything that can be said.

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use dualgate_wire::nftables::{
     Action, Batch, Chain, ChainType, Change, Dialect, Elements, End, Family, Hook, HookPoint, IcmpType, Limit, Match,
-    Meter, Meters, Of, Policy, Prefixed, Purpose, Reject, Rule, Select, Set, SetKind, Span, Table, Unit, When,
+    Meter, Meters, Of, Policy, Prefixed, Purpose, Reject, Rule, Select, Set, SetKind, Span, Statement, Table, Unit, When,
 };
 
 fn refusal(table: Table) -> String {
@@ -112,6 +112,13 @@ fn a_table_of_one_family_says_nothing_of_another() {
     assert_eq!(of_match(Family::Ip6, ip()), unseen);
     assert_eq!(of_match(Family::Arp, ip()), unseen);
     assert_eq!(of_match(Family::Ip, ip6()), unseen);
+    let does = |family, statement| of_rule(family, Rule::passing(vec![], vec![statement]));
+    assert_eq!(does(Family::Inet, Statement::SetArpSender(Ipv4Addr::LOCALHOST)), unseen);
+    assert_eq!(does(Family::Ip, Statement::Duplicate(Ipv6Addr::LOCALHOST.into())), unseen);
+    assert_eq!(does(Family::Ip6, Statement::Duplicate(Ipv4Addr::LOCALHOST.into())), unseen);
+    assert_eq!(does(Family::Inet, Statement::Duplicate(Ipv4Addr::LOCALHOST.into())), unseen);
+    let sender = Match::ArpSender(Select::one(Ipv4Addr::LOCALHOST));
+    assert_eq!(of_match(Family::Ip, sender), unseen);
     assert_eq!(of_match(Family::Inet, Match::ArpOperation(1)), unseen);
     assert_eq!(of_match(Family::Ip6, Match::Icmp(Select::one(IcmpType(8)))), unseen);
     let dnat = Action::Dnat { to: Ipv4Addr::LOCALHOST.into(), port: None };
