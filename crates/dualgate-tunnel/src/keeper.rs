@@ -339,12 +339,13 @@ impl Work {
             running.engine.configure(&peers)?;
             running.peers = peers;
         }
-        running.set_up(interface, now, findings)?;
         let elapsed = now.duration_since(self.started);
         running.dial(interface, &self.doubted, elapsed)?;
         let status = running.engine.status()?;
         running.heard.note(&status.peers);
         running.paths.round(interface, |planned| outside(planned, &status.peers), elapsed);
+        // Routes are as narrow as the paths.
+        running.set_up(interface, now, findings)?;
         let peers: Vec<PeerReport> =
             interface.peers.iter().map(|planned| running.report(interface, planned, &status.peers)).collect();
         findings.extend(peers.iter().filter_map(away));
