@@ -17,7 +17,7 @@ use dualgate_core::model::snapshot::{Facts, Generation};
 use dualgate_core::model::{Family, NodeName, ObjectSet, Snapshot};
 use dualgate_core::parse::file::{assemble, file};
 use dualgate_core::parse::site;
-use dualgate_core::plan::firewall::{self, FirewallPlan, Source, Why};
+use dualgate_core::plan::firewall::{self, FirewallPlan, Source, Way, Why};
 use dualgate_wire::nftables::{
     Action, Batch, Chain, Change, Dialect, End, HookPoint, Match, Of, Policy, Purpose, Rule, Select, Transport,
 };
@@ -398,6 +398,32 @@ proptest! {
                         });
                         let packet = from_outside(transport, port, source);
                         prop_assert_eq!(is_accepted(&plan, &packet), is_meant, "{}: {} {}\n{}", name, source, port, plan);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_kept_for_people_is_open_at_an_edge_and_nothing_else_with_it(site in sites(), port in 1024..60_000_u16) {
+        let snapshot = snapshot(site, "");
+        for (name, plan) in plans(&snapshot) {
+            if !snapshot.site.node(&name).unwrap().is_edge() {
+                continue;
+            }
+            let from = vec!["192.0.2.0/24".parse().unwrap()];
+            let way = |from, purpose| Way { protocol: Protocol::Tcp, port, from, purpose };
+            for way in [way(Vec::new(), firewall::Purpose::Ssh), way(from, firewall::Purpose::Allowed)] {
+                let kept = plan.keeping(std::slice::from_ref(&way));
+                for source in OUTSIDE {
+                    let address: IpAddr = source.parse().unwrap();
+                    let is_meant = way.from.is_empty() || way.from.iter().any(|net| net.contains(&address));
+                    let packet = from_outside(Transport::Tcp, port, source);
+                    let is_open = is_accepted(&plan, &packet) || is_meant;
+                    prop_assert_eq!(is_accepted(&kept, &packet), is_open, "{}: {} {}\n{}", name, source, port, kept);
+                    for (transport, other) in [(Transport::Tcp, port - 1), (Transport::Udp, port)] {
+                        let packet = from_outside(transport, other, source);
+                        prop_assert_eq!(is_accepted(&kept, &packet), is_accepted(&plan, &packet));
                     }
                 }
             }

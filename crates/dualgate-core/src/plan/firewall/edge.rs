@@ -182,6 +182,7 @@ impl<'a> Edge<'a> {
                 | Why::ApiServer
                 | Why::Etcd
                 | Why::Allow(_)
+                | Why::Former(_)
                 | Why::PublicRoutes => {}
             }
             rules.extend(open(opening));
@@ -267,7 +268,7 @@ impl Limits {
         let most = u32::try_from(site.proxy.max_connections / 4).unwrap_or(u32::MAX).max(1);
         Self {
             ping: PerSource::rate("ping", 20, Unit::Second, 40),
-            ssh: PerSource::rate("ssh", 30, Unit::Minute, 30),
+            ssh: PerSource::ssh(),
             clients: PerSource { name: "clients", test: Meters::ConnectionsOver(most) },
         }
     }

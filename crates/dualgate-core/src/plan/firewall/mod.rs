@@ -20,6 +20,7 @@ mod edge;
 mod home;
 mod opening;
 mod rules;
+mod ways;
 
 use std::fmt;
 
@@ -30,6 +31,7 @@ use crate::model::{NodeName, Snapshot};
 
 pub use change::{FirewallChange, Line, Moved, diff, moved};
 pub use opening::{Opening, Source, Why};
+pub use ways::{By, Connection, Purpose, Way, Ways, names};
 
 /// The name of the table, in the family `inet`.
 pub const TABLE: &str = "dualgate";

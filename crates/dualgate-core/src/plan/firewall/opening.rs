@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::ways::Purpose;
 use crate::model::EntryPointName;
 use crate::model::object::Protocol;
 
@@ -59,6 +60,8 @@ pub enum Why {
     Etcd,
     /// `firewall.allow` at this index.
     Allow(usize),
+    /// What was open to people before a change that nobody has confirmed.
+    Former(Purpose),
     /// Pods behind public routes.
     PublicRoutes,
 }
@@ -66,6 +69,18 @@ pub enum Why {
 impl Opening {
     pub(super) fn here(protocol: Protocol, port: u16, from: Source, why: Why) -> Self {
         Self { protocol, port, from, to: Vec::new(), why }
+    }
+
+    /// Which port it is, and for whom.
+    pub(super) fn write_way(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { protocol, port, from, to, why: _ } = self;
+        write!(f, "{} {port}", word(*protocol))?;
+        list(f, " of ", to)?;
+        match from {
+            Source::Everywhere => f.write_str(" for everybody"),
+            Source::Networks(nets) => list(f, " for ", nets.iter().map(Brief)),
+            Source::Tunnel(nets) => list(f, " by the tunnel for ", nets.iter().map(Brief)),
+        }
     }
 
     /// The name of its rules: their comment, and a label of their metrics.
@@ -82,6 +97,7 @@ impl Opening {
             Why::ApiServer => "api-server".to_owned(),
             Why::Etcd => "etcd".to_owned(),
             Why::Allow(index) => format!("allow-{index}"),
+            Why::Former(_) => format!("former-{}", self.port),
             Why::PublicRoutes => format!("pods-{}", self.port),
         }
     }
@@ -101,6 +117,8 @@ impl fmt::Display for Why {
             Self::ApiServer => f.write_str("the API server"),
             Self::Etcd => f.write_str("etcd"),
             Self::Allow(index) => write!(f, "firewall.allow[{index}]"),
+            Self::Former(Purpose::Ssh) => f.write_str("SSH as before, until a change is confirmed"),
+            Self::Former(Purpose::Allowed) => f.write_str("as before, until a change is confirmed"),
             Self::PublicRoutes => f.write_str("pods behind public routes"),
         }
     }
@@ -109,15 +127,9 @@ impl fmt::Display for Why {
 /// `open tcp 443 for everybody: entry point websecure of the external gate`
 impl fmt::Display for Opening {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { protocol, port, from, to, why } = self;
-        write!(f, "open {} {port}", word(*protocol))?;
-        list(f, " of ", to)?;
-        match from {
-            Source::Everywhere => f.write_str(" for everybody")?,
-            Source::Networks(nets) => list(f, " for ", nets.iter().map(Brief))?,
-            Source::Tunnel(nets) => list(f, " by the tunnel for ", nets.iter().map(Brief))?,
-        }
-        write!(f, ": {why}")
+        f.write_str("open ")?;
+        self.write_way(f)?;
+        write!(f, ": {}", self.why)
     }
 }
 

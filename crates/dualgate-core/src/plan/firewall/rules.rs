@@ -187,6 +187,11 @@ impl PerSource {
         Self { name, test: Meters::Rate(When::Over, Limit { rate, per, burst }) }
     }
 
+    /// That of SSH.
+    pub(super) fn ssh() -> Self {
+        Self::rate("ssh", 30, Unit::Minute, 30)
+    }
+
     pub(super) fn sets(&self) -> [Set; 2] {
         let timeout_seconds = match self.test {
             Meters::Rate(..) => Some(120),
