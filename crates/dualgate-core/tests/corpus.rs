@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+#[path = "oracle/announcer.rs"]
+mod announcer;
 #[path = "oracle/objects.rs"]
 mod objects;
 #[path = "oracle/site_file.rs"]
@@ -12,8 +14,12 @@ type Check = fn(&[u8]);
 #[test]
 fn the_corpus_of_the_fuzz_targets_keeps_its_promises() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus");
-    let targets: [(&str, Check); 3] =
-        [("site_file", site_file::check), ("objects", objects::check), ("annotations", objects::check_annotation)];
+    let targets: [(&str, Check); 4] = [
+        ("site_file", site_file::check),
+        ("objects", objects::check),
+        ("annotations", objects::check_annotation),
+        ("announcer", announcer::check),
+    ];
     for (target, check) in targets {
         let mut inputs = 0;
         for entry in std::fs::read_dir(corpus.join(target)).expect(target) {

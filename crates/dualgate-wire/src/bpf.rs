@@ -19,8 +19,9 @@ pub struct Instruction {
     pub k: u32,
 }
 
-/// The most instructions that the kernel takes (BPF_MAXINSNS).
-pub const LONGEST: usize = 4096;
+/// The most instructions of a program. The kernel takes 4,096, but what a socket may have for them (`net.core.optmem_max`,
+/// 20 KiB on many kernels) ends earlier: one instruction here can be two of 8 octets there.
+pub const LONGEST: usize = 1024;
 
 /// Loads a word, half a word, or an octet at `k`.
 pub const LOAD_WORD: u16 = 0x20;
@@ -58,7 +59,7 @@ const DROP: Instruction = end(0);
 /// one, and nothing else: no frame of this machine, no frame of another VLAN, no IPv6 extension header.
 ///
 /// Of an IPv6 address the last four octets are compared, of which a frame too many may pass. With more addresses than
-/// fit into a program, which is about 500, all ARP and all of the two messages pass.
+/// fit into a program, which is about 250, all ARP and all of the two messages pass.
 pub fn filter(addresses: &BTreeSet<IpAddr>) -> Vec<Instruction> {
     let (mut v4, mut v6) = (BTreeSet::new(), BTreeSet::new());
     for address in addresses {

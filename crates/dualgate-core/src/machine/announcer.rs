@@ -303,7 +303,7 @@ impl Announcer {
     }
 
     /// Asks whether another station has an address. [`Event::Answered`] tells at the first answer, or after
-    /// [`Timing::probe_end`]; one that runs already answers for both.
+    /// [`Timing::probe_end`]; one that runs already answers for both. Nobody has what is no host's address.
     pub fn probe(&mut self, address: IpAddr, now: Duration) {
         self.probes.entry(address).or_insert(Probe { began: now, asked: 0 });
         self.go_on_asking(address, now);
@@ -411,7 +411,9 @@ impl Announcer {
         } else if now >= probe.next(&self.timing) {
             // Some answer only whom they can place in their network, some are asked best as if by a newcomer.
             let asker = if probe.asked.is_multiple_of(2) { Asker::Node } else { Asker::Nobody };
-            probe.asked += 1;
+            while probe.next(&self.timing) <= now {
+                probe.asked += 1;
+            }
             self.ask(address, asker);
         }
     }
@@ -431,7 +433,7 @@ impl Announcer {
     }
 
     fn ask(&mut self, address: IpAddr, asker: Asker) {
-        let Some(link) = &self.link else { return };
+        let Some(link) = self.link.as_ref().filter(|_| is_host(address)) else { return };
         let question = match (address, asker) {
             (IpAddr::V4(target), Asker::Nobody) => Outgoing::Request { target, sender: Ipv4Addr::UNSPECIFIED },
             (IpAddr::V4(target), Asker::Node) => Outgoing::Request { target, sender: nearest(&link.addresses, target) },

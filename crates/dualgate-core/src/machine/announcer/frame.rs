@@ -65,6 +65,7 @@ impl Outgoing {
                 let flags = Flags { router: false, solicited: true, overriding: true };
                 advertisement(mac, address, (to, asker), flags)
             }
+            // RFC 9131 lets O unset towards routers for an address that nobody had. Ours may have been elsewhere.
             Self::Unsolicited { address, to } => {
                 let flags = Flags { router: false, solicited: false, overriding: true };
                 advertisement(mac, address, (Mac::of_group(to), to), flags)
