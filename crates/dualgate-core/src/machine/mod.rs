@@ -2,4 +2,5 @@
 
 pub mod announcer;
 pub mod dial;
+pub mod ownership;
 pub mod path_mtu;
