@@ -179,6 +179,17 @@ impl Netfilter {
         })
     }
 
+    /// Whether a table has a chain of this name.
+    ///
+    /// # Errors
+    ///
+    /// If the kernel does not say.
+    pub fn has_chain(&mut self, family: Family, table: &str, chain: &str) -> Result<bool, NetfilterError> {
+        let listing = Listing::Chain(family, table.to_owned(), chain.to_owned());
+        let found = self.list("a chain", &listing, |dumped| matches!(dumped, Dumped::Chain(_)).then_some(()))?;
+        Ok(!found.is_empty())
+    }
+
     /// A table with all that is in it, if it is there.
     ///
     /// # Errors

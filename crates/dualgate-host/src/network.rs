@@ -3,6 +3,7 @@
 //! [`Network`] acts on the namespace that its thread was in when it was opened, and only on that one. It blocks: each
 //! request is one message and its acknowledgement. Errors name the object and what was to be done with it.
 
+mod local;
 mod message;
 
 use std::io;
@@ -16,6 +17,8 @@ use netlink_packet_core::{
 use netlink_packet_route::RouteNetlinkMessage;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, sendto, socket_with};
+
+pub use local::LocalRoute;
 
 /// Why something of the network could not be done.
 #[derive(Debug, thiserror::Error)]

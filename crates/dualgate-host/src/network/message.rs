@@ -158,14 +158,14 @@ fn route_message(index: u32, route: &Route) -> RouteMessage {
     message
 }
 
-fn target(address: IpAddr) -> RouteAddress {
+pub fn target(address: IpAddr) -> RouteAddress {
     match address {
         IpAddr::V4(address) => RouteAddress::Inet(address),
         IpAddr::V6(address) => RouteAddress::Inet6(address),
     }
 }
 
-fn family(address: IpAddr) -> AddressFamily {
+pub fn family(address: IpAddr) -> AddressFamily {
     match address {
         IpAddr::V4(_) => AddressFamily::Inet,
         IpAddr::V6(_) => AddressFamily::Inet6,

@@ -26,6 +26,8 @@ const CASES: &[Case] = cases![
     tables::a_home_router_is_what_was_written,
     tables::every_word_is_what_was_written,
     tables::a_table_for_arp_is_what_was_written,
+    tables::a_table_that_hands_packets_to_a_neighbour_is_what_was_written,
+    tables::a_single_chain_is_asked_for,
     tables::a_refused_rule_is_named_and_nothing_changes,
     tables::what_cannot_be_said_is_named,
     tables::a_check_changes_nothing,

@@ -8,7 +8,7 @@ use dualgate_wire::nftables::{
 };
 
 use crate::compare::same_for_nft;
-use crate::examples::{arp, every_word, router};
+use crate::examples::{arp, every_word, relays, router};
 
 pub fn a_home_router_is_what_was_written() {
     let router = router();
@@ -25,6 +25,26 @@ pub fn every_word_is_what_was_written() {
 pub fn a_table_for_arp_is_what_was_written() {
     written(&arp());
     same_for_nft(&arp());
+}
+
+pub fn a_table_that_hands_packets_to_a_neighbour_is_what_was_written() {
+    for table in relays() {
+        written(&table);
+        same_for_nft(&table);
+    }
+}
+
+pub fn a_single_chain_is_asked_for() {
+    let mut netfilter = Netfilter::open().expect("nftables");
+    netfilter.apply(&[Change::Replace(router())]).expect("the router's rules");
+    for (family, table, chain, there) in [
+        (Family::Inet, "router", "forward", true),
+        (Family::Inet, "router", "KUBE-SERVICES", false),
+        (Family::Inet, "nat", "forward", false),
+        (Family::Ip, "router", "forward", false),
+    ] {
+        assert_eq!(netfilter.has_chain(family, table, chain).expect("an answer"), there, "{family} {table} {chain}");
+    }
 }
 
 pub fn a_refused_rule_is_named_and_nothing_changes() {
