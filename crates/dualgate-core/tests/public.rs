@@ -21,13 +21,13 @@ mod mix;
 
 /// All of a plan that anybody but a reader of texts could notice, as text.
 fn seen(plan: &plan::NodePlan) -> String {
-    let plan::NodePlan { proxy, tunnel, firewall } = plan;
-    let ProxyPlan { generation, listeners, table, backends, certificates, settings, forbidden } = proxy;
+    let plan::NodePlan { proxy, tunnel, firewall, virtual_ips } = plan;
+    let ProxyPlan { generation, listeners, table, backends, certificates, forwards, settings, forbidden } = proxy;
     let routes: Vec<Route> = table.routes().iter().map(numbered_by_rule).collect();
     let backends: Vec<_> = backends.iter().map(|backend| without_the_word_for_its_port(backend)).collect();
     let tunnel: &TunnelPlan = tunnel;
     format!(
-        "{generation:?}\n{listeners:#?}\n{routes:#?}\n{backends:#?}\n{certificates:#?}\n{settings:?}\n{forbidden:?}\n{tunnel:#?}\n{firewall:#?}"
+        "{generation:?}\n{listeners:#?}\n{routes:#?}\n{backends:#?}\n{certificates:#?}\n{forwards:#?}\n{settings:?}\n{forbidden:?}\n{tunnel:#?}\n{firewall:#?}\n{virtual_ips:#?}"
     )
 }
 

@@ -6,7 +6,6 @@
 
 use std::io::{self, IoSlice, IoSliceMut, Read as _, Write as _};
 use std::mem::MaybeUninit;
-use std::net::TcpListener;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -58,7 +57,7 @@ pub fn path(state: &Path) -> PathBuf {
 /// serves, and then nothing more is offered.
 pub fn offer(
     state: &Path,
-    sockets: impl Fn() -> Vec<TcpListener> + Send + 'static,
+    sockets: impl Fn() -> Vec<OwnedFd> + Send + 'static,
     served: impl FnOnce() + Send + 'static,
 ) -> Result<(), HandoverError> {
     let path = path(state);
@@ -82,11 +81,11 @@ pub fn offer(
     Ok(())
 }
 
-fn hand_over(mut stream: UnixStream, sockets: &[TcpListener]) -> io::Result<()> {
+fn hand_over(mut stream: UnixStream, sockets: &[OwnedFd]) -> io::Result<()> {
     stream.set_write_timeout(Some(PATIENCE))?;
     stream.set_read_timeout(Some(START))?;
     for batch in sockets.chunks(BATCH) {
-        let descriptors: Vec<_> = batch.iter().map(TcpListener::as_fd).collect();
+        let descriptors: Vec<_> = batch.iter().map(OwnedFd::as_fd).collect();
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(BATCH))];
         let mut message = SendAncillaryBuffer::new(&mut space);
         if !message.push(SendAncillaryMessage::ScmRights(&descriptors)) {
@@ -107,14 +106,14 @@ fn hand_over(mut stream: UnixStream, sockets: &[TcpListener]) -> io::Result<()> 
 #[derive(Debug)]
 pub struct Taken {
     /// The sockets.
-    pub sockets: Vec<TcpListener>,
+    pub sockets: Vec<OwnedFd>,
     stream: UnixStream,
 }
 
 impl Taken {
     /// The sockets, to be served from.
-    pub fn copies(&self) -> Result<Vec<TcpListener>, HandoverError> {
-        Ok(self.sockets.iter().map(TcpListener::try_clone).collect::<io::Result<_>>()?)
+    pub fn copies(&self) -> Result<Vec<OwnedFd>, HandoverError> {
+        Ok(self.sockets.iter().map(OwnedFd::try_clone).collect::<io::Result<_>>()?)
     }
 
     /// Tells the old process that its connections may end.
@@ -131,7 +130,7 @@ pub fn take(state: &Path) -> Result<Taken, HandoverError> {
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut sockets = Vec::new();
     while let Some(batch) = receive(&stream)? {
-        sockets.extend(batch.into_iter().map(TcpListener::from));
+        sockets.extend(batch);
         if sockets.len() > MOST {
             return Err(io::Error::from(io::ErrorKind::InvalidData).into());
         }
@@ -164,6 +163,7 @@ fn receive(stream: &UnixStream) -> io::Result<Option<Vec<OwnedFd>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::TcpListener;
     use std::sync::mpsc::sync_channel;
 
     fn directory(name: &str) -> PathBuf {
@@ -179,13 +179,14 @@ mod tests {
         let last = sockets[BATCH + 2].local_addr().unwrap();
         let _queued = std::net::TcpStream::connect(last).unwrap();
         let (tell, told) = sync_channel(1);
-        let offered: Vec<_> = sockets.iter().map(|socket| socket.try_clone().unwrap()).collect();
+        let offered: Vec<_> = sockets.iter().map(|socket| OwnedFd::from(socket.try_clone().unwrap())).collect();
         let clones = move || offered.iter().map(|socket| socket.try_clone().unwrap()).collect();
         offer(&state, clones, move || tell.send(()).unwrap()).unwrap();
         let taken = take(&state).unwrap();
         drop(sockets);
         assert_eq!(taken.sockets.len(), BATCH + 3);
-        let mine = taken.sockets.iter().find(|socket| socket.local_addr().unwrap() == last).unwrap();
+        let mut taken_over = taken.copies().unwrap().into_iter().map(TcpListener::from);
+        let mine = taken_over.find(|socket| socket.local_addr().unwrap() == last).unwrap();
         mine.accept().unwrap();
         assert!(told.try_recv().is_err(), "nothing ends before the successor serves");
         taken.serving().unwrap();
@@ -198,7 +199,7 @@ mod tests {
         let state = directory("dies");
         let socket = TcpListener::bind("[::1]:0").unwrap();
         let (tell, told) = sync_channel(1);
-        offer(&state, move || vec![socket.try_clone().unwrap()], move || tell.send(()).unwrap()).unwrap();
+        offer(&state, move || vec![socket.try_clone().unwrap().into()], move || tell.send(()).unwrap()).unwrap();
         drop(take(&state).unwrap());
         let second = take(&state).unwrap();
         assert!(told.try_recv().is_err());

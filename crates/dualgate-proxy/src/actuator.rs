@@ -4,10 +4,10 @@
 //! closed. A request sees one plan from its first byte to its last. A socket that cannot be opened is a finding, stays a
 //! difference, and so is tried again; the others serve meanwhile.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write as _};
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,6 +16,7 @@ use arc_swap::ArcSwap;
 use dualgate_core::model::finding::{Code, Finding, Place};
 use dualgate_core::model::site::EntryProtocol;
 use dualgate_core::model::{Digest, ObjectKey};
+use dualgate_core::plan::forward::{Forward, ForwardSocket};
 use dualgate_core::plan::proxy::{Listener, ProxyPlan};
 use dualgate_core::seam::Actuator;
 use foldhash::HashMap;
@@ -24,11 +25,12 @@ use rustls::sign::CertifiedKey;
 use tokio::sync::oneshot;
 
 use crate::access::{self, LogSender};
-use crate::listener::{EntryPointId, ListenError, ListenerState, listen};
+use crate::listener::{self, EntryPointId, ListenError, ListenerState, Presence, Spot};
 use crate::metrics::{EntryPointCounters, HistogramSum, describe, quote};
+use crate::service;
 use crate::state::{Registry, Runtime};
 use crate::tls::{CertificateBook, CertificateError, DefaultCertificate, TlsListener, client_config};
-use crate::worker::{Command, Common, WorkerHandle, start};
+use crate::worker::{Command, Common, Purpose, WorkerHandle, start};
 
 /// Why the data plane could not be made as planned.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +64,10 @@ pub enum ProxyChange {
     Listen(Listener),
     /// A socket is to be closed.
     Close(Listener),
+    /// A socket for a port of a Service is to be opened.
+    Forward(ForwardSocket),
+    /// A socket for a port of a Service is to be closed.
+    Leave(ForwardSocket),
     /// Routes, backends, certificates or settings change.
     Plan {
         /// How many routes there will be.
@@ -78,6 +84,8 @@ impl fmt::Display for ProxyChange {
         match self {
             Self::Listen(listener) => write!(f, "+ listen on {} for {}", listener.address, EntryPointId::of(listener)),
             Self::Close(listener) => write!(f, "- listen on {} for {}", listener.address, EntryPointId::of(listener)),
+            Self::Forward(socket) => write!(f, "+ forward {socket}"),
+            Self::Leave(socket) => write!(f, "- forward {socket}"),
             Self::Plan { routes, backends, certificates } => {
                 write!(f, "~ serve {routes} routes to {backends} backends with {certificates} certificates")
             }
@@ -100,10 +108,12 @@ pub struct Proxy {
     access_log: Option<dualgate_core::model::site::AccessLog>,
     /// The listeners that are open.
     listening: Vec<Listener>,
+    /// The sockets of Services that are open.
+    forwarding: BTreeSet<ForwardSocket>,
     /// Their sockets, to be handed to a successor.
     sockets: ListeningSockets,
     /// Sockets of a predecessor that no plan has named yet.
-    inherited: BTreeMap<SocketAddr, Vec<TcpListener>>,
+    inherited: BTreeMap<Spot, Vec<OwnedFd>>,
     /// What is wrong with what is served.
     findings: Vec<Finding>,
 }
@@ -121,8 +131,9 @@ impl Proxy {
             access_log: Arc::new(ArcSwap::from_pointee(None)),
             client_tls: client_config()?,
             open: Arc::new(AtomicUsize::new(0)),
+            workers: workers.max(1),
         };
-        let workers = (0..workers.max(1))
+        let workers = (0..common.workers)
             .map(|index| start(index, common.clone()))
             .collect::<io::Result<Vec<_>>>()
             .map_err(ProxyError::Worker)?;
@@ -137,6 +148,7 @@ impl Proxy {
             counters: BTreeMap::new(),
             access_log: None,
             listening: Vec::new(),
+            forwarding: BTreeSet::new(),
             sockets: ListeningSockets::default(),
             inherited: BTreeMap::new(),
             findings: Vec::new(),
@@ -149,10 +161,10 @@ impl Proxy {
     }
 
     /// Uses these sockets of a predecessor for the listeners of the first plan.
-    pub fn inherit(&mut self, sockets: Vec<TcpListener>) {
+    pub fn inherit(&mut self, sockets: Vec<OwnedFd>) {
         for socket in sockets {
-            if let Ok(address) = socket.local_addr() {
-                self.inherited.entry(address).or_default().push(socket);
+            if let Some(spot) = Spot::of(&socket) {
+                self.inherited.entry(spot).or_default().push(socket);
             }
         }
     }
@@ -198,7 +210,20 @@ impl Proxy {
     }
 
     /// A socket for every worker, or none.
-    fn open(&mut self, listener: &Listener) -> Result<Result<Vec<Command>, ListenError>, ProxyError> {
+    fn open(&mut self, socket: Socket<'_>) -> Result<Result<Vec<Command>, Finding>, ProxyError> {
+        match socket {
+            Socket::Gate(listener) => self.open_gate(listener),
+            Socket::Service(socket) => {
+                let (spot, forward) = (Spot::of_service(socket), Arc::new(socket.forward.clone()));
+                let sockets = self.take_sockets(spot, || listener::open(spot, Presence::MayBeAbsent));
+                let command = |fd| Command::Listen(fd, Purpose::Service(forward.clone()));
+                let sockets = sockets.map_err(|error| forward_finding(socket, &error));
+                Ok(sockets.map(|sockets| sockets.into_iter().map(command).collect()))
+            }
+        }
+    }
+
+    fn open_gate(&mut self, listener: &Listener) -> Result<Result<Vec<Command>, Finding>, ProxyError> {
         let id = EntryPointId::of(listener);
         let tls = match listener.protocol {
             EntryProtocol::Http => None,
@@ -210,25 +235,25 @@ impl Proxy {
             .entry(id.clone())
             .or_insert_with(|| (0..workers).map(|_| Arc::new(EntryPointCounters::default())).collect())
             .clone();
-        let sockets = match self.take_sockets(listener) {
+        let sockets = match self.take_sockets(Spot::of_gate(listener), || listener::listen(listener)) {
             Ok(sockets) => sockets,
-            Err(error) => return Ok(Err(error)),
+            Err(error) => return Ok(Err(listen_finding(&error))),
         };
-        let command = |(socket, counters): (TcpListener, &Arc<EntryPointCounters>)| {
+        let command = |(socket, counters): (OwnedFd, &Arc<EntryPointCounters>)| {
             let state = ListenerState { id: id.clone(), tls: tls.clone(), counters: counters.clone() };
-            Command::Listen(socket, Arc::new(state))
+            Command::Listen(socket, Purpose::Gate(Arc::new(state)))
         };
         Ok(Ok(sockets.into_iter().zip(counters.iter().cycle()).map(command).collect()))
     }
 
     /// At least one socket for every worker. A predecessor with more workers leaves more: all are needed, as the kernel
     /// goes on to queue connections in each.
-    fn take_sockets(&mut self, listener: &Listener) -> Result<Vec<TcpListener>, ListenError> {
-        let mut sockets = self.inherited.remove(&listener.address).unwrap_or_default();
+    fn take_sockets<E>(&mut self, spot: Spot, open: impl Fn() -> Result<OwnedFd, E>) -> Result<Vec<OwnedFd>, E> {
+        let mut sockets = self.inherited.remove(&spot).unwrap_or_default();
         while sockets.len() < self.workers.len() {
-            sockets.push(listen(listener)?);
+            sockets.push(open()?);
         }
-        self.sockets.remember(listener.address, &sockets);
+        self.sockets.remember(spot, &sockets);
         Ok(sockets)
     }
 
@@ -246,11 +271,14 @@ impl Proxy {
             .collect();
     }
 
-    async fn close(&mut self, listener: &Listener) -> Result<(), ProxyError> {
-        self.listening.retain(|open| !is_same_socket(open, listener));
-        self.sockets.forget(listener.address);
+    async fn close(&mut self, socket: Socket<'_>) -> Result<(), ProxyError> {
+        match socket {
+            Socket::Gate(listener) => self.listening.retain(|open| !is_same_socket(open, listener)),
+            Socket::Service(socket) => drop(self.forwarding.remove(socket)),
+        }
+        self.sockets.forget(socket.spot());
         for worker in 0..self.workers.len() {
-            self.tell(worker, Command::Close(listener.address)).await?;
+            self.tell(worker, Command::Close(socket.spot())).await?;
         }
         Ok(())
     }
@@ -282,7 +310,13 @@ impl Actuator for Proxy {
     type Error = ProxyError;
 
     async fn observe(&mut self) -> Result<ProxyPlan, ProxyError> {
-        Ok(ProxyPlan { listeners: self.listening.clone(), ..(*self.running().plan).clone() })
+        let running = self.running();
+        let open = |forward: &Forward| forward.narrowed(|socket| self.forwarding.contains(&socket));
+        Ok(ProxyPlan {
+            listeners: self.listening.clone(),
+            forwards: running.plan.forwards.iter().filter_map(open).collect(),
+            ..(*running.plan).clone()
+        })
     }
 
     fn diff(observed: &ProxyPlan, desired: &ProxyPlan) -> Vec<ProxyChange> {
@@ -292,6 +326,10 @@ impl Actuator for Proxy {
         let opened = desired.listeners.iter().filter(|listener| missing(&observed.listeners, listener));
         let mut changes: Vec<ProxyChange> = closed.cloned().map(ProxyChange::Close).collect();
         changes.extend(opened.cloned().map(ProxyChange::Listen));
+        let sockets = |plan: &ProxyPlan| plan.forwards.iter().flat_map(Forward::sockets).collect::<BTreeSet<_>>();
+        let (open, wanted) = (sockets(observed), sockets(desired));
+        changes.extend(open.difference(&wanted).cloned().map(ProxyChange::Leave));
+        changes.extend(wanted.difference(&open).cloned().map(ProxyChange::Forward));
         if observed.generation != desired.generation {
             changes.push(ProxyChange::Plan {
                 routes: desired.table.routes().len(),
@@ -307,40 +345,75 @@ impl Actuator for Proxy {
         let (mut leaving, mut coming) = (Vec::new(), Vec::new());
         for change in changes {
             match change {
-                ProxyChange::Close(listener) => leaving.push(listener),
-                ProxyChange::Listen(listener) => coming.push(listener),
+                ProxyChange::Close(listener) => leaving.push(Socket::Gate(listener)),
+                ProxyChange::Listen(listener) => coming.push(Socket::Gate(listener)),
+                ProxyChange::Leave(socket) => leaving.push(Socket::Service(socket)),
+                ProxyChange::Forward(socket) => coming.push(Socket::Service(socket)),
                 ProxyChange::Plan { .. } => {}
             }
         }
         // An address that changes hands must be free before it is taken.
-        let changes_hands = |listener: &Listener| coming.iter().any(|new| new.address == listener.address);
-        for listener in leaving.iter().filter(|listener| changes_hands(listener)) {
-            self.close(listener).await?;
+        let taken: BTreeSet<Spot> = coming.iter().map(Socket::spot).collect();
+        let (handed, left): (Vec<Socket<'_>>, _) =
+            leaving.into_iter().partition(|socket| taken.contains(&socket.spot()));
+        for socket in handed {
+            self.close(socket).await?;
         }
         let (mut opened, mut failed) = (Vec::new(), Vec::new());
-        for listener in &coming {
-            match self.open(listener)? {
-                Ok(commands) => opened.push((*listener, commands)),
-                Err(error) => failed.push(listen_finding(&error)),
+        for socket in coming {
+            match self.open(socket)? {
+                Ok(commands) => opened.push((socket, commands)),
+                Err(finding) => failed.push(finding),
             }
         }
         self.show_certificates(desired);
         self.findings.extend(failed);
         let runtime = self.registry.compile(desired.clone());
         self.common.runtime.store(Arc::new(runtime));
-        for (listener, commands) in opened {
+        for (socket, commands) in opened {
             for (number, command) in commands.into_iter().enumerate() {
                 self.tell(number % self.workers.len(), command).await?;
             }
-            self.listening.push(listener.clone());
+            match socket {
+                Socket::Gate(listener) => self.listening.push(listener.clone()),
+                Socket::Service(socket) => drop(self.forwarding.insert(socket.clone())),
+            }
         }
-        for listener in leaving.iter().filter(|listener| !changes_hands(listener)) {
-            self.close(listener).await?;
+        for socket in left {
+            self.close(socket).await?;
         }
         // What the predecessor served and this plan does not.
         self.inherited.clear();
         Ok(())
     }
+}
+
+/// A socket that a change opens or closes.
+#[derive(Clone, Copy)]
+enum Socket<'a> {
+    Gate(&'a Listener),
+    Service(&'a ForwardSocket),
+}
+
+impl Socket<'_> {
+    fn spot(&self) -> Spot {
+        match self {
+            Self::Gate(listener) => Spot::of_gate(listener),
+            Self::Service(socket) => Spot::of_service(socket),
+        }
+    }
+}
+
+fn forward_finding(socket: &ForwardSocket, error: &io::Error) -> Finding {
+    let help = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            "another program listens there: find it with `ss -lntup` and stop it, or give the Service another port"
+        }
+        _ => "it is tried again every few seconds",
+    };
+    let key = ObjectKey { kind: "Service".into(), name: socket.forward.service.clone() };
+    let message = format!("listen on {}/{} for {}: {error}", socket.address, socket.forward.transport, socket.forward);
+    Finding::new(Code::ListenerFailed, Place::field(&key, "spec.ports"), message).help(help)
 }
 
 fn listen_finding(error: &ListenError) -> Finding {
@@ -371,28 +444,28 @@ fn is_same_socket(one: &Listener, other: &Listener) -> bool {
 
 /// The listening sockets of a data plane, for a successor.
 #[derive(Clone, Debug, Default)]
-pub struct ListeningSockets(Arc<Mutex<BTreeMap<SocketAddr, Vec<TcpListener>>>>);
+pub struct ListeningSockets(Arc<Mutex<BTreeMap<Spot, Vec<OwnedFd>>>>);
 
 impl ListeningSockets {
     /// Copies of all of them.
-    pub fn copies(&self) -> Vec<TcpListener> {
+    pub fn copies(&self) -> Vec<OwnedFd> {
         self.lock().values().flatten().filter_map(|socket| socket.try_clone().ok()).collect()
     }
 
-    fn remember(&self, address: SocketAddr, sockets: &[TcpListener]) {
+    fn remember(&self, spot: Spot, sockets: &[OwnedFd]) {
         let copies = sockets.iter().filter_map(|socket| socket.try_clone().ok()).collect();
-        self.lock().insert(address, copies);
+        self.lock().insert(spot, copies);
     }
 
-    fn forget(&self, address: SocketAddr) {
-        self.lock().remove(&address);
+    fn forget(&self, spot: Spot) {
+        self.lock().remove(&spot);
     }
 
     fn forget_all(&self) {
         self.lock().clear();
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<SocketAddr, Vec<TcpListener>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Spot, Vec<OwnedFd>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -457,6 +530,7 @@ impl ProxyView {
             let count = counters.retries.get();
             let _ = writeln!(out, "dualgate_backend_retries_total{{backend=\"{backend}\"}} {count}");
         });
+        service::metrics::write(&runtime, out);
     }
 
     fn for_each_backend(&self, runtime: &Runtime, mut visit: impl FnMut(&str, &crate::metrics::BackendCounters)) {

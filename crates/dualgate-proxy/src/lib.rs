@@ -4,6 +4,8 @@
 //! then [`h1`] or [`h2`]), its kept connections to servers ([`upstream`]) and its buffers ([`buffer`]). What they serve
 //! is a plan, compiled with the state that outlives plans ([`state`]) and swapped in as a whole by the [`actuator`].
 //!
+//! What comes to the addresses of Services is handed on unread ([`service`]).
+//!
 //! A request's way: [`connection`] -> [`transaction`] (what all versions of HTTP have in common) -> [`forward`]
 //! (route, server, exchange) -> [`upstream`]. Errors become answers in [`answer`] only.
 
@@ -19,6 +21,7 @@ mod headers;
 mod io;
 mod listener;
 mod metrics;
+mod service;
 mod state;
 mod timer;
 mod tls;

@@ -10,13 +10,14 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering:
 use std::time::{Duration, Instant};
 
 use dualgate_core::model::Family;
-use dualgate_core::plan::proxy::{Backend, BackendId, Listener, ProxyPlan, Scheme, ServerAddress};
+use dualgate_core::plan::forward::{ForwardId, Transport};
+use dualgate_core::plan::proxy::{Backend, BackendId, Listener, ProxyPlan, Scheme, Server, ServerAddress};
 use dualgate_core::route::{Action, BackendIndex, Route};
-use foldhash::HashMap;
-use foldhash::HashMapExt as _;
+use foldhash::{HashMap, HashMapExt as _, HashSet};
 
 use crate::listener::EntryPointId;
 use crate::metrics::BackendCounters;
+use crate::service::{ForwardShared, ForwardState};
 
 /// A plan with its state: immutable, replaced as a whole.
 #[derive(Debug)]
@@ -24,6 +25,9 @@ pub struct Runtime {
     /// The plan.
     pub plan: Arc<ProxyPlan>,
     backends: Vec<BackendState>,
+    forwards: HashMap<ForwardId, Arc<ForwardState>>,
+    /// Where datagrams of Services come in.
+    datagrams: HashSet<SocketAddr>,
 }
 
 impl Runtime {
@@ -49,6 +53,16 @@ impl Runtime {
     pub fn backends(&self) -> &[BackendState] {
         &self.backends
     }
+
+    /// A port of a Service; `None` if it is no longer forwarded.
+    pub fn forward(&self, id: &ForwardId) -> Option<&Arc<ForwardState>> {
+        self.forwards.get(id)
+    }
+
+    /// Whether datagrams of a Service come in there.
+    pub fn takes_datagrams(&self, address: SocketAddr) -> bool {
+        self.datagrams.contains(&address)
+    }
 }
 
 /// A backend with its state.
@@ -73,15 +87,25 @@ pub struct BackendShared {
 impl BackendState {
     /// The next server in turn that is well and not in `tried`; one that is not well where no other is left.
     pub fn pick(&self, now: Instant, tried: &[u64]) -> Option<&Arc<ServerState>> {
-        let count = self.servers.len();
-        if count == 0 {
-            return None;
-        }
-        let start = self.shared.next.fetch_add(1, Relaxed);
-        let in_turn = || (0..count).map(|step| &self.servers[start.wrapping_add(step) % count]);
-        let untried = |server: &&Arc<ServerState>| !tried.contains(&server.uid);
-        in_turn().filter(untried).find(|server| server.health.is_well(now)).or_else(|| in_turn().find(untried))
+        in_turn(&self.servers, &self.shared.next, now, tried)
     }
+}
+
+/// The next of `servers` in turn that is well and not in `tried`; one that is not well where no other is left.
+pub fn in_turn<'s>(
+    servers: &'s [Arc<ServerState>],
+    next: &AtomicUsize,
+    now: Instant,
+    tried: &[u64],
+) -> Option<&'s Arc<ServerState>> {
+    let count = servers.len();
+    if count == 0 {
+        return None;
+    }
+    let start = next.fetch_add(1, Relaxed);
+    let in_turn = || (0..count).map(|step| &servers[start.wrapping_add(step) % count]);
+    let untried = |server: &&Arc<ServerState>| !tried.contains(&server.uid);
+    in_turn().filter(untried).find(|server| server.health.is_well(now)).or_else(|| in_turn().find(untried))
 }
 
 /// One server with its state.
@@ -93,7 +117,7 @@ pub struct ServerState {
     pub id: Arc<str>,
     /// Where it is.
     pub at: ServerAddress,
-    /// What it speaks.
+    /// What it speaks. What a Service's server speaks is not ours to know; there it says nothing.
     pub scheme: Scheme,
     /// Whether it answers.
     pub health: Health,
@@ -165,10 +189,25 @@ impl Health {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct ServerKey {
-    backend: BackendId,
+    of: Owner,
     id: Arc<str>,
     at: ServerAddress,
-    scheme: Scheme,
+}
+
+/// Whose server it is: what its health says depends on how it is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Owner {
+    Backend(BackendId, Scheme),
+    Forward(ForwardId),
+}
+
+impl Owner {
+    fn scheme(&self) -> Scheme {
+        match self {
+            Self::Backend(_, scheme) => *scheme,
+            Self::Forward(_) => Scheme::Http,
+        }
+    }
 }
 
 /// The state that outlives plans, by identity.
@@ -177,13 +216,14 @@ pub struct Registry {
     epoch: Instant,
     next_uid: u64,
     backends: HashMap<BackendId, Arc<BackendShared>>,
+    forwards: HashMap<ForwardId, Arc<ForwardShared>>,
     servers: HashMap<ServerKey, Arc<ServerState>>,
 }
 
 impl Registry {
     /// Knows nothing yet; `epoch` is any moment before the first failure.
     pub fn new(epoch: Instant) -> Self {
-        Self { epoch, next_uid: 1, backends: HashMap::new(), servers: HashMap::new() }
+        Self { epoch, next_uid: 1, backends: HashMap::new(), forwards: HashMap::new(), servers: HashMap::new() }
     }
 
     /// Joins a plan with what is known; what the plan no longer names is forgotten.
@@ -197,37 +237,59 @@ impl Registry {
                 let kept = shared
                     .entry(backend.id.clone())
                     .or_insert_with(|| self.backends.remove(&backend.id).unwrap_or_default());
+                let owner = Owner::Backend(backend.id.clone(), backend.scheme);
                 BackendState {
                     backend: backend.clone(),
-                    servers: backend
-                        .servers
-                        .iter()
-                        .map(|server| self.server(&plan, backend, server, &mut servers))
-                        .collect(),
+                    servers: self.servers(&plan, &owner, &backend.servers, &mut servers),
                     shared: kept.clone(),
                 }
             })
             .collect();
+        let forwards = self.forwards(&plan, &mut servers);
         for retired in self.servers.values() {
             retired.retired.store(true, Relaxed);
         }
         (self.servers, self.backends) = (servers, shared);
-        Runtime { plan, backends }
+        let of_datagrams = plan.forwards.iter().filter(|forward| forward.id.transport == Transport::Udp);
+        let datagrams = of_datagrams.flat_map(|forward| forward.listen.iter().copied()).collect();
+        Runtime { plan, backends, forwards, datagrams }
+    }
+
+    fn forwards(
+        &mut self,
+        plan: &ProxyPlan,
+        servers: &mut HashMap<ServerKey, Arc<ServerState>>,
+    ) -> HashMap<ForwardId, Arc<ForwardState>> {
+        let mut left = std::mem::take(&mut self.forwards);
+        let mut states = HashMap::with_capacity(plan.forwards.len());
+        for forward in &plan.forwards {
+            let shared = left.remove(&forward.id).unwrap_or_default();
+            self.forwards.insert(forward.id.clone(), shared.clone());
+            let servers = self.servers(plan, &Owner::Forward(forward.id.clone()), &forward.servers, servers);
+            states.insert(forward.id.clone(), Arc::new(ForwardState { forward: forward.clone(), servers, shared }));
+        }
+        left.values().for_each(|shared| shared.dismiss());
+        states
+    }
+
+    fn servers(
+        &mut self,
+        plan: &ProxyPlan,
+        owner: &Owner,
+        servers: &[Server],
+        kept: &mut HashMap<ServerKey, Arc<ServerState>>,
+    ) -> Vec<Arc<ServerState>> {
+        servers.iter().map(|server| self.server(plan, owner, server, kept)).collect()
     }
 
     fn server(
         &mut self,
         plan: &ProxyPlan,
-        backend: &Backend,
-        server: &dualgate_core::plan::proxy::Server,
+        owner: &Owner,
+        server: &Server,
         kept: &mut HashMap<ServerKey, Arc<ServerState>>,
     ) -> Arc<ServerState> {
-        let key = ServerKey {
-            backend: backend.id.clone(),
-            id: server.id.clone(),
-            at: server.at.clone(),
-            scheme: backend.scheme,
-        };
+        let key = ServerKey { of: owner.clone(), id: server.id.clone(), at: server.at.clone() };
         if let Some(known) = kept.get(&key) {
             return known.clone();
         }
@@ -238,7 +300,7 @@ impl Registry {
                 uid,
                 id: server.id.clone(),
                 at: server.at.clone(),
-                scheme: backend.scheme,
+                scheme: owner.scheme(),
                 health: Health::new(self.epoch),
                 forbidden: plan.forbidden.clone(),
                 prefers_v4: AtomicBool::new(false),
@@ -251,11 +313,15 @@ impl Registry {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use dualgate_core::model::object::PortRef;
     use dualgate_core::model::{Dual, ObjectName};
-    use dualgate_core::plan::proxy::Server;
+
+    /// A server with this name.
+    pub fn server(id: &str) -> Arc<ServerState> {
+        Registry::new(Instant::now()).compile(plan(&[id])).backends[0].servers[0].clone()
+    }
 
     fn plan(servers: &[&str]) -> Arc<ProxyPlan> {
         let servers = servers

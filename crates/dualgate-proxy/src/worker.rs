@@ -5,7 +5,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -13,11 +14,11 @@ use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
+use dualgate_core::plan::forward::{ForwardId, Transport};
 use dualgate_http::ResponseHead;
 use foldhash::HashMap;
 use foldhash::HashMapExt as _;
 use rustls::ClientConfig;
-use std::net::SocketAddr;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
@@ -25,8 +26,11 @@ use tokio::task::AbortHandle;
 use crate::access::LogSender;
 use crate::connection;
 use crate::io::IoShared;
-use crate::listener::ListenerState;
+use crate::listener::{ListenerState, Spot};
 use crate::metrics::WorkerCounters;
+use crate::service::metrics::Refused;
+use crate::service::udp::Space;
+use crate::service::{self, Flows};
 use crate::state::Runtime;
 use crate::upstream::{Connector, Pool};
 
@@ -50,15 +54,26 @@ pub struct Common {
     pub client_tls: Arc<ClientConfig>,
     /// Open connections over all workers.
     pub open: Arc<AtomicUsize>,
+    /// How many workers there are.
+    pub workers: usize,
+}
+
+/// What a socket is open for.
+#[derive(Clone, Debug)]
+pub enum Purpose {
+    /// An entry point of a gate.
+    Gate(Arc<ListenerState>),
+    /// A port of a Service.
+    Service(Arc<ForwardId>),
 }
 
 /// What a worker is told.
 #[derive(Debug)]
 pub enum Command {
-    /// Accept from this socket.
-    Listen(TcpListener, Arc<ListenerState>),
-    /// No longer accept at this address.
-    Close(SocketAddr),
+    /// Accept or receive from this socket.
+    Listen(OwnedFd, Purpose),
+    /// No longer accept or receive there.
+    Close(Spot),
     /// Let connections end; answers when all have, or at the deadline.
     Drain(Duration, oneshot::Sender<usize>),
 }
@@ -71,6 +86,9 @@ pub struct Worker {
     /// What it counts.
     pub counters: Arc<WorkerCounters>,
     common: Common,
+    connector: Connector,
+    flows: Flows,
+    datagrams: Space,
     io: Rc<IoShared>,
     scratches: RefCell<Vec<Scratch>>,
     drain: Drain,
@@ -95,6 +113,26 @@ impl Worker {
     /// What its connections share.
     pub fn io(&self) -> &Rc<IoShared> {
         &self.io
+    }
+
+    /// Opens connections to servers.
+    pub fn connector(&self) -> &Connector {
+        &self.connector
+    }
+
+    /// Its flows of datagrams.
+    pub fn flows(&self) -> &Flows {
+        &self.flows
+    }
+
+    /// Space for one datagram.
+    pub fn datagrams(&self) -> &Space {
+        &self.datagrams
+    }
+
+    /// How many workers there are, at least one.
+    pub fn workers(&self) -> usize {
+        self.common.workers.max(1)
     }
 
     /// The access log, if there is one.
@@ -226,25 +264,34 @@ pub fn start(index: usize, common: Common) -> io::Result<WorkerHandle> {
 
 async fn run(common: Common, counters: Arc<WorkerCounters>, mut inbox: mpsc::Receiver<Command>) {
     let io = Rc::new(IoShared { counters: counters.io.clone(), ..IoShared::default() });
+    let connector = Connector { shared: io.clone(), tls: common.client_tls.clone() };
     let worker = Rc::new(Worker {
-        pool: Pool::new(Connector { shared: io.clone(), tls: common.client_tls.clone() }),
+        pool: Pool::new(connector.clone()),
         counters,
         common,
+        connector,
+        flows: Flows::default(),
+        datagrams: Space::default(),
         io,
         scratches: RefCell::default(),
         drain: Drain::default(),
         open: Cell::new(0),
     });
     let sweeper = tokio::task::spawn_local(sweep(worker.clone()));
-    let mut listening: HashMap<SocketAddr, Vec<AbortHandle>> = HashMap::new();
+    let mut listening: HashMap<Spot, Vec<AbortHandle>> = HashMap::new();
     while let Some(command) = inbox.recv().await {
         match command {
-            Command::Listen(socket, listener) => match listen(&worker, socket, listener) {
-                Ok((address, task)) => listening.entry(address).or_default().push(task),
+            Command::Listen(socket, purpose) => match listen(&worker, socket, purpose) {
+                Ok((spot, task)) => listening.entry(spot).or_default().push(task),
                 Err(error) => tracing::error!(%error, "a worker cannot use its socket"),
             },
-            Command::Close(address) => {
-                listening.remove(&address).into_iter().flatten().for_each(|task| task.abort());
+            Command::Close(spot) => {
+                listening.remove(&spot).into_iter().flatten().for_each(|task| task.abort());
+                match spot.transport {
+                    Transport::Tcp => {}
+                    // Their answers would keep the socket open, and with it a share of the address's datagrams.
+                    Transport::Udp => worker.flows.end_at(spot.address),
+                }
             }
             Command::Drain(limit, done) => {
                 listening.drain().flat_map(|(_, tasks)| tasks).for_each(|task| task.abort());
@@ -261,39 +308,61 @@ async fn run(common: Common, counters: Arc<WorkerCounters>, mut inbox: mpsc::Rec
     sweeper.abort();
 }
 
-fn listen(
-    worker: &Rc<Worker>,
-    socket: TcpListener,
-    listener: Arc<ListenerState>,
-) -> io::Result<(SocketAddr, AbortHandle)> {
-    let address = socket.local_addr()?;
-    let socket = tokio::net::TcpListener::from_std(socket)?;
-    let task = tokio::task::spawn_local(accept(worker.clone(), socket, listener));
-    Ok((address, task.abort_handle()))
+fn listen(worker: &Rc<Worker>, socket: OwnedFd, purpose: Purpose) -> io::Result<(Spot, AbortHandle)> {
+    let spot = Spot::of(&socket).ok_or(io::ErrorKind::InvalidInput)?;
+    let task = match (purpose, spot.transport) {
+        (Purpose::Service(forward), Transport::Udp) => {
+            let socket = tokio::net::UdpSocket::from_std(UdpSocket::from(socket))?;
+            tokio::task::spawn_local(service::udp::serve(worker.clone(), forward, socket))
+        }
+        (purpose, Transport::Tcp) => {
+            let socket = tokio::net::TcpListener::from_std(TcpListener::from(socket))?;
+            tokio::task::spawn_local(accept(worker.clone(), socket, purpose))
+        }
+        (Purpose::Gate(_), Transport::Udp) => return Err(io::ErrorKind::InvalidInput.into()),
+    };
+    Ok((spot, task.abort_handle()))
 }
 
-async fn accept(worker: Rc<Worker>, socket: tokio::net::TcpListener, listener: Arc<ListenerState>) {
+async fn accept(worker: Rc<Worker>, socket: tokio::net::TcpListener, purpose: Purpose) {
     loop {
         match socket.accept().await {
             Ok((tcp, address)) => {
                 let guard = OpenConnection::new(&worker);
                 if worker.common.open.load(Relaxed) > worker.runtime().plan.settings.max_connections {
-                    listener.counters.refused.increment();
+                    refuse(&worker, &purpose, &tcp);
                     continue;
                 }
-                let (worker, listener) = (worker.clone(), listener.clone());
+                let (worker, purpose) = (worker.clone(), purpose.clone());
                 tokio::task::spawn_local(async move {
                     let guard = guard;
-                    connection::serve(worker, listener, tcp, address).await;
+                    match purpose {
+                        Purpose::Gate(listener) => connection::serve(worker, listener, tcp, address).await,
+                        Purpose::Service(forward) => service::tcp::serve(worker, &forward, tcp, address).await,
+                    }
                     drop(guard);
                 });
             }
             Err(error) => {
-                tracing::debug!(%error, entry_point = %listener.id, "accept");
+                tracing::debug!(%error, ?purpose, "accept");
                 if !is_of_one_connection(&error) {
                     // Mostly, file descriptors ran out: soon there may be some again.
                     tokio::time::sleep(EXHAUSTED).await;
                 }
+            }
+        }
+    }
+}
+
+/// There are as many connections as there may be.
+fn refuse(worker: &Worker, purpose: &Purpose, tcp: &tokio::net::TcpStream) {
+    match purpose {
+        Purpose::Gate(listener) => listener.counters.refused.increment(),
+        Purpose::Service(forward) => {
+            // A client that reads an end takes it for one.
+            let _ = tcp.set_zero_linger();
+            if let Some(forward) = worker.runtime().forward(forward) {
+                forward.shared.counters.refuse(Refused::Limit);
             }
         }
     }
@@ -329,11 +398,12 @@ impl Drop for OpenConnection {
     }
 }
 
-/// Waits until no connection is open; how many are left at the deadline.
+/// Waits until no connection is open and no datagram waits for its answer; how many connections are left at the deadline.
 async fn wait_until_empty(worker: &Rc<Worker>, limit: Duration) -> usize {
     let deadline = Instant::now() + limit;
     let mut pause = Duration::from_millis(1);
-    while worker.open.get() > 0 && Instant::now() < deadline {
+    let is_busy = || worker.open.get() > 0 || worker.flows.await_answers();
+    while is_busy() && Instant::now() < deadline {
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(Duration::from_millis(20));
     }

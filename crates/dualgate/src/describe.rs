@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use dualgate_core::plan::NodePlan;
 use dualgate_core::plan::firewall::FirewallPlan;
-use dualgate_core::plan::proxy::{Backend, Listener, ProxyPlan, Scheme, ServerAddress};
+use dualgate_core::plan::forward::Forward;
+use dualgate_core::plan::proxy::{Backend, Listener, ProxyPlan, Scheme, Server, ServerAddress};
 use dualgate_core::plan::tunnel::{Peer, TunnelPlan};
 use dualgate_core::route::{Action, EntryPointSet, Route};
 
@@ -49,7 +50,13 @@ pub fn proxy(plan: &ProxyPlan) -> BTreeSet<String> {
             certificate.digest.to_string()
         )
     });
-    listeners.chain(routes).chain(backends).chain(certificates).collect()
+    let forwards = plan.forwards.iter().flat_map(forward);
+    listeners.chain(routes).chain(backends).chain(certificates).chain(forwards).collect()
+}
+
+fn forward(forward: &Forward) -> impl Iterator<Item = String> {
+    let servers = servers(&forward.servers);
+    forward.sockets().map(move |socket| format!("forward {socket}: {servers}"))
 }
 
 fn listener(listener: &Listener) -> String {
@@ -75,16 +82,18 @@ fn backend(backend: &Backend) -> String {
         Scheme::Https => "https",
         Scheme::H2c => "h2c",
     };
-    let servers: Vec<String> = backend
-        .servers
+    format!("backend {} {scheme}: {}", backend.id, servers(&backend.servers))
+}
+
+fn servers(servers: &[Server]) -> String {
+    let servers: Vec<String> = servers
         .iter()
         .map(|server| match &server.at {
             ServerAddress::Sockets(sockets) => sockets.iter().map(ToString::to_string).collect::<Vec<_>>().join("+"),
             ServerAddress::Name { host, port } => format!("{host}:{port}"),
         })
         .collect();
-    let servers = if servers.is_empty() { "no endpoint".to_owned() } else { servers.join(", ") };
-    format!("backend {} {scheme}: {servers}", backend.id)
+    if servers.is_empty() { "no endpoint".to_owned() } else { servers.join(", ") }
 }
 
 fn places(plan: &ProxyPlan, entry_points: EntryPointSet) -> String {

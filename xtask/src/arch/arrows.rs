@@ -43,7 +43,8 @@ const ARROWS: &[Arrows] = &[
     },
     Arrows {
         name: "dualgate-proxy",
-        inside: &["dualgate-core", "dualgate-http", "dualgate-wire"],
+        // Host and lab only for its tests: namespaces in which addresses come and go.
+        inside: &["dualgate-core", "dualgate-host", "dualgate-http", "dualgate-lab", "dualgate-wire"],
         outside: Outside::Any,
     },
     Arrows { name: "dualgate-host", inside: &["dualgate-core", "dualgate-wire"], outside: Outside::Any },

@@ -32,6 +32,7 @@ use crate::model::{Code, Dual, Finding, Object};
 use crate::plan::proxy::{Server, ServerAddress};
 
 use super::annotation::{self, ENDPOINTS};
+use super::forward;
 
 /// What the servers of one Service port are made from.
 pub(super) struct Endpoints<'a> {
@@ -43,6 +44,19 @@ pub(super) struct Endpoints<'a> {
     pub annotation: Option<&'a str>,
     /// What no server may be.
     pub admin: &'a Admin,
+    /// Only pods of this node. Servers of the annotation are on no node.
+    pub node: Option<&'a str>,
+    /// Who asks.
+    pub purpose: Purpose,
+}
+
+/// What servers are wanted for: it decides what their absence means.
+#[derive(Clone, Copy)]
+pub(super) enum Purpose {
+    /// Requests that an Ingress routes.
+    Routes,
+    /// Connections to an address of the Service.
+    Forward,
 }
 
 /// The servers, in the order of their identities; those of the annotation as written.
@@ -113,10 +127,16 @@ fn nobody(of: &Endpoints<'_>) -> Finding {
     } else {
         let ports = ports.into_iter().collect::<Vec<_>>().join("`, `");
         let help = "a port of an EndpointSlice has the name of the Service's port";
-        (format!("its EndpointSlices have no TCP port named `{name}`, only `{ports}`"), help)
+        let protocol = forward::word(of.port.protocol);
+        (format!("its EndpointSlices have no {protocol} port named `{name}`, only `{ports}`"), help)
     };
-    let message = format!("port {label}: {why}; requests get 503");
-    let mut finding = Finding::new(Code::IngressNoEndpoints, of.object.place(""), message).help(help);
+    let (code, consequence) = match (of.purpose, of.port.protocol) {
+        (Purpose::Routes, _) => (Code::IngressNoEndpoints, "requests get 503"),
+        (Purpose::Forward, Protocol::Udp) => (Code::ServiceNoEndpoints, "its datagrams are dropped"),
+        (Purpose::Forward, Protocol::Tcp | Protocol::Sctp) => (Code::ServiceNoEndpoints, "connections are reset"),
+    };
+    let message = format!("port {label}: {why}; {consequence}");
+    let mut finding = Finding::new(code, of.object.place(""), message).help(help);
     // A cluster makes the slices of a Service that selects pods; manifests cannot know them.
     if of.slices.is_empty() && of.annotation.is_none() && !of.service.selector.is_empty() {
         finding.severity = Severity::Note;
@@ -202,7 +222,8 @@ fn from_slices(of: &Endpoints<'_>, findings: &mut Vec<Finding>) -> Vec<Server> {
             }
         }
         if let Some(port) = slice_port(slice, of.port) {
-            slice.endpoints.iter().for_each(|endpoint| collect(endpoint, port, &mut found));
+            let here = |endpoint: &&Endpoint| of.node.is_none() || of.node == endpoint.node.as_deref();
+            slice.endpoints.iter().filter(here).for_each(|endpoint| collect(endpoint, port, &mut found));
         }
     }
     let any_ready = found.values().any(|found| !found.ready.is_empty());
@@ -211,7 +232,7 @@ fn from_slices(of: &Endpoints<'_>, findings: &mut Vec<Finding>) -> Vec<Server> {
 }
 
 fn slice_port(slice: &EndpointSlice, port: &ServicePort) -> Option<u16> {
-    let of_name = slice.ports.iter().find(|p| p.name == port.name && p.protocol == Protocol::Tcp)?;
+    let of_name = slice.ports.iter().find(|p| p.name == port.name && p.protocol == port.protocol)?;
     // A slice that names no number leaves it to the reader: the target port, if that is a number.
     Some(of_name.port.unwrap_or(match port.target {
         PortRef::Number(number) => number,

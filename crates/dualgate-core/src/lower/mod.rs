@@ -10,6 +10,7 @@ mod annotation;
 mod class;
 mod endpoints;
 mod entry_points;
+mod forward;
 mod ingress;
 mod placement;
 mod rule_path;
@@ -30,6 +31,7 @@ pub use annotation::{ENDPOINTS, ENTRY_POINTS, GATES, IGNORED_HELP};
 pub use class::Membership;
 pub(crate) use endpoints::written_servers;
 pub use entry_points::{EntryPointRef, EntryPoints};
+pub use forward::SiteForward;
 pub use placement::{Placement, Reason};
 pub(crate) use service::find_port;
 pub use tls::SiteCertificate;
@@ -47,6 +49,8 @@ pub struct Lowered {
     pub backends: Vec<Arc<Backend>>,
     /// The certificates of their `tls` sections.
     pub certificates: Vec<SiteCertificate>,
+    /// The ports of LoadBalancer Services that we forward.
+    pub forwards: Vec<SiteForward>,
     /// What was wrong.
     pub findings: Vec<Finding>,
 }
@@ -96,6 +100,7 @@ pub fn lower(site: &Site, objects: &ObjectSet, facts: &Facts) -> Lowered {
         lowered.ingresses.push(LoweredIngress { key: object.key.clone(), membership, reading, placement });
     }
     certificates.claim_aliases(site, &entry_points);
+    lowered.forwards = forward::forwards(site, facts, &world, &mut backends, &mut lowered.findings);
     (lowered.backends, lowered.findings) = backends.finish(lowered.findings);
     lowered.certificates = certificates.finish(&mut lowered.findings);
     lowered.entry_points = entry_points;

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use crate::model::object::{PortRef, Protocol, Service, ServicePort, ServiceType};
 use crate::model::{Code, Finding, Object, Site};
-use crate::plan::proxy::{Backend, BackendId, Scheme};
+use crate::plan::proxy::{Backend, BackendId, Scheme, Server};
 use crate::route::{Action, BackendIndex};
 
 use super::annotation::OfService;
-use super::endpoints::{self, Endpoints};
+use super::endpoints::{self, Endpoints, Purpose};
 use super::world::World;
 
 /// The backends, as routes ask for them.
@@ -87,7 +87,8 @@ impl<'a> Backends<'a> {
         let annotations = self.annotations(object);
         let slices = self.world.slices(&object.key.name.namespace, &object.key.name.name);
         let (annotation, admin) = (annotations.endpoints.as_deref(), &self.site.admin);
-        let endpoints = Endpoints { object, service, port, slices, annotation, admin };
+        let purpose = Purpose::Routes;
+        let endpoints = Endpoints { object, service, port, slices, annotation, admin, node: None, purpose };
         let servers = endpoints::servers(&endpoints, &mut self.findings);
         Backend {
             id,
@@ -96,6 +97,22 @@ impl<'a> Backends<'a> {
             servers,
             port: named.clone(),
         }
+    }
+
+    /// The servers of a port that is forwarded; of one node's pods, if one is named.
+    pub fn servers_of_forward(
+        &mut self,
+        object: &'a Object,
+        service: &Service,
+        port: &ServicePort,
+        node: Option<&str>,
+        findings: &mut Vec<Finding>,
+    ) -> Vec<Server> {
+        let annotations = self.annotations(object);
+        let slices = self.world.slices(&object.key.name.namespace, &object.key.name.name);
+        let (annotation, admin) = (annotations.endpoints.as_deref(), &self.site.admin);
+        let purpose = Purpose::Forward;
+        endpoints::servers(&Endpoints { object, service, port, slices, annotation, admin, node, purpose }, findings)
     }
 
     /// Read once for each Service, so that its findings appear once.

@@ -225,6 +225,10 @@ catalogue! {
     IngressReading = "ingress-reading" Note;
     /// A Service has endpoints that cannot be used.
     ServiceEndpoints = "service-endpoints" Error;
+    /// A LoadBalancer Service has no endpoint that is ready; connections are reset.
+    ServiceNoEndpoints = "service-no-endpoints" Warning;
+    /// A port of a LoadBalancer Service is not forwarded.
+    ServicePort = "service-port" Error;
     /// Two ends of the tunnel claim the same addresses; the first one keeps them.
     TunnelOverlap = "tunnel-overlap" Error;
     /// A network behind the tunnel holds the edge's public address, which the tunnel itself needs; it is left out.

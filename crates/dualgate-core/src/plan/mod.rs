@@ -4,6 +4,7 @@
 //! plan is how a role is switched off.
 
 pub mod firewall;
+pub mod forward;
 pub mod proxy;
 pub mod public;
 pub mod tunnel;

@@ -16,6 +16,8 @@ use crate::model::snapshot::{Generation, Snapshot};
 use crate::model::{Digest, Dual, EntryPointName, GateName, HostPattern, NodeName, ObjectName, Secret};
 use crate::route::{Action, BackendIndex, EntryPointIndex, EntryPointSet, Route, Table};
 
+use super::forward::{self, Forward};
+
 /// What the data plane of one node has to serve. The empty plan serves nothing.
 #[derive(Clone, Debug, Default)]
 pub struct ProxyPlan {
@@ -29,6 +31,8 @@ pub struct ProxyPlan {
     pub backends: Vec<Arc<Backend>>,
     /// What TLS entry points show.
     pub certificates: Vec<Certificate>,
+    /// What is handed on to the pods of Services, unread.
+    pub forwards: Vec<Forward>,
     /// Time-outs and limits.
     pub settings: ProxySettings,
     /// Addresses that no server may have, whatever its name turns out to mean: this node's admin listener.
@@ -164,6 +168,7 @@ pub fn select(snapshot: &Snapshot, lowered: &Lowered, node: &NodeName) -> ProxyP
     plan.backends = backends;
     plan.certificates =
         lowered.certificates.iter().flat_map(|certificate| narrow_certificate(certificate, here)).collect();
+    plan.forwards = forward::select(lowered, node);
     plan
 }
 

@@ -75,6 +75,15 @@ impl Connector {
         timeout(limit, self.open(server)).await.map_err(timed_out)?
     }
 
+    /// A TCP connection to `server` and no more, within `limit`.
+    pub async fn reach(&self, server: &ServerState, limit: Duration) -> Result<Io, ConnectError> {
+        let timed_out = |_| ConnectError::TimedOut { server: server.id.clone() };
+        let tcp = timeout(limit, self.connect_tcp(server)).await.map_err(timed_out)??;
+        let refused = |error| ConnectError::Refused { server: server.id.clone(), error };
+        tcp.set_nodelay(true).map_err(refused)?;
+        Ok(Io::plain(tcp, &self.shared))
+    }
+
     async fn open(&self, server: &ServerState) -> Result<Io, ConnectError> {
         let name = || server.id.clone();
         let tcp = self.connect_tcp(server).await?;

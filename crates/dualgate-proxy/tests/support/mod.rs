@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test file uses its part")]
 
 pub mod h2;
+pub mod service;
 pub mod tls;
 
 use std::net::{IpAddr, SocketAddr};
@@ -113,6 +114,7 @@ impl Plan {
             table: Arc::new(Table::new(routes)),
             backends,
             certificates: self.certificates.clone(),
+            forwards: Vec::new(),
             settings: self.settings.clone(),
             forbidden: self.forbidden.as_slice().into(),
         })
