@@ -10,6 +10,7 @@ pub mod control;
 pub mod echo;
 pub mod init;
 pub mod lab;
+pub mod narrow;
 pub mod node;
 pub mod probe;
 pub mod process;

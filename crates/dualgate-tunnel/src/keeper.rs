@@ -339,9 +339,8 @@ impl Work {
             running.engine.configure(&peers)?;
             running.peers = peers;
         }
-        let elapsed = now.duration_since(self.started);
-        running.dial(interface, &self.doubted, elapsed)?;
-        let status = running.engine.status()?;
+        running.dial(interface, &self.doubted, self.started)?;
+        let (status, elapsed) = (running.engine.status()?, self.started.elapsed());
         running.heard.note(&status.peers);
         running.paths.round(interface, |planned| outside(planned, &status.peers), elapsed);
         // Routes are as narrow as the paths.
@@ -427,8 +426,14 @@ impl Running {
     }
 
     /// Dials who is to be dialled.
-    fn dial(&mut self, interface: &Interface, doubted: &BTreeSet<PeerName>, now: Duration) -> Result<(), TunnelError> {
-        let status = self.engine.status()?;
+    fn dial(
+        &mut self,
+        interface: &Interface,
+        doubted: &BTreeSet<PeerName>,
+        started: Instant,
+    ) -> Result<(), TunnelError> {
+        // The clock is read last: a handshake right after a dial must not look older than the dial.
+        let (status, now) = (self.engine.status()?, started.elapsed());
         self.dials.retain(|name, _| interface.peers.iter().any(|peer| peer.name == *name));
         for planned in interface.peers.iter().filter(|peer| !peer.endpoints.is_empty()) {
             let Some(seen) = carrier(planned, &status.peers) else { continue };
