@@ -7,6 +7,7 @@ mod bench;
 mod breach;
 mod build_cost;
 mod docs;
+mod guest;
 mod licences;
 mod process;
 mod source;
@@ -30,6 +31,7 @@ Commands:
   licences        Check every linked crate against deny.toml: licence, one version, source
   build-cost      Print what each dependency costs of a cold build with tests (takes minutes)
   bench           Measure dualgate beside nginx and HAProxy; `bench --help` says how
+  guest           Run the tests that ask much of a kernel in an emulated machine; `guest --help` says how
 ";
 
 fn main() -> ExitCode {
@@ -64,6 +66,9 @@ fn run(arguments: &[&str]) -> Result<Vec<Breach>> {
         ["licences"] => licences::check(&Workspace::here()?),
         ["build-cost"] => build_cost::run(&Workspace::here()?).map(|()| Vec::new()),
         ["bench", options @ ..] => bench::run(&Workspace::here()?, options).map(|()| Vec::new()),
+        ["guest", options @ ..] => guest::run(&Workspace::here()?, options),
+        // What the emulated machine of `guest` starts.
+        [guest::init::COMMAND, filters @ ..] => guest::init::run(filters).map(|()| Vec::new()),
         // What `bench` measures against; it starts this itself.
         ["backend"] => bench::backend::run().map(|()| Vec::new()),
         [command, ..] => bail!("cannot run `{command}` like this\n\n{USAGE}"),

@@ -193,7 +193,7 @@ pub struct PeerStatus {
     pub allowed_ips: Vec<IpNet>,
 }
 
-/// A running tunnel. Dropped, it takes its interface along.
+/// A running tunnel. Dropped, it takes its interface along; [`Engine::hand_over`] does not.
 #[derive(Debug)]
 pub struct Engine {
     driver: Driver,
@@ -243,6 +243,15 @@ impl Engine {
         match &mut self.driver {
             Driver::Kernel(kernel) => kernel.dial(peer, address),
             Driver::Userspace(userspace) => userspace.dial(*peer, address),
+        }
+    }
+
+    /// Ends, and leaves the interface to a successor, where it can be left: the kernel's goes on with its sessions, and
+    /// [`Engine::start`] in another process takes it over as it is. An interface of this process goes with it.
+    pub fn hand_over(self) {
+        match self.driver {
+            Driver::Kernel(kernel) => kernel.hand_over(),
+            Driver::Userspace(userspace) => drop(userspace),
         }
     }
 

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkDeserializable, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
 };
+use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{
     AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recv, sendto, socket_with,
@@ -22,7 +23,9 @@ pub struct Netlink {
 impl Netlink {
     /// Of a protocol; `None` is rtnetlink.
     pub fn open(protocol: Option<Protocol>) -> io::Result<Self> {
-        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, SocketFlags::CLOEXEC, protocol)?;
+        // The kernel answers while it is asked, so whatever is to come is there when it is read.
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, protocol)?;
         bind(&socket, &SocketAddrNetlink::new(0, 0))?;
         Ok(Self { socket, sequence: 0 })
     }
@@ -34,7 +37,9 @@ impl Netlink {
     {
         self.sequence = self.sequence.wrapping_add(1);
         let mut packet = message.into();
-        packet.header.flags = NLM_F_REQUEST | flags | if flags & NLM_F_DUMP == 0 { NLM_F_ACK } else { 0 };
+        // A listing ends with a word of its own. NLM_F_DUMP has two bits, one of which means something else in a change.
+        let is_listing = flags & NLM_F_DUMP == NLM_F_DUMP;
+        packet.header.flags = NLM_F_REQUEST | flags | if is_listing { 0 } else { NLM_F_ACK };
         packet.header.sequence_number = self.sequence;
         packet.finalize();
         let mut octets = vec![0; packet.buffer_len()];
@@ -43,7 +48,7 @@ impl Netlink {
         let mut answers = Vec::new();
         let mut space = vec![0; 64 * 1024];
         loop {
-            let (length, _) = recv(self.socket.as_fd(), &mut space[..], RecvFlags::empty())?;
+            let (length, _) = recv(self.socket.as_fd(), &mut space[..], RecvFlags::empty()).map_err(missing)?;
             if self.read(&space[..length], &mut answers)? {
                 return Ok(answers);
             }
@@ -72,5 +77,12 @@ impl Netlink {
             }
         }
         Ok(false)
+    }
+}
+
+fn missing(error: Errno) -> io::Error {
+    match error {
+        Errno::AGAIN => io::Error::new(io::ErrorKind::UnexpectedEof, "the kernel's answer is incomplete"),
+        error => error.into(),
     }
 }

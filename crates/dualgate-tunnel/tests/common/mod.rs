@@ -1,11 +1,13 @@
 //! Two hosts with a wire between them, and what is done on them.
 
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::num::NonZeroU16;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use dualgate_core::model::{PublicKey, Secret};
@@ -39,7 +41,10 @@ const CANNOT_RUN: i32 = 77;
 
 /// The backends that work on this machine.
 pub fn backends() -> Vec<Backend> {
-    [Backend::Packet, Backend::Tun, Backend::Kernel].into_iter().filter(|backend| works(*backend).is_ok()).collect()
+    let all = [Backend::Packet, Backend::Tun, Backend::Kernel];
+    let there: Vec<Backend> = all.into_iter().filter(|backend| works(*backend).is_ok()).collect();
+    assert!(there == all || std::env::var_os(REQUIRED).is_none(), "only {there:?} work here");
+    there
 }
 
 /// Whether a backend works on this machine; if not, why.
@@ -56,8 +61,12 @@ pub fn works(backend: Backend) -> Result<(), String> {
     }
 }
 
+/// Where this is set, every backend is there: in the guest of `cargo xtask guest`.
+const REQUIRED: &str = "DUALGATE_REQUIRE_KERNEL";
+
 /// Ends a trial that cannot run here: its runner says so loudly.
 pub fn skip(why: &str) -> ! {
+    assert!(std::env::var_os(REQUIRED).is_none(), "{why}");
     println!("{why}");
     std::process::exit(CANNOT_RUN)
 }
@@ -175,8 +184,13 @@ impl Pair {
 
     /// Both ends; home dials the edge.
     pub fn connect(&self, backend: Backend, outer: &str) -> (Engine, Engine) {
-        let edge = self.start(End::Edge, &self.config(End::Edge, backend, None));
-        let mut home = self.start(End::Home, &self.config(End::Home, backend, Some(outer)));
+        self.join([backend; 2], outer)
+    }
+
+    /// Both ends, each with a backend of its own; home, the first, dials the edge.
+    pub fn join(&self, [home, edge]: [Backend; 2], outer: &str) -> (Engine, Engine) {
+        let edge = self.start(End::Edge, &self.config(End::Edge, edge, None));
+        let mut home = self.start(End::Home, &self.config(End::Home, home, Some(outer)));
         eventually("a handshake", || home.status().unwrap().peers[0].last_handshake.is_some());
         (home, edge)
     }
@@ -214,6 +228,60 @@ pub fn transfer(from: &Namespace, to: &Namespace, address: &str, length: usize) 
     stream.read_exact(&mut back).unwrap_or_else(|error| panic!("{address}: {error}"));
     echo.join().unwrap().unwrap();
     assert!(back == sent, "{address}: other octets came back");
+}
+
+/// Datagrams from one host to another, one every two milliseconds.
+pub struct Flow {
+    stop: Arc<AtomicBool>,
+    sender: JoinHandle<u64>,
+    receiver: JoinHandle<u64>,
+}
+
+impl Flow {
+    /// Starts it; `address` is the receiver's.
+    pub fn start(from: &Namespace, to: &Namespace, address: &str) -> Self {
+        let address: IpAddr = address.parse().unwrap();
+        let receiver = to.run(move || UdpSocket::bind(SocketAddr::new(address, 0))).unwrap();
+        let to = receiver.local_addr().unwrap();
+        let sender = from.run(move || UdpSocket::bind(SocketAddr::new(unspecified(address), 0))).unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, ended) = (stop.clone(), stop.clone());
+        let send = move || {
+            let mut sent = 0_u64;
+            while !stopped.load(Ordering::Relaxed) {
+                sender.send_to(&sent.to_be_bytes(), to).unwrap();
+                sent += 1;
+                std::thread::park_timeout(Duration::from_millis(2));
+            }
+            sent
+        };
+        let receive = move || {
+            receiver.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+            let (mut received, mut space) = (0, [0; 16]);
+            loop {
+                match receiver.recv(&mut space) {
+                    Ok(_) => received += 1,
+                    Err(_) if ended.load(Ordering::Relaxed) => return received,
+                    Err(_) => {}
+                }
+            }
+        };
+        Self { stop, sender: std::thread::spawn(send), receiver: std::thread::spawn(receive) }
+    }
+
+    /// Ends it: how many were sent, and how many of them did not arrive.
+    pub fn stop(self) -> (u64, u64) {
+        self.stop.store(true, Ordering::Relaxed);
+        let (sent, received) = (self.sender.join().unwrap(), self.receiver.join().unwrap());
+        (sent, sent - received)
+    }
+}
+
+fn unspecified(like: IpAddr) -> IpAddr {
+    match like {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    }
 }
 
 /// WireGuard by somebody else, in user space: wireguard-go or boringtun.

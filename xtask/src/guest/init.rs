@@ -1,0 +1,100 @@
+//! The first process of the guest: loads modules, runs the test files one after the other, tells how they ended, and
+//! switches the machine off.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use rustix::mount::{MountFlags, mount};
+use rustix::process::getpid;
+use rustix::system::{RebootCommand, finit_module, reboot};
+
+/// What xtask is called with in there.
+pub const COMMAND: &str = "guest-init";
+/// The last line that is told.
+pub const END: &str = "end";
+/// Modules, in the order of their names.
+pub const MODULE_FOLDER: &str = "guest/modules";
+/// Test files, in the order of their names.
+pub const TEST_FOLDER: &str = "guest/tests";
+/// What tests need of the kernel. Debian builds it as modules, and nobody in there could load them later.
+pub const MODULES: &[&str] = &[
+    "wireguard",
+    "tun",
+    "veth",
+    "bridge",
+    "nf_tables",
+    "nft_chain_nat",
+    "nft_connlimit",
+    "nft_ct",
+    "nft_fib_inet",
+    "nft_limit",
+    "nft_log",
+    "nft_masq",
+    "nft_nat",
+    "nft_redir",
+    "nft_reject_inet",
+];
+
+/// Runs the guest. It never comes back to a kernel that goes on.
+pub fn run(filters: &[&str]) -> Result<()> {
+    anyhow::ensure!(getpid().is_init(), "`{COMMAND}` is what runs in the guest of `cargo xtask guest`");
+    let outcome = tests(filters).and_then(|failed| tell(&failed));
+    if let Err(error) = &outcome {
+        // On the console; without a verdict the guest has failed.
+        println!("guest: {error:#}");
+    }
+    reboot(RebootCommand::PowerOff).context("switch the machine off")
+}
+
+/// Runs the test files; which of them failed.
+fn tests(filters: &[&str]) -> Result<Vec<String>> {
+    for (kind, target) in [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("tmpfs", "/run")] {
+        mount(kind, target, kind, MountFlags::empty(), None).with_context(|| format!("mount {target}"))?;
+    }
+    for module in entries(MODULE_FOLDER)? {
+        let file = File::open(&module).with_context(|| format!("open {}", module.display()))?;
+        finit_module(&file, c"", 0).with_context(|| format!("load {}", module.display()))?;
+    }
+    let mut failed = Vec::new();
+    for program in entries(TEST_FOLDER)? {
+        let name = program.file_name().unwrap_or_default().to_string_lossy();
+        let name = name.split_once('-').map_or(&*name, |(_, name)| name);
+        let started = Instant::now();
+        let mut command = Command::new(&program);
+        command.args(filters).env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
+        let status = command.status().with_context(|| format!("start {}", program.display()))?;
+        println!("guest: {name}: {status} after {:.0} s\n", started.elapsed().as_secs_f32());
+        if !status.success() {
+            failed.push(name.to_owned());
+        }
+    }
+    Ok(failed)
+}
+
+/// The files of a folder, by name.
+fn entries(folder: &str) -> Result<Vec<PathBuf>> {
+    let read = || -> std::io::Result<Vec<PathBuf>> {
+        let entries = std::fs::read_dir(Path::new("/").join(folder))?;
+        let mut paths = entries.map(|entry| Ok(entry?.path())).collect::<std::io::Result<Vec<PathBuf>>>()?;
+        paths.sort();
+        Ok(paths)
+    };
+    read().with_context(|| format!("read /{folder}"))
+}
+
+/// By the second serial port, which nothing else writes to.
+fn tell(failed: &[String]) -> Result<()> {
+    let tell = || -> std::io::Result<()> {
+        let mut port = File::options().write(true).open("/dev/ttyS1")?;
+        for name in failed {
+            writeln!(port, "{name}")?;
+        }
+        writeln!(port, "{END}")?;
+        Ok(rustix::termios::tcdrain(&port)?)
+    };
+    tell().context("tell how the tests ended")
+}
