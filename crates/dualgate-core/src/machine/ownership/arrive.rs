@@ -109,7 +109,13 @@ impl Ownership {
             Part::Accept(resource) => self.answered(&context.from, resource, true, now),
             Part::Decline(resource) => self.answered(&context.from, resource, false, now),
             Part::Head { seen, key, length } => {
+                let is_new_term = self.replication.seen < seen;
                 self.replication.heard(&context.from, Head { seen, key, length });
+                if is_new_term {
+                    // The holder that begins it waits for this.
+                    let head = self.head_part();
+                    self.say(&context.from, head);
+                }
                 self.look_at_term(now);
                 self.ask_for_replica(now);
             }
@@ -133,6 +139,10 @@ impl Ownership {
     fn hear_claim(&mut self, resource: Resource, owning: bool, context: &mut Context, now: Duration) {
         if owning {
             self.hear_owner(resource, &context.from, now);
+        }
+        if self.claims.get(&resource).is_some_and(|claim| claim.is_owning()) {
+            // An owner that has just started owns by the promises of others, and must not give its own away.
+            self.renew(resource, now);
         }
         let verdict = if context.is_agreed {
             let lasts = self.timing.promise();

@@ -118,20 +118,23 @@ impl Ownership {
                 self.wake_at(until);
                 self.look_at_move(resource, now);
             }
-            Stage::Fencing(asked) => {
-                let over = asked + self.timing.fence;
-                if over <= now || self.quorum_since.is_some() {
-                    claim.stage = Stage::Idle;
-                    claim.not_before = claim.not_before.max(now + self.timing.lease);
-                } else {
-                    self.wake_at(over);
-                }
-            }
+            Stage::Fencing(asked) => self.go_on_fencing(resource, asked, now),
             Stage::Asking { since, again } => self.go_on_asking(resource, since, again, now),
             Stage::Idle => {}
         }
         if self.claims.get(&resource).is_some_and(|claim| claim.stage == Stage::Idle) {
             self.look_whether_to_ask(resource, now);
+        }
+    }
+
+    fn go_on_fencing(&mut self, resource: Resource, asked: Duration, now: Duration) {
+        let over = asked + self.timing.fence * 2;
+        let is_heard = self.other().and_then(|other| self.peers.get(other)?.heard).is_some_and(|heard| asked <= heard);
+        let Some(claim) = self.claims.get_mut(&resource) else { return };
+        if is_heard || over <= now {
+            claim.stage = Stage::Idle;
+        } else {
+            self.wake_at(over);
         }
     }
 
@@ -160,7 +163,7 @@ impl Ownership {
             Way::Ask => self.begin_asking(resource, None, now),
             Way::Fence => {
                 self.claims.entry(resource).and_modify(|claim| claim.stage = Stage::Fencing(now));
-                self.wake_at(now + self.timing.fence);
+                self.wake_at(now + self.timing.fence * 2);
                 self.events.push_back(Event::Fence(resource));
             }
         }
@@ -174,14 +177,28 @@ impl Ownership {
         let (free, is_reserved) = self.voter.free_for(&self.me, resource);
         let after_the_giver = if is_reserved && claim.given.is_none() { self.timing.stagger } else { Duration::ZERO };
         let from = claim.not_before.max(free + after_the_giver);
-        if let Some(quorum_since) = self.quorum_since {
-            return Some((from.max(quorum_since) + self.timing.stagger * self.rank(claim) as u32, Way::Ask));
+        if let Some(silent) = self.silent_since(now) {
+            self.witness.filter(|until| now < *until)?;
+            let is_known = self.other().and_then(|other| self.peers.get(other)?.heard).is_some();
+            let waits = self.is_higher_of_two() && !is_known;
+            let head_start = if waits { self.timing.lease } else { Duration::ZERO };
+            let due = from.max(silent + self.timing.lease).max(self.voter.silent_until) + head_start;
+            // The question takes a while, and is over when it may be taken.
+            return Some((due.saturating_sub(self.timing.fence), Way::Fence));
         }
-        let other = self.other()?;
-        let peer = self.peers.get(other).filter(|_| self.witness.is_some_and(|until| now < until))?;
-        let silent = peer.heard.unwrap_or(peer.since) + self.timing.lease;
-        let head_start = if self.me < *other { Duration::ZERO } else { self.timing.lease };
-        Some((from.max(silent).max(self.voter.silent_until) + head_start, Way::Fence))
+        let quorum_since = self.quorum_since?;
+        Some((from.max(quorum_since) + self.timing.stagger * self.rank(claim) as u32, Way::Ask))
+    }
+
+    /// Two members: since when the other one is not heard, if it should have been.
+    fn silent_since(&self, now: Duration) -> Option<Duration> {
+        let peer = self.peers.get(self.other()?)?;
+        let heard = peer.heard.unwrap_or(peer.since);
+        (!peer.is_alive() || now.saturating_sub(heard) >= self.timing.beat * 2).then_some(heard)
+    }
+
+    fn is_higher_of_two(&self) -> bool {
+        self.other().is_some_and(|other| *other < self.me)
     }
 
     /// How many better candidates are alive.
@@ -228,7 +245,7 @@ impl Ownership {
             claim.votes.insert(self.me.clone(), until);
         }
         if let Some(witness) = self.witness.filter(|witness| owning && is_quiet && now < *witness) {
-            claim.witness = until.min(witness);
+            claim.witness = witness.min(now + self.timing.by_witness());
         }
         self.count(resource, now);
     }
@@ -373,41 +390,43 @@ impl Ownership {
         self.wake_at(now);
     }
 
-    /// Two members: the answer to [`Event::Fence`]. As an owner by the witness, too: somebody else answers for it.
+    /// Two members: what came of [`Event::Fence`], after [`Timing::fence`](super::Timing::fence) and at once. Also, while
+    /// this node is the owner: somebody else answers for it.
     pub fn fence(&mut self, resource: Resource, answered_by_somebody_else: bool, now: Duration) {
         let now = self.advance(now);
-        let is_higher = self.other().is_some_and(|other| *other < self.me);
+        let is_higher = self.is_higher_of_two();
         let Some(claim) = self.claims.get_mut(&resource) else { return };
         match (claim.stage, answered_by_somebody_else) {
             (Stage::Fencing(_), true) => {
                 let patience = self.timing.lease * if is_higher { 2 } else { 1 } + self.random.below(self.timing.beat);
                 claim.stage = Stage::Idle;
                 claim.not_before = claim.not_before.max(now + patience);
-                self.wake_at(now + patience);
             }
-            (Stage::Fencing(_), false) => self.take_with_witness(resource, now),
+            // An answer that comes too early has not asked long enough, and one that comes late may be old.
+            (Stage::Fencing(asked), false) if asked + self.timing.fence <= now => {
+                self.take_with_witness(resource, now);
+            }
             (Stage::Owning(_), true) if is_higher && now < claim.witness => {
                 self.let_go(resource, None, now);
                 self.claims.entry(resource).and_modify(|claim| claim.not_before = now + self.timing.lease * 2);
             }
-            (Stage::Owning(_), true | false) | (Stage::Idle | Stage::Asking { .. }, true | false) => {}
+            (Stage::Owning(_) | Stage::Fencing(_), true | false)
+            | (Stage::Idle | Stage::Asking { .. }, true | false) => {}
         }
-        self.flush(now);
+        self.tick(now);
     }
 
     fn take_with_witness(&mut self, resource: Resource, now: Duration) {
+        let is_silent = self.silent_since(now).is_some_and(|heard| heard + self.timing.lease <= now);
         let Some(claim) = self.claims.get_mut(&resource) else { return };
         claim.stage = Stage::Idle;
-        let Some(witness) = self.witness.filter(|witness| now < *witness && self.quorum_since.is_none()) else {
-            return;
-        };
+        let Some(witness) = self.witness.filter(|witness| now < *witness && is_silent) else { return };
         if !claim.is_fit() || self.draining {
             return;
         }
         claim.stage = Stage::Asking { since: now, again: now + self.timing.beat };
-        claim.witness = witness.min(now + self.timing.lease);
+        claim.witness = witness.min(now + self.timing.by_witness());
         self.notices.remove(&resource);
-        self.wake_at(now + self.timing.beat);
         self.renew(resource, now);
     }
 }

@@ -15,7 +15,9 @@ use crate::plan::virtual_ips::GroupId;
 /// Octets of a datagram before it is sealed.
 pub(super) const LIMIT: usize = 1_100;
 /// Octets of a replica in one part.
-pub(super) const CHUNK: usize = 512;
+pub(super) const CHUNK: usize = 480;
+/// Octets that a datagram of requests leaves free, so that the answer to all of them is one datagram, too.
+const ANSWER: usize = 32;
 /// So many voters fit into each header, and so many there may be.
 pub(super) const VOTERS: usize = 32;
 
@@ -118,7 +120,8 @@ pub(super) fn encode(parts: &[Part], mut header: impl FnMut() -> Header) -> Vec<
     for part in parts {
         one.clear();
         part.write(&mut one);
-        if current.len() + one.len() > LIMIT && current.len() > room_from {
+        let limit = if answer.is_some() || one.len() > CHUNK { LIMIT } else { LIMIT - ANSWER };
+        if current.len() + one.len() > limit && current.len() > room_from {
             datagrams.push(std::mem::take(&mut current));
             (current, room_from) = begin(&header());
             if let Some(answer) = answer.as_ref().filter(|_| !matches!(part, Part::Answer { .. })) {

@@ -40,7 +40,9 @@
 //!   heartbeats are lost (a firewall, a full queue, a process that stands still).
 //! - *Guaranteed*: two that start together, deaf for each other, do not both take it, as long as the caller takes
 //!   a question of another node for the same address (an ARP probe, an NS from `::`) for an answer, as RFC 5227 2.1.1
-//!   says, and hands the result over when it has it. The one with the lower name asks first.
+//!   says. The one with the lower name asks first.
+//! - *Guaranteed*: an owner that stands still and wakes is not the owner any more, or is seen: what the witness says
+//!   lasts two beats, and the question on the wire takes longer.
 //! - *Not guaranteed*, and not possible: if the LAN itself is cut and both halves have a router that answers, both halves
 //!   have an owner. When they hear each other again, the one with the higher name lets go.
 //! - *Not guaranteed*: an owner without the other node and without a router. Two nodes survive one failure.
@@ -128,7 +130,8 @@ pub struct Timing {
     pub stagger: Duration,
     /// How long voters keep a resource for the target of a planned move.
     pub reserve: Duration,
-    /// How old the answer to an [`Event::Fence`] may be.
+    /// How long the caller asks on the wire after an [`Event::Fence`]: longer than an owner by the witness may stand still
+    /// and still be the owner, which is two beats.
     pub fence: Duration,
 }
 
@@ -140,7 +143,7 @@ impl Default for Timing {
             margin: Duration::from_millis(15),
             stagger: Duration::from_millis(40),
             reserve: Duration::from_millis(250),
-            fence: Duration::from_millis(550),
+            fence: Duration::from_millis(250),
         }
     }
 }
@@ -149,6 +152,11 @@ impl Timing {
     /// How long a voter keeps a promise.
     pub fn promise(&self) -> Duration {
         self.lease + self.margin
+    }
+
+    /// How long the witness counts: it is asked of nobody, so it need not last.
+    fn by_witness(&self) -> Duration {
+        self.beat * 2
     }
 
     /// How long members that hear each other are silent at most, but for losses.
@@ -187,7 +195,8 @@ pub enum Event {
     PeerGone(NodeName),
     /// A member is heard.
     PeerBack(NodeName),
-    /// Two members: ask on the wire whether somebody answers for it, then call [`Ownership::fence`].
+    /// Two members: ask on the wire, for [`Timing::fence`], whether somebody answers or asks for it, too; then say so at
+    /// once with [`Ownership::fence`]. What is said before that time or twice as late does not count.
     Fence(Resource),
 }
 
