@@ -59,7 +59,7 @@ impl Run {
             return Vec::new();
         }
         if let ["link", link @ ..] = words.as_slice() {
-            let link = if link == &["down"] { None } else { Some(read_link(link)) };
+            let link = if link == ["down"] { None } else { Some(read_link(link)) };
             match (&mut self.announcer, link) {
                 (None, link) => {
                     self.announcer = Some(Announcer::new(link.expect("it begins up"), 7, Timing::default()));

@@ -307,6 +307,19 @@ fn a_lease_that_lapsed_and_came_back_is_announced_anew() {
 }
 
 #[test]
+fn a_lease_that_comes_back_right_after_a_freeze_is_announced_anew() {
+    let mut lan = Lan::new();
+    lan.hold(FAMILIES[2], at(550));
+    lan.forget();
+    // No timer ran in between: somebody else may have had the address.
+    lan.now = at(1050);
+    lan.hold(FAMILIES[2], FOREVER);
+    lan.run_to(at(1150));
+    assert_eq!(lan.times(Announced, V4.into()), [1050, 1150].map(at));
+    assert_eq!(lan.times(Announced, V6.into()), [1050, 1150].map(at));
+}
+
+#[test]
 fn what_waits_for_an_address_that_is_released_is_not_sent() {
     let mut lan = Lan::new();
     lan.announcer.hold(V4.into(), FOREVER, lan.now);
