@@ -79,6 +79,17 @@ pub enum ProxyChange {
     },
 }
 
+impl ProxyChange {
+    /// Whether the node's gates do not serve as planned without it. A Service's socket that cannot be opened is that
+    /// Service's concern: whoever may write one must not be able to keep a node from being ready.
+    pub fn is_of_gates(&self) -> bool {
+        match self {
+            Self::Listen(_) | Self::Close(_) | Self::Plan { .. } => true,
+            Self::Forward(_) | Self::Leave(_) => false,
+        }
+    }
+}
+
 impl fmt::Display for ProxyChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -407,7 +418,8 @@ impl Socket<'_> {
 fn forward_finding(socket: &ForwardSocket, error: &io::Error) -> Finding {
     let help = match error.kind() {
         io::ErrorKind::AddrInUse => {
-            "another program listens there: find it with `ss -lntup` and stop it, or give the Service another port"
+            "another program listens there, perhaps at every address: find it with `ss -lntup`, let it listen at the node's own \
+             addresses only, or give the Service another port"
         }
         _ => "it is tried again every few seconds",
     };

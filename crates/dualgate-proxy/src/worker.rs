@@ -4,13 +4,14 @@
 //! connections over them.
 
 use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
 use std::io;
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -40,6 +41,8 @@ const SWEEP: Duration = Duration::from_secs(5);
 const EXHAUSTED: Duration = Duration::from_millis(50);
 /// How long a draining worker leaves idle connections open.
 const IDLE_PATIENCE: Duration = Duration::from_secs(4);
+/// How long connections have to notice that they are cut.
+const CUT: Duration = Duration::from_millis(10);
 /// Spare memory for requests that a worker keeps.
 const KEPT_SCRATCHES: usize = 64;
 
@@ -147,7 +150,19 @@ impl Worker {
 
     /// Whether connections should end though nothing was answered.
     pub fn closes_idle(&self) -> bool {
-        self.drain.stage.get() == Stage::Idle
+        self.drain.stage.get() >= Stage::Idle
+    }
+
+    /// Returns when the time to drain is over; until then `slot` is to be kept.
+    pub async fn cut(&self, slot: &DrainSlot) {
+        poll_fn(|cx| {
+            if self.drain.stage.get() == Stage::Cut {
+                return Poll::Ready(());
+            }
+            slot.wait(cx);
+            Poll::Pending
+        })
+        .await;
     }
 
     /// A place among those that are woken when connections should end.
@@ -174,7 +189,7 @@ impl Worker {
 ///
 /// An idle connection is not closed at once: its client may be sending a request at this very moment, which would be
 /// lost. It is told to close with the next answer, and only who stays silent is closed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 enum Stage {
     #[default]
     Off,
@@ -182,6 +197,8 @@ enum Stage {
     Answers,
     /// Idle connections are closed, too.
     Idle,
+    /// The process is about to end, and connections with it.
+    Cut,
 }
 
 /// Who is woken when connections should end.
@@ -300,6 +317,9 @@ async fn run(common: Common, counters: Arc<WorkerCounters>, mut inbox: mpsc::Rec
                 wait_until_empty(&worker, patience).await;
                 worker.drain.enter(Stage::Idle);
                 let left = wait_until_empty(&worker, limit - patience).await;
+                // Whose end could be taken for that of what it carries is reset, not closed.
+                worker.drain.enter(Stage::Cut);
+                wait_until_empty(&worker, CUT).await;
                 // Whoever asked may have given up waiting.
                 let _ = done.send(left);
             }

@@ -431,14 +431,23 @@ async fn a_successor_takes_the_sockets_over_without_a_lost_connection() {
     let mut new = Forwarder::idle(1);
     new.proxy.inherit(old.proxy.sockets().copies());
     new.change(&plan).await;
-    let left = within(old.proxy.drain(Duration::from_millis(300))).await;
-    assert_eq!(left, 1, "the kept connection");
-    kept.write_all(b"y").await.unwrap();
-    within(kept.read_exact(&mut [0; 1])).await.unwrap();
+    let draining = old.proxy.drain(Duration::from_millis(500));
+    let going_on = async {
+        for _ in 0..4 {
+            kept.write_all(b"y").await.unwrap();
+            within(kept.read_exact(&mut [0; 1])).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        // Whoever read an end here could take what it got for all there was.
+        within(kept.read(&mut [0; 1])).await.unwrap_err().kind()
+    };
+    let (left, ended) = tokio::join!(draining, going_on);
+    assert_eq!((left, ended), (1, ErrorKind::ConnectionReset), "the kept connection");
     let before = asked.load(Relaxed);
     until(|| asked.load(Relaxed) > before + 20).await;
     done.store(true, Relaxed);
     within(asking).await.unwrap();
+    assert!(old.metric("dualgate_service_connections_total", &[]) >= 20);
     assert!(new.metric("dualgate_service_connections_total", &[]) >= 20);
 }
 

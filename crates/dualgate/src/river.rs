@@ -354,7 +354,7 @@ impl River {
                     objects,
                     plan: desired.clone(),
                     findings,
-                    missing: left.iter().map(ToString::to_string).collect(),
+                    missing: left.iter().filter(|change| change.is_of_gates()).map(ToString::to_string).collect(),
                     metrics: self.proxy.entry_point_metrics(),
                 });
             }

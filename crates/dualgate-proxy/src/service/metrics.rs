@@ -35,8 +35,8 @@ pub enum Refused {
     NoEndpoints,
     /// No server could be reached.
     Unreachable,
-    /// There was no room in a socket's buffer.
-    Full,
+    /// A datagram was lost on its way: there was no room for it, or it was too large.
+    Lost,
 }
 
 impl Refused {
@@ -45,7 +45,7 @@ impl Refused {
         (Self::Limit, "limit"),
         (Self::NoEndpoints, "no-endpoints"),
         (Self::Unreachable, "unreachable"),
-        (Self::Full, "full"),
+        (Self::Lost, "lost"),
     ];
 }
 

@@ -47,7 +47,7 @@ pub async fn serve(worker: Rc<Worker>, id: &ForwardId, tcp: TcpStream, client: S
             return io.reset();
         }
     };
-    let _open = counters.open();
+    let (_open, slot) = (counters.open(), worker.drain_slot());
     let timer = Timer::new(idle_timeout);
     let joined = async {
         let up = one_way(&io, &server, &counters.received, &timer);
@@ -63,6 +63,7 @@ pub async fn serve(worker: Rc<Worker>, id: &ForwardId, tcp: TcpStream, client: S
     let ended = tokio::select! {
         joined = timer.limit(joined) => matches!(joined, Ok(Ok(_))),
         () = dismissed => false,
+        () = worker.cut(&slot) => false,
     };
     if !ended {
         server.reset();

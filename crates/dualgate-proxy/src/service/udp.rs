@@ -86,8 +86,8 @@ impl Inlet {
         }
     }
 
-    /// Sends to the server; an error says that it does not listen.
-    fn send(&self, flow: &Flow, datagram: &[u8]) -> Result<(), NotListening> {
+    /// Sends to the server; an error says that it is not there.
+    fn send(&self, flow: &Flow, datagram: &[u8]) -> Result<(), NotThere> {
         let counters = &flow.shared.counters;
         match SockRef::from(&flow.socket).send(datagram) {
             Ok(_) => {
@@ -95,13 +95,13 @@ impl Inlet {
                 self.worker.flows().asked(flow);
                 Ok(())
             }
-            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            Err(error) if is_of_the_server(&error) => {
                 flow.server.health.failed(Instant::now());
-                Err(NotListening)
+                Err(NotThere)
             }
             Err(error) => {
                 tracing::debug!(%error, forward = %self.forward, server = %flow.server.id, "a datagram is lost");
-                counters.refuse(Refused::Full);
+                counters.refuse(Refused::Lost);
                 Ok(())
             }
         }
@@ -118,9 +118,7 @@ impl Inlet {
         }
         let flows = self.worker.flows();
         let most = (runtime.plan.settings.max_connections / self.worker.workers()).max(1);
-        while flows.len() >= most {
-            flows.evict();
-        }
+        while flows.len() >= most && flows.evict() {}
         let (server, socket) = match self.reach(forward, client) {
             Ok(reached) => reached,
             Err(why) => {
@@ -153,8 +151,8 @@ impl Inlet {
         Err(if tried.is_empty() { Refused::NoEndpoints } else { Refused::Unreachable })
     }
 
-    /// Hands on what has arrived for a client; an error says that the server does not listen.
-    fn answer(&self, flow: &Flow) -> Result<(), NotListening> {
+    /// Hands on what has arrived for a client; an error says that the server is not there.
+    fn answer(&self, flow: &Flow) -> Result<(), NotThere> {
         let counters = &flow.shared.counters;
         let client = flow.key.1.into();
         let mut space = self.worker.datagrams().0.borrow_mut();
@@ -165,14 +163,14 @@ impl Inlet {
                     self.worker.flows().answered(flow);
                     match SockRef::from(&self.socket).send_to(&space[..length], &client) {
                         Ok(_) => counters.sent.add(length as u64),
-                        Err(_) => counters.refuse(Refused::Full),
+                        Err(_) => counters.refuse(Refused::Lost),
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) => {
                     tracing::debug!(%error, forward = %self.forward, server = %flow.server.id, "no answer");
                     flow.server.health.failed(Instant::now());
-                    return Err(NotListening);
+                    return Err(NotThere);
                 }
             }
         }
@@ -180,8 +178,16 @@ impl Inlet {
     }
 }
 
-/// The server's kernel said so.
-struct NotListening;
+/// The server's kernel, or a router, said so.
+struct NotThere;
+
+/// Whether an error says that a server cannot be reached, not that one datagram was lost.
+fn is_of_the_server(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable
+    )
+}
 
 /// Hands on the answers of one flow until it ends.
 async fn answers(inlet: Rc<Inlet>, flow: Rc<Flow>) {
