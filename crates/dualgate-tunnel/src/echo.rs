@@ -35,8 +35,9 @@ pub struct Echo {
     whose: [u8; 8],
 }
 
+/// What asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub enum Kind {
     /// It sees every answer that reaches the host.
     Raw,
     /// It sees its own, and the kernel fills in identifier and checksum.
@@ -64,7 +65,8 @@ impl Echo {
         })
     }
 
-    fn open_as(kind: Kind, interface: &str, from: IpAddr) -> io::Result<Self> {
+    /// Opens one of a kind.
+    pub fn open_as(kind: Kind, interface: &str, from: IpAddr) -> io::Result<Self> {
         let (domain, protocol) = match from {
             IpAddr::V4(_) => (Domain::IPV4, Protocol::ICMPV4),
             IpAddr::V6(_) => (Domain::IPV6, Protocol::ICMPV6),

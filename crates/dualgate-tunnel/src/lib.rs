@@ -12,6 +12,7 @@ mod kernel;
 mod path;
 mod userspace;
 
+pub use echo::{Answer, Echo, Kind};
 pub(crate) use engine::check;
 pub use engine::{Backend, Choice, Config, Engine, Peer, PeerStatus, Status, TunnelError};
 pub use keeper::{Keeper, PeerReport, Report, View};
