@@ -1,4 +1,5 @@
-//! WireGuard's keys on disk: this node's private key, and a preshared key for each pair that it is part of.
+//! Keys on disk: this node's private key of WireGuard, a preshared key for each pair that it is part of, and the one that
+//! the home nodes' heartbeats are sealed with.
 //!
 //! They lie below the state directory, each in a file of its own in the form of `wg genkey` (base64 and a line end), so
 //! that `wg`, networkd and NixOS can read the same files:
@@ -8,6 +9,8 @@
 //! STATE/wireguard/private+next            the key that it changes to
 //! STATE/wireguard/preshared/a+b           the key of the pair of `a` and `b`; at both nodes the same file
 //! STATE/wireguard/preshared/a+b+next      the key that the pair changes to
+//! STATE/heartbeat                         the key of the home nodes' heartbeats; at all of them the same file
+//! STATE/heartbeat+next                    the key that they change to
 //! ```
 //!
 //! Folders have the mode 0700 and files 0600, and all belong to the user who runs this; otherwise they are refused, not
@@ -43,6 +46,7 @@ use rustix::fs::{FlockOperation, flock};
 const DIRECTORY: &str = "wireguard";
 const PRIVATE: &str = "private";
 const PRESHARED: &str = "preshared";
+const HEARTBEAT: &str = "heartbeat";
 
 /// What the file of a next key ends with; `+` is part of no node's name, and once of a pair's.
 const NEXT: &str = "+next";
@@ -197,13 +201,15 @@ pub enum Slot {
     Private,
     /// The preshared key of a pair.
     Preshared(Pair),
+    /// The key of the home nodes' heartbeats.
+    Heartbeat,
 }
 
 impl Slot {
     fn make(&self) -> Result<Key, KeysError> {
         match self {
             Self::Private => Key::private(),
-            Self::Preshared(_) => Key::preshared(),
+            Self::Preshared(_) | Self::Heartbeat => Key::preshared(),
         }
     }
 }
@@ -350,6 +356,7 @@ impl Keys {
         match slot {
             Slot::Private => Ok(self.directory.join(PRIVATE)),
             Slot::Preshared(pair) => Ok(self.directory.join(PRESHARED).join(file_name(pair)?)),
+            Slot::Heartbeat => Ok(self.directory.with_file_name(HEARTBEAT)),
         }
     }
 

@@ -10,6 +10,7 @@ pub mod namespace;
 pub mod netfilter;
 pub mod network;
 pub mod store;
+pub mod virtual_ips;
 
 pub use descriptors::raise_descriptor_limit;
 pub use folder::FolderSource;

@@ -1,11 +1,12 @@
 //! A lab: the world, the cluster and the nodes of one site, and what a person can do to them.
 
 use std::io;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use dualgate_core::model::Snapshot;
+use dualgate_core::model::{GateName, NodeName, Snapshot};
 use dualgate_core::model::finding::{Finding, Severity};
 use dualgate_core::model::site::{Role, Site};
 use dualgate_core::model::snapshot::{Facts, Generation};
@@ -21,7 +22,7 @@ use crate::cluster::{Cluster, Patience};
 use crate::control::{Entrance, NamespaceKind, Operator, Refusal};
 use crate::node::Nodes;
 use crate::process::{Processes, kill_all_in};
-use crate::rehearsal::{PublicKeys, Tunnel, make_keys, site_file};
+use crate::rehearsal::{PublicKeys, Tunnel, make_heartbeat_key, make_keys, site_file};
 use crate::report::{Check, HostKind, HostStatus, LinkStatus, Status, Verdict};
 use crate::topology::{self, Host, Topology, TopologyError};
 use crate::trial::chain;
@@ -139,10 +140,12 @@ impl Lab {
         let nodes = Nodes::new(world.clone(), processes, options.program.clone(), &options.directory, admin);
         // The nodes' first look finds the EndpointSlices, as on a cluster that runs.
         cluster.wait_until_placed(Duration::from_secs(10));
+        let state = |node: &NodeName| world.run_directory(node.as_str()).join("dualgate/state");
         let keys = match tunnel {
-            Tunnel::Real => make_keys(&site, |node| world.run_directory(node.as_str()).join("dualgate/state"))?,
+            Tunnel::Real => make_keys(&site, state)?,
             Tunnel::StandIn => PublicKeys::new(),
         };
+        make_heartbeat_key(&site, state)?;
         let lab = Self {
             name: options.name.clone().unwrap_or_else(|| site.name.clone()),
             origin: options.origin.clone(),
@@ -190,6 +193,11 @@ impl Lab {
         &self.nodes
     }
 
+    /// The state directory of a node.
+    pub fn state_directory(&self, node: &str) -> PathBuf {
+        self.world.run_directory(node).join("dualgate/state")
+    }
+
     /// A host that is on.
     pub fn host(&self, name: &str) -> Option<Arc<Namespace>> {
         self.world.host(name)
@@ -203,6 +211,9 @@ impl Lab {
             let mut waiting = self.not_ready();
             if waiting.is_empty() {
                 waiting = self.unheard();
+            }
+            if waiting.is_empty() {
+                waiting = self.unheld();
             }
             if waiting.is_empty() {
                 let mut seen = self.lock();
@@ -270,6 +281,13 @@ impl Lab {
         edges.flat_map(of_edge).collect()
     }
 
+    /// The internal gate's addresses that no node holds.
+    fn unheld(&self) -> Vec<String> {
+        let held: Vec<IpAddr> = self.node_hosts().flat_map(|host| self.nodes.held(&host.name)).collect();
+        let addresses = self.site.virtual_addresses(GateName::Internal).filter(|address| !held.contains(address));
+        addresses.map(|address| format!("nobody holds {address}")).collect()
+    }
+
     fn node_hosts(&self) -> impl Iterator<Item = &Host> {
         self.world.topology().hosts.iter().filter(|host| host.node.is_some())
     }
@@ -321,8 +339,7 @@ impl Lab {
 
     fn host_status(&self, host: &Host) -> HostStatus {
         let addresses = host.interfaces.iter().flat_map(|interface| {
-            let own = interface.addresses.iter().chain(&interface.virtual_addresses);
-            own.map(move |address| format!("{} {address}", interface.name))
+            interface.addresses.iter().map(move |address| format!("{} {address}", interface.name))
         });
         let on = self.world.host(&host.name).is_some();
         let node = host.node.as_ref().and_then(|name| self.site.node(name));
@@ -337,7 +354,7 @@ impl Lab {
             kind: host.kind,
             on,
             addresses: addresses.collect(),
-            virtual_ips: if on { host.virtual_ips.clone() } else { Vec::new() },
+            virtual_ips: if on { self.nodes.held(&host.name) } else { Vec::new() },
             roles: node.map(|node| node.roles.iter().filter_map(role).collect()).unwrap_or_default(),
             dualgate: if on { self.nodes.state(&host.name) } else { None },
         }

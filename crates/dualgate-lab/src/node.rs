@@ -145,12 +145,26 @@ impl Nodes {
 
     /// The peers of a node's tunnel that it never heard of; none where it has no tunnel, or cannot be asked.
     pub fn unheard_peers(&self, host: &str) -> Vec<String> {
-        let Some(namespace) = self.world.host(host) else { return Vec::new() };
-        let Ok(status) = self.fetch(&namespace, "/status") else { return Vec::new() };
-        let status: serde_json::Value = serde_json::from_str(&status).unwrap_or_default();
+        let status = self.status(host);
         let peers = status["tunnel"]["peers"].as_array().map(Vec::as_slice).unwrap_or_default();
         let unheard = peers.iter().filter(|peer| peer["last_handshake_seconds"].is_null());
         unheard.filter_map(|peer| Some(peer["name"].as_str()?.to_owned())).collect()
+    }
+
+    /// The virtual IPs that a node says it holds; none where it cannot be asked.
+    pub fn held(&self, host: &str) -> Vec<IpAddr> {
+        let status = self.status(host);
+        let groups = status["virtual_ips"]["groups"].as_array().map(Vec::as_slice).unwrap_or_default();
+        let held = groups.iter().filter(|group| group["held"] == true);
+        let addresses = held.filter_map(|group| group["addresses"].as_array()).flatten();
+        addresses.filter_map(|address| address.as_str()?.parse().ok()).collect()
+    }
+
+    /// What a node's admin listener says of the node; nothing while it does not answer.
+    fn status(&self, host: &str) -> serde_json::Value {
+        let Some(namespace) = self.world.host(host) else { return serde_json::Value::Null };
+        let status = self.fetch(&namespace, "/status").unwrap_or_default();
+        serde_json::from_str(&status).unwrap_or_default()
     }
 
     fn ask(&self, host: &Namespace) -> Result<String, Trouble> {

@@ -7,13 +7,13 @@ use std::collections::BTreeMap;
 use std::fs::DirBuilder;
 use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use dualgate_core::model::site::{HomeEnd, Site};
+use dualgate_core::model::site::{HomeEnd, Role, Site};
 use dualgate_core::model::{NodeName, PublicKey};
 use dualgate_core::parse::yaml;
 use dualgate_core::plan::tunnel::{Pair, PeerName};
-use dualgate_host::keys::{Keys, KeysError, Slot};
+use dualgate_host::keys::{Key, Keys, KeysError, Slot};
 use serde_json::{Value, json};
 
 /// Whose the tunnel is.
@@ -38,14 +38,11 @@ impl Tunnel {
 /// The nodes' public keys.
 pub type PublicKeys = BTreeMap<NodeName, PublicKey>;
 
-/// Makes the keys of every node, in its state directory.
+/// Makes the WireGuard keys of every node, in its state directory.
 pub fn make_keys(site: &Site, state: impl Fn(&NodeName) -> PathBuf) -> Result<PublicKeys, KeysError> {
     let mut folders = BTreeMap::new();
     for node in &site.nodes {
-        let path = state(&node.name);
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(&path);
-        made.map_err(|source| KeysError::Open { path: path.clone(), source })?;
-        folders.insert(&node.name, Keys::create(&path)?);
+        folders.insert(&node.name, folder(&state(&node.name))?);
     }
     let mut public = PublicKeys::new();
     for (name, keys) in &folders {
@@ -62,6 +59,21 @@ pub fn make_keys(site: &Site, state: impl Fn(&NodeName) -> PathBuf) -> Result<Pu
         }
     }
     Ok(public)
+}
+
+/// Makes the key of the home nodes' heartbeats, in the state directory of each.
+pub fn make_heartbeat_key(site: &Site, state: impl Fn(&NodeName) -> PathBuf) -> Result<(), KeysError> {
+    let key = Key::preshared()?;
+    for node in site.nodes.iter().filter(|node| node.has(Role::VirtualIps) && !node.is_edge()) {
+        folder(&state(&node.name))?.adopt(&Slot::Heartbeat, &key)?;
+    }
+    Ok(())
+}
+
+fn folder(state: &Path) -> Result<Keys, KeysError> {
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(state);
+    made.map_err(|source| KeysError::Open { path: state.to_owned(), source })?;
+    Keys::create(state)
 }
 
 /// The site file with the lab's public keys in place of all others. It comes out as JSON, which is YAML too.

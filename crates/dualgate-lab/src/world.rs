@@ -362,8 +362,7 @@ fn switch_on(network: &mut Network, interface: &Interface) -> Result<(), Network
     }
     network.switch(&interface.name, Switch::On)?;
     let name = &interface.name;
-    interface.addresses.iter().try_for_each(|address| network.add_address(name, *address, Use::Both))?;
-    interface.virtual_addresses.iter().try_for_each(|address| network.add_address(name, *address, Use::Answer))
+    interface.addresses.iter().try_for_each(|address| network.add_address(name, *address, Use::Both))
 }
 
 fn add_routes(network: &mut Network, interface: &Interface) -> Result<(), NetworkError> {

@@ -203,7 +203,7 @@ impl Cluster {
         let slices = parse::file::file("slices.yaml", &manifest(&endpoint_slices(&self.objects, self.pods())));
         let mut set = self.objects.clone();
         set.objects.extend(slices.objects);
-        let lowered = lower::lower(&self.site, &set, Facts::default());
+        let lowered = lower::lower(&self.site, &set, &Facts::default());
         lowered.backends.iter().map(|backend| (**backend).clone()).collect()
     }
 }

@@ -4,10 +4,12 @@ pub mod firewall;
 pub mod keys;
 pub mod lab;
 pub mod tunnel;
+pub mod vip;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use dualgate_core::model::{GateName, NodeName};
@@ -47,7 +49,7 @@ pub enum Command {
     /// Show what a running node serves and what is wrong with it.
     #[command(after_help = STATUS)]
     Status(Status),
-    /// Make, change and show the WireGuard keys of this node.
+    /// Make, change and show the keys of this node.
     #[command(after_help = keys::KEYS)]
     Keys(keys::Keys),
     /// Write this node's end of the tunnel for something else to make it.
@@ -56,6 +58,9 @@ pub enum Command {
     /// Show the firewall of a node, compare it with the kernel's, and try a change of it.
     #[command(after_help = firewall::FIREWALL)]
     Firewall(firewall::Firewall),
+    /// Show who holds which address of the LAN, and give one to another node.
+    #[command(after_help = vip::VIP)]
+    Vip(vip::Vip),
     /// Answer HTTP requests with what was asked: a backend to try things with.
     #[command(after_help = ECHO)]
     Echo(Echo),
@@ -211,6 +216,9 @@ pub struct Run {
     /// loses no connection.
     #[arg(long)]
     pub take_over: bool,
+    /// How long a change of the firewall that shuts somebody out waits for `dualgate firewall confirm`.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = firewall::parse_patience, hide = true)]
+    pub confirm: Duration,
     /// Threads that serve [default: one for each core].
     #[arg(long, value_name = "COUNT")]
     pub workers: Option<usize>,

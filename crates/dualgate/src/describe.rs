@@ -7,23 +7,35 @@ use dualgate_core::plan::firewall::FirewallPlan;
 use dualgate_core::plan::forward::Forward;
 use dualgate_core::plan::proxy::{Backend, Listener, ProxyPlan, Scheme, Server, ServerAddress};
 use dualgate_core::plan::tunnel::{Peer, TunnelPlan};
+use dualgate_core::plan::virtual_ips::{Group, VirtualIpPlan};
 use dualgate_core::route::{Action, EntryPointSet, Route};
 
 /// One line for each thing that a node's plan asks for; equal plans give equal lines.
 pub fn node(plan: &NodePlan) -> BTreeSet<String> {
     let mut lines = proxy(&plan.proxy);
-    lines.extend(beside(&plan.tunnel, &plan.firewall));
+    lines.extend(beside(&plan.tunnel, &plan.firewall, &plan.virtual_ips));
     lines
 }
 
 /// The lines of what a node does beside its gates.
-pub fn beside(tunnel: &TunnelPlan, firewall: &FirewallPlan) -> BTreeSet<String> {
+pub fn beside(tunnel: &TunnelPlan, firewall: &FirewallPlan, virtual_ips: &VirtualIpPlan) -> BTreeSet<String> {
     let peers = tunnel.interface.iter().flat_map(|interface| {
         let port = interface.listen_port.map(|port| format!(" on UDP port {port}")).unwrap_or_default();
         let own = format!("tunnel {}{port}, MTU {}", interface.name, interface.mtu);
         std::iter::once(own).chain(interface.peers.iter().map(peer))
     });
-    peers.chain(firewall.openings.iter().map(ToString::to_string)).collect()
+    let openings = firewall.openings.iter().map(ToString::to_string);
+    peers.chain(openings).chain(virtual_ips.groups.iter().map(group)).collect()
+}
+
+fn group(group: &Group) -> String {
+    let list = |items: Vec<String>| items.join(", ");
+    let addresses = list(group.addresses.iter().map(ToString::to_string).collect());
+    let users = list(group.users.iter().map(ToString::to_string).collect());
+    let candidates = list(group.candidates.iter().map(ToString::to_string).collect());
+    let candidates =
+        if candidates.is_empty() { "held by nobody".to_owned() } else { format!("held by one of {candidates}") };
+    format!("virtual IP {addresses} for {users}, {candidates}")
 }
 
 fn peer(peer: &Peer) -> String {

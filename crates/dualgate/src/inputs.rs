@@ -11,6 +11,7 @@ use dualgate_core::model::site::Site;
 use dualgate_core::model::snapshot::{Facts, Generation};
 use dualgate_core::model::{NodeName, ObjectSet, Snapshot};
 use dualgate_core::parse;
+use dualgate_core::plan::ipam;
 use dualgate_core::seam::Source as _;
 use dualgate_host::FolderSource;
 
@@ -110,10 +111,16 @@ pub fn open_folder(directory: &PathBuf) -> anyhow::Result<FolderSource> {
     })
 }
 
-/// Joins what is known at this moment.
+/// Joins what is known at this moment without a running node. Services get the addresses that a new site would give them.
 pub fn snapshot(generation: Generation, site: Arc<Site>, objects: Arc<ObjectSet>) -> Snapshot {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
-    Snapshot { generation, site, objects, facts: Facts { now, ..Facts::default() } }
+    let mut snapshot = Snapshot { generation, site, objects, facts: Facts { now: now(), ..Facts::default() } };
+    snapshot.facts.assigned = Arc::new(ipam::assign(&snapshot).assignments);
+    snapshot
+}
+
+/// Seconds since 1970.
+pub fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
 }
 
 /// The node that is meant: the one named, else this host's, else the only one.

@@ -28,8 +28,9 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use crate::cli::SourceArgument;
 use crate::describe;
 use crate::exchange::{self, Tellers};
-use crate::inputs::{open_folder, read_site, snapshot};
+use crate::inputs::{now, open_folder, read_site};
 use crate::state::{Origin, Round, State};
+use crate::virtual_ips::VirtualIps;
 use crate::wall::Wall;
 
 /// How often what is missing is tried again.
@@ -68,6 +69,7 @@ pub struct River {
     proxy: Proxy,
     tunnel: Rc<Keeper>,
     tunnel_plan: Arc<TunnelPlan>,
+    virtual_ips: VirtualIps,
     wall: Wall,
     tellers: Tellers,
     /// What home has told this edge.
@@ -95,8 +97,12 @@ pub struct Spring {
     pub proxy: Proxy,
     /// The tunnel.
     pub tunnel: Rc<Keeper>,
+    /// The virtual IPs.
+    pub virtual_ips: VirtualIps,
     /// The state directory.
     pub directory: PathBuf,
+    /// How long a change of the firewall that shuts somebody out can be confirmed.
+    pub confirm: Duration,
     /// Where the last good state is kept.
     pub store: Option<Store>,
     /// What others see.
@@ -114,7 +120,7 @@ impl River {
         let ear = Ear { sites: known, node: spring.node.clone(), state: spring.directory.clone(), said, told };
         tokio::task::spawn_local(watch_source(spring.source, ear, found));
         Self {
-            wall: Wall::new(spring.directory.clone()),
+            wall: Wall::new(spring.directory.clone(), spring.confirm),
             tellers: Tellers::new(spring.node.clone(), spring.directory),
             heard,
             facts,
@@ -137,14 +143,19 @@ impl River {
             proxy: spring.proxy,
             tunnel: spring.tunnel,
             tunnel_plan: Arc::default(),
+            virtual_ips: spring.virtual_ips,
             store: spring.store,
             save_at: None,
             state: spring.state,
         }
     }
 
-    /// Flows until `stop`; returns the data plane, still serving.
-    pub async fn flow(mut self, stop: impl Future<Output = ()>, mut reload: watch::Receiver<u64>) -> Proxy {
+    /// Flows until `stop`; returns the data plane, still serving, and the virtual IPs, still held.
+    pub async fn flow(
+        mut self,
+        stop: impl Future<Output = ()>,
+        mut reload: watch::Receiver<u64>,
+    ) -> (Proxy, VirtualIps) {
         let mut stop = std::pin::pin!(stop);
         let mut look = ticks(LOOK);
         let mut resync = ticks(RESYNC);
@@ -169,12 +180,19 @@ impl River {
                 _ = resync.tick() => {
                     self.tellers.silent().into_iter().for_each(|edge| self.tunnel.doubt(PeerName::Node(edge)));
                     self.wall.converge().await;
-                    match self.tellers.has_old_keys() {
+                    match self.tellers.has_old_keys() | self.virtual_ips.look() {
                         true => self.round().await,
                         false => self.converge().await,
                     }
                 }
-                () = self.wall.changed() => self.wall.converge().await,
+                () = self.wall.changed() => {
+                    let before = self.wall.findings();
+                    self.wall.converge().await;
+                    if self.wall.findings() != before {
+                        self.converge().await;
+                    }
+                }
+                () = self.virtual_ips.changed() => self.round().await,
                 _ = replan.tick() => self.round().await,
                 () = until(save) => self.save(),
                 () = until(lint) => self.lint().await,
@@ -183,17 +201,23 @@ impl River {
         if self.save_at.is_some() {
             self.save();
         }
-        self.proxy
+        (self.proxy, self.virtual_ips)
     }
 
     /// The tunnel waits for nobody: the site file and the keys on disk are enough; objects only refine it. Nor does the
     /// firewall of an edge; that of a home node lets pass what objects make public, so that without them it would cut it.
     async fn plan_from_site(&mut self) {
-        let nothing = snapshot(self.generation, self.site.clone(), Arc::default());
+        let nothing = self.snapshot(Arc::default());
         self.plan_tunnel(plan::tunnel::tunnel(&nothing, &self.node));
         if self.site.node(&self.node).is_some_and(Node::is_edge) {
             self.wall.plan(plan::firewall::firewall(&nothing, &self.node)).await;
         }
+    }
+
+    /// What is known at this moment.
+    fn snapshot(&self, objects: Arc<ObjectSet>) -> Snapshot {
+        let facts = self.virtual_ips.facts(now());
+        Snapshot { generation: self.generation, site: self.site.clone(), objects, facts }
     }
 
     fn plan_tunnel(&mut self, plan: TunnelPlan) {
@@ -285,7 +309,8 @@ impl River {
     async fn round(&mut self) {
         let Some(objects) = self.current.clone() else { return };
         self.generation = Generation(self.generation.0 + 1);
-        let snapshot = snapshot(self.generation, self.site.clone(), objects.clone());
+        let mut snapshot = self.snapshot(objects.clone());
+        self.virtual_ips.assign(&mut snapshot);
         let lowered = lower::snapshot(&snapshot);
         let plan = plan::select(&snapshot, &lowered, &self.node);
         self.findings = self.site_findings.clone();
@@ -296,6 +321,7 @@ impl River {
         }
         self.desired = Some(Arc::new(plan.proxy));
         self.plan_tunnel(plan.tunnel);
+        self.virtual_ips.plan(plan.virtual_ips);
         self.wall.plan(plan.firewall).await;
         if self.snapshot.is_none() {
             // Whoever starts it wants to hear at once.
@@ -331,11 +357,13 @@ impl River {
             if !changes.is_empty() {
                 self.proxy.apply(&desired, &changes).await?;
             }
-            let left = Proxy::diff(&self.proxy.observe().await?, &desired);
-            Ok::<_, dualgate_proxy::ProxyError>((changes, left))
+            let open = self.proxy.observe().await?;
+            let left = Proxy::diff(&open, &desired);
+            Ok::<_, dualgate_proxy::ProxyError>((changes, left, open))
         };
         match applied.await {
-            Ok((changes, left)) => {
+            Ok((changes, left, open)) => {
+                self.virtual_ips.served(&desired, &open, &self.tunnel.view().report());
                 let news = changes.iter().filter(|change| !left.contains(change));
                 news.for_each(|change| tracing::info!(generation = desired.generation.0, "{change}"));
                 let mut findings = self.findings.clone();
@@ -345,7 +373,7 @@ impl River {
                 findings.extend(self.wall.findings());
                 self.say(&objects, &desired, &findings);
                 let (exchange, firewall) = (self.exchange(), self.wall.report());
-                let beside = describe::beside(&self.tunnel_plan, self.wall.planned());
+                let beside = describe::beside(&self.tunnel_plan, self.wall.planned(), self.virtual_ips.planned());
                 self.state.neighbours(exchange, firewall, beside);
                 log_findings(&findings, &self.state.findings());
                 self.state.applied(Round {
@@ -373,7 +401,7 @@ impl River {
         log_findings(&findings, &self.state.findings());
         self.state.found(findings);
         let (exchange, firewall) = (self.exchange(), self.wall.report());
-        self.state.neighbours(exchange, firewall, describe::beside(&self.tunnel_plan, self.wall.planned()));
+        self.state.neighbours(exchange, firewall, describe::beside(&self.tunnel_plan, self.wall.planned(), self.virtual_ips.planned()));
     }
 
     /// Tells home how this edge is.

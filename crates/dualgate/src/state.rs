@@ -1,6 +1,6 @@
 //! What the running process knows of itself: written by the river, read by the admin listener.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -8,6 +8,7 @@ use dualgate_core::model::finding::Finding;
 use dualgate_core::model::snapshot::Generation;
 use dualgate_core::model::{NodeName, ObjectSet};
 use dualgate_core::plan::proxy::ProxyPlan;
+use dualgate_host::virtual_ips::{Conflict, GroupReport, LinkReport, Report as VirtualIpReport, View as VirtualIpView};
 use dualgate_proxy::{EntryPointMetrics, ProxyView};
 use dualgate_tunnel::{Report as TunnelReport, View as TunnelView};
 use serde::Serialize;
@@ -33,6 +34,7 @@ struct Inner {
     view: ProxyView,
     metrics: EntryPointMetrics,
     tunnel: TunnelView,
+    virtual_ips: VirtualIpView,
     exchange: exchange::Report,
     firewall: wall::Report,
     /// The plan of what runs beside the gates, described.
@@ -109,6 +111,9 @@ pub struct Report {
     /// This node's end of the tunnel.
     #[serde(default)]
     pub tunnel: TunnelReport,
+    /// The addresses of the LAN that move between the home nodes.
+    #[serde(default)]
+    pub virtual_ips: VirtualIpReport,
     /// Who tells whom what is public.
     #[serde(default)]
     pub exchange: exchange::Report,
@@ -119,9 +124,19 @@ pub struct Report {
     pub findings: Vec<serde_json::Value>,
 }
 
+/// What runs beside the gates and tells how it is by itself.
+pub struct Beside {
+    /// The tunnel.
+    pub tunnel: TunnelView,
+    /// The virtual IPs.
+    pub virtual_ips: VirtualIpView,
+}
+
 impl State {
     /// Of a process that begins.
-    pub fn new(site: String, node: NodeName, view: ProxyView, metrics: EntryPointMetrics, tunnel: TunnelView) -> Self {
+    pub fn new(site: String, node: NodeName, proxy: (ProxyView, EntryPointMetrics), beside: Beside) -> Self {
+        let (view, metrics) = proxy;
+        let Beside { tunnel, virtual_ips } = beside;
         Self(Arc::new(Mutex::new(Inner {
             node,
             site,
@@ -137,6 +152,7 @@ impl State {
             view,
             metrics,
             tunnel,
+            virtual_ips,
             exchange: exchange::Report::default(),
             firewall: wall::Report::default(),
             beside: BTreeSet::new(),
@@ -212,6 +228,7 @@ impl State {
             connections: inner.view.open_connections(),
             plan: describe::proxy(&inner.plan).union(&inner.beside).cloned().collect(),
             tunnel: inner.tunnel.report(),
+            virtual_ips: inner.virtual_ips.report(),
             exchange: inner.exchange.clone(),
             firewall: inner.firewall.clone(),
             findings: findings.iter().filter_map(|finding| serde_json::to_value(finding).ok()).collect(),
@@ -253,14 +270,17 @@ impl State {
                  # TYPE dualgate_apply_failures_total counter\ndualgate_apply_failures_total {}",
                 inner.failures
             );
-            let mut codes = std::collections::BTreeMap::new();
+            let mut codes = BTreeMap::new();
             let of_tunnel = inner.tunnel.report();
             write_tunnel(&mut out, &of_tunnel);
+            let of_virtual_ips = inner.virtual_ips.report();
+            write_virtual_ips(&mut out, &of_virtual_ips);
             write_firewall(&mut out, &inner.firewall);
             inner
                 .findings
                 .iter()
                 .chain(&of_tunnel.findings)
+                .chain(&of_virtual_ips.findings)
                 .for_each(|finding| *codes.entry(finding.code).or_insert(0u64) += 1);
             let _ = writeln!(out, "# HELP dualgate_findings Findings by code.\n# TYPE dualgate_findings gauge");
             for (code, count) in codes {
@@ -275,6 +295,7 @@ impl State {
         self.with(|inner| {
             let mut findings = inner.findings.clone();
             findings.extend(inner.tunnel.report().findings);
+            findings.extend(inner.virtual_ips.report().findings);
             findings
         })
     }
@@ -308,6 +329,48 @@ fn write_tunnel(out: &mut String, tunnel: &TunnelReport) {
     family("dualgate_tunnel_sent_bytes_total", "counter", "Octets sent to the peer.", sent);
     let mtu = of_peers(|peer| peer.path.is_known().then_some(f64::from(peer.mtu)));
     family("dualgate_tunnel_peer_mtu_bytes", "gauge", "The largest packet that is sent to the peer, probed.", mtu);
+}
+
+/// The metrics of virtual IPs; nothing where this node has no part in them.
+fn write_virtual_ips(out: &mut String, report: &VirtualIpReport) {
+    use std::fmt::Write as _;
+    if !report.on {
+        return;
+    }
+    let mut family = |name: &str, kind: &str, help: &str, lines: Vec<(String, u64)>| {
+        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        for (labels, value) in lines {
+            let labels = if labels.is_empty() { labels } else { format!("{{{labels}}}") };
+            let _ = writeln!(out, "{name}{labels} {value}");
+        }
+    };
+    let of_groups = |value: fn(&GroupReport) -> u64| {
+        let line = |group: &GroupReport| {
+            let addresses = group.addresses.iter();
+            addresses.map(|address| (format!("address=\"{address}\""), value(group))).collect::<Vec<_>>()
+        };
+        report.groups.iter().flat_map(line).collect::<Vec<_>>()
+    };
+    let held = of_groups(|group| u64::from(group.held));
+    family("dualgate_virtual_ip_held", "gauge", "1 where this node answers for the address.", held);
+    let ready = of_groups(|group| u64::from(group.ready));
+    family("dualgate_virtual_ip_ready", "gauge", "1 where this node could serve the address.", ready);
+    let acquired = of_groups(|group| group.acquired);
+    family("dualgate_virtual_ip_acquired_total", "counter", "How often the address came to this node.", acquired);
+    let conflict = |conflict: &Conflict| (format!("address=\"{}\"", conflict.address), 1);
+    let conflicts = report.conflicts.iter().map(conflict).collect::<BTreeMap<_, _>>().into_iter().collect();
+    family("dualgate_virtual_ip_conflict", "gauge", "1 where somebody else answers for the address.", conflicts);
+    let voters = report.peers.iter().map(|peer| (format!("peer=\"{}\"", peer.name), u64::from(peer.alive))).collect();
+    family("dualgate_virtual_ip_voter_alive", "gauge", "1 where the other home node is heard.", voters);
+    let of_links = |value: fn(&LinkReport) -> u64| {
+        report.links.iter().map(|link| (format!("interface=\"{}\"", link.name), value(link))).collect::<Vec<_>>()
+    };
+    let answered = of_links(|link| link.answered);
+    family("dualgate_virtual_ip_answers_total", "counter", "Questions of ARP and NDP that were answered.", answered);
+    let said = of_links(|link| link.gratuitous);
+    family("dualgate_virtual_ip_announcements_total", "counter", "Frames that told of an address unasked.", said);
+    let refused = vec![(String::new(), report.refused)];
+    family("dualgate_virtual_ip_refused_total", "counter", "Heartbeats that were not of this site.", refused);
 }
 
 /// What the firewall has counted; nothing where there is none.

@@ -195,6 +195,22 @@ catalogue! {
     AnnotationInvalid = "annotation-invalid" Error;
     /// An annotation that Traefik knows and dualgate does not act on.
     AnnotationIgnored = "annotation-ignored" Warning;
+    /// An annotation has another name by now; the old one counts all the same.
+    AnnotationRenamed = "annotation-renamed" Note;
+    /// No pool that a Service of type LoadBalancer may use has a free address.
+    AddressPoolExhausted = "address-pool-exhausted" Error;
+    /// A Service asks for a pool that the site file does not have.
+    AddressPoolUnknown = "address-pool-unknown" Error;
+    /// No pool is for a Service, or it asks for one that is for others.
+    AddressPoolRefused = "address-pool-refused" Error;
+    /// A Service asks for an address that somebody else has.
+    AddressTaken = "address-taken" Error;
+    /// A Service asks for an address that no pool hands out.
+    AddressOutsidePools = "address-outside-pools" Error;
+    /// A Service cannot have an address of a family that it needs, or asks for one of a family that it does not have.
+    AddressFamily = "address-family" Error;
+    /// A Service asks for its addresses in two ways that differ.
+    AddressRequest = "address-request" Error;
     /// An Ingress names a class that does not exist.
     IngressUnknownClass = "ingress-unknown-class" Warning;
     /// An Ingress names a Service that does not exist.
@@ -249,10 +265,18 @@ catalogue! {
     FirewallOpen = "firewall-open" Warning;
     /// An opening of the firewall has no effect.
     FirewallUseless = "firewall-useless" Warning;
-    /// A change of the firewall was not confirmed, and is undone.
+    /// A change of the firewall would shut somebody out: it waits for a confirmation, or has not got it and is undone.
     FirewallUnconfirmed = "firewall-unconfirmed" Error;
     /// The firewall could not be made as planned.
     FirewallFailed = "firewall-failed" Error;
+    /// Home nodes have no key to hear each other with, so nobody holds a virtual IP.
+    VirtualIpsKey = "virtual-ips-key" Error;
+    /// Something of the system that virtual IPs need cannot be had.
+    VirtualIpsFailed = "virtual-ips-failed" Error;
+    /// A node does not hear a majority of the home nodes, and so holds no virtual IP.
+    VirtualIpsAlone = "virtual-ips-alone" Error;
+    /// Somebody else on the LAN answers for a virtual IP.
+    VirtualIpsConflict = "virtual-ips-conflict" Error;
     /// A listener cannot be opened.
     ListenerFailed = "listener-failed" Error;
     /// Home nodes tell an edge different things; the most senior one's word counts.

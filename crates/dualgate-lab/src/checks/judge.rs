@@ -1,8 +1,10 @@
 //! Whether what was seen is what should have been. Pure.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use dualgate_http::Scheme;
+use dualgate_wire::ethernet::Mac;
 
 use super::{Ask, Expectation, Observation, Probe, Promised, Servers};
 use crate::probe::{Answer, Dialled, Shown, Trouble};
@@ -37,6 +39,7 @@ fn compare(probe: &Probe, seen: &Observation, now: i64) -> Verdict {
         (Expectation::SeenAs(addresses), Observation::Dialled(dialled)) => seen_as(addresses, *dialled),
         (Expectation::SeenAsItself, Observation::Dialled(dialled)) => seen_as_itself(*dialled),
         (Expectation::Served { service, by }, Observation::Answer(answer)) => served(probe, service, by, answer),
+        (Expectation::OneOf(stations), Observation::Stations(seen)) => one_of(stations, seen),
         (Expectation::NotFound, Observation::Answer(answer)) => not_found(answer),
         (Expectation::Certificate { host, promised }, Observation::Answer(answer)) => match &answer.certificate {
             Some(shown) => certificate(host, promised.as_ref(), shown, now),
@@ -50,12 +53,14 @@ fn compare(probe: &Probe, seen: &Observation, now: i64) -> Verdict {
             | Expectation::SeenAs(_)
             | Expectation::SeenAsItself
             | Expectation::Served { .. }
+            | Expectation::OneOf(_)
             | Expectation::NotFound
             | Expectation::Certificate { .. },
             Observation::Answer(_)
             | Observation::Echo
             | Observation::Dialled(_)
             | Observation::Connected
+            | Observation::Stations(_)
             | Observation::Off(_),
         ) => Verdict::Fail("what was asked cannot show what is expected".to_owned()),
     }
@@ -104,6 +109,20 @@ fn there(probe: &Probe) -> String {
         Ask::Get(request) => request.to.to_string(),
         Ask::Ping { at, address } | Ask::Dial { at, address } => format!("{at} ({address})"),
         Ask::Connect(to) => to.to_string(),
+        Ask::WhoHas { address, .. } => address.to_string(),
+    }
+}
+
+/// A virtual IP is at exactly one home node.
+fn one_of(stations: &[(Mac, String)], seen: &BTreeSet<Mac>) -> Verdict {
+    let name = |mac: &Mac| match stations.iter().find(|(station, _)| station == mac) {
+        Some((_, name)) => name.clone(),
+        None => format!("a stranger ({mac})"),
+    };
+    let names: Vec<String> = seen.iter().map(name).collect();
+    match (seen.iter().all(|mac| stations.iter().any(|(station, _)| station == mac)), names.as_slice()) {
+        (true, [one]) => Verdict::Pass(format!("{one} answers for it")),
+        _ => Verdict::Fail(format!("{} answer for it; it should be one home node", names.join(" and "))),
     }
 }
 
@@ -139,7 +158,11 @@ fn blocked(probe: &Probe, seen: &Observation) -> Verdict {
         Observation::Trouble(trouble @ (Trouble::Broken(_) | Trouble::Failed(_))) => {
             Verdict::Fail(format!("could not look: {trouble}"))
         }
-        Observation::Answer(_) | Observation::Echo | Observation::Dialled(_) | Observation::Connected => {
+        Observation::Answer(_)
+        | Observation::Echo
+        | Observation::Dialled(_)
+        | Observation::Connected
+        | Observation::Stations(_) => {
             let hint = "it must not; look at what the router and the carrier let in";
             Verdict::Fail(format!("a connection; {hint}"))
         }
@@ -292,7 +315,7 @@ fn url(probe: &Probe) -> String {
             };
             format!("{}://{}{port}{}", request.scheme.as_str(), request.host, request.path)
         }
-        Ask::Ping { .. } | Ask::Dial { .. } | Ask::Connect(_) => there(probe),
+        Ask::Ping { .. } | Ask::Dial { .. } | Ask::Connect(_) | Ask::WhoHas { .. } => there(probe),
     }
 }
 

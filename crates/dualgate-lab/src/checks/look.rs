@@ -85,7 +85,7 @@ impl<'p> Questions<'p> {
         for probe in &self.probes {
             let at = match &probe.ask {
                 Ask::Dial { at, .. } | Ask::Ping { at, .. } => Some(at),
-                Ask::Get(_) | Ask::Connect(_) => None,
+                Ask::Get(_) | Ask::Connect(_) | Ask::WhoHas { .. } => None,
             };
             for name in [&probe.from].into_iter().chain(at) {
                 hosts.entry(name.clone()).or_insert_with(|| find(name));
@@ -131,6 +131,9 @@ fn observe(probe: &Probe, hosts: &Hosts) -> Observation {
             Ok(_) => probe::ping(from, *address, patience).map(|_| Observation::Echo),
             Err(off) => return off,
         },
+        Ask::WhoHas { interface, address } => {
+            probe::who_has(from, interface, *address, BLOCKED).map(Observation::Stations)
+        }
         Ask::Connect(to) => probe::tcp(from, *to, patience).map(|()| Observation::Connected),
         Ask::Dial { at, address } => match host(at) {
             Ok(at) => probe::dial(from, at, *address, patience).map(Observation::Dialled),

@@ -9,8 +9,11 @@ mod judge;
 mod look;
 mod plan;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+
+use dualgate_wire::ethernet::Mac;
 
 use crate::probe::{Answer, Dialled, Request, Trouble};
 
@@ -74,6 +77,13 @@ pub enum Ask {
     },
     /// A connection to whoever listens there.
     Connect(SocketAddr),
+    /// ARP or Neighbor Discovery: who has this address?
+    WhoHas {
+        /// The interface that is asked from.
+        interface: String,
+        /// The address.
+        address: IpAddr,
+    },
 }
 
 /// What should come back.
@@ -100,6 +110,8 @@ pub enum Expectation {
         /// Who that may be.
         by: Servers,
     },
+    /// One of these stations answers, and nobody else does.
+    OneOf(Vec<(Mac, String)>),
     /// 404: the gate does not know the host.
     NotFound,
     /// A certificate that speaks for the host.
@@ -142,6 +154,8 @@ pub enum Observation {
     Dialled(Dialled),
     /// A connection to whoever listens there.
     Connected,
+    /// Everybody who said that the address is theirs.
+    Stations(BTreeSet<Mac>),
     /// Something else instead.
     Trouble(Trouble),
     /// A host that takes part is off.
@@ -156,6 +170,7 @@ impl fmt::Display for Probe {
             Ask::Get(request) => request.to.fmt(f),
             Ask::Ping { at, address } | Ask::Dial { at, address } => write!(f, "{at} ({address})"),
             Ask::Connect(to) => to.fmt(f),
+            Ask::WhoHas { address, .. } => write!(f, "whoever has {address}"),
         }
     }
 }

@@ -198,7 +198,8 @@ fn inner_address(status: &Status) -> Option<String> {
         .hosts
         .iter()
         .filter(|host| host.kind == HostKind::HomeNode)
-        .find_map(|node| node.virtual_ips.first())
+        .flat_map(|node| &node.virtual_ips)
+        .min()
         .map(|address| in_url(*address))
 }
 

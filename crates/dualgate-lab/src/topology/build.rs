@@ -412,7 +412,7 @@ impl<'s> Plan<'s> {
         }
     }
 
-    /// Pod networks, virtual IPs and settings, when every host is there.
+    /// Pod networks and settings, when every host is there.
     fn settle(&self, draft: &mut Draft) {
         let home: Vec<&Node> = self.home.clone();
         for node in &home {
@@ -429,12 +429,6 @@ impl<'s> Plan<'s> {
                 draft.get(node.name.as_str()).interfaces.push(pod_bridge(&cidrs));
                 draft.get(node.name.as_str()).pod_cidrs = cidrs;
             }
-        }
-        if let Some(holder) = home.iter().find(|node| node.has(Role::InternalGate)) {
-            let addresses: Vec<IpAddr> = self.site.virtual_addresses(GateName::Internal).collect();
-            let eth0 = draft.interface(holder.name.as_str(), "eth0");
-            eth0.virtual_addresses = addresses.iter().map(|address| single(*address)).collect();
-            draft.get(holder.name.as_str()).virtual_ips = addresses;
         }
         let resolvers: Vec<IpAddr> = self.router.iter().map(IpNet::addr).collect();
         for host in &mut draft.hosts {
@@ -490,10 +484,6 @@ impl<'s> Plan<'s> {
         };
         if self.outside().next().is_some() && !self.home.is_empty() && self.tunnel == Tunnel::StandIn {
             say("tunnel", "a plain segment with plain routes joins the edge and home; nothing on it is encrypted");
-        }
-        let holder = self.home.iter().find(|node| node.has(Role::InternalGate));
-        if let (Some(holder), Some(_)) = (holder, self.site.virtual_addresses(GateName::Internal).next()) {
-            say("virtual IPs", &format!("they are plain addresses of {}, and stay there when it fails", holder.name));
         }
         if self.site.firewall.is_none() {
             say("firewall", "the site file has none: the nodes let everything in that reaches them");

@@ -48,8 +48,6 @@ pub struct Host {
     pub pod_cidrs: Vec<IpNet>,
     /// Where its node gets the objects from.
     pub objects: Objects,
-    /// Virtual IPs that stay on it, as long as nothing moves them.
-    pub virtual_ips: Vec<IpAddr>,
 }
 
 /// Where a node gets the objects from.
@@ -78,8 +76,6 @@ pub struct Interface {
     pub mtu: u32,
     /// Its addresses with their prefix.
     pub addresses: Vec<IpNet>,
-    /// Virtual IPs that it answers for; nobody speaks from them.
-    pub virtual_addresses: Vec<IpNet>,
     /// Routes through it.
     pub routes: Vec<Route>,
 }

@@ -30,7 +30,6 @@ impl Draft {
             resolvers: Vec::new(),
             pod_cidrs: Vec::new(),
             objects: Objects::Manifests,
-            virtual_ips: Vec::new(),
         });
     }
 

@@ -18,7 +18,8 @@ Examples:
 
 const KEYS_INIT: &str = "\
 A key that is there already stays. A preshared key has to be the same at both nodes: make it at one, and take its file \
-to the other with --adopt-preshared.
+to the other with --adopt-preshared. The key of the heartbeats, by which home nodes agree on who holds which virtual IP, \
+has to be the same at all of them.
 
 Exit code: 0 the keys are there, 2 they are not.
 
@@ -26,7 +27,9 @@ Examples:
   dualgate keys init --node k3s-node1
   dualgate keys init --node k3s-node1 --adopt /etc/wireguard/private.key
   wg show wg0 private-key | dualgate keys init --node k3s-node1 --adopt -
-  dualgate keys init --node ionos --preshared-with k3s-node1 --adopt-preshared ionos+k3s-node1";
+  dualgate keys init --node ionos --preshared-with k3s-node1 --adopt-preshared ionos+k3s-node1
+  dualgate keys init --node k3s-node1 --heartbeat
+  dualgate keys init --node k3s-node2 --adopt-heartbeat heartbeat";
 
 const KEYS_ROTATE: &str = "\
 First makes the next key beside the one in use, which changes nothing yet. Then the next public key is written into the \
@@ -100,6 +103,12 @@ pub struct KeysInit {
     /// Take this preshared key, a file as `wg genpsk` writes it, instead of making one.
     #[arg(long, value_name = "FILE", requires = "preshared_with")]
     pub adopt_preshared: Option<PathBuf>,
+    /// Also make the key of the home nodes' heartbeats.
+    #[arg(long, conflicts_with = "router")]
+    pub heartbeat: bool,
+    /// Take this key of the heartbeats, which another home node has made.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["router", "heartbeat"])]
+    pub adopt_heartbeat: Option<PathBuf>,
     /// How results are printed.
     #[command(flatten)]
     pub output: Output,
@@ -117,6 +126,12 @@ pub struct KeysRotate {
     /// Take this next preshared key, which the other node has made.
     #[arg(long, value_name = "FILE", requires = "preshared_with", conflicts_with_all = ["finish", "cancel"])]
     pub adopt_preshared: Option<PathBuf>,
+    /// Change the key of the home nodes' heartbeats, not the private key: prepare it at all of them, then finish.
+    #[arg(long, conflicts_with_all = ["preshared_with", "router"])]
+    pub heartbeat: bool,
+    /// Take this next key of the heartbeats, which another home node has made.
+    #[arg(long, value_name = "FILE", requires = "heartbeat", conflicts_with_all = ["finish", "cancel"])]
+    pub adopt_heartbeat: Option<PathBuf>,
     /// Put the next key in the place of the one in use, which is gone then.
     #[arg(long, conflicts_with = "cancel")]
     pub finish: bool,

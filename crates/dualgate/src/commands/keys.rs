@@ -1,4 +1,4 @@
-//! `dualgate keys`: WireGuard's keys of this node. Only public ones are ever printed.
+//! `dualgate keys`: this node's keys, of WireGuard and of the heartbeats. Only public ones are ever printed.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -158,9 +158,11 @@ fn init(args: &KeysInit) -> anyhow::Result<ExitCode> {
     // What cannot be read is told before anything is made.
     let adopted = args.adopt.as_deref().map(adopted).transpose()?;
     let preshared = args.adopt_preshared.as_deref().map(self::adopted).transpose()?;
+    let beat = args.adopt_heartbeat.as_deref().map(self::adopted).transpose()?;
+    let heartbeat = (args.heartbeat || beat.is_some()).then_some(Slot::Heartbeat);
     let keys = dualgate_host::Keys::create(&owner.state)?;
     let mut done = Vec::new();
-    for (slot, key) in [(Some(Slot::Private), adopted), (pair, preshared)] {
+    for (slot, key) in [(Some(Slot::Private), adopted), (pair, preshared), (heartbeat, beat)] {
         let Some(slot) = slot else { continue };
         let outcome = match &key {
             Some(key) => keys.adopt(&slot, key)?,
@@ -171,11 +173,18 @@ fn init(args: &KeysInit) -> anyhow::Result<ExitCode> {
             (Outcome::Written, false) => format!("made {}", called(&owner, &slot)),
             (Outcome::Already, _) => format!("{} is there already", called(&owner, &slot)),
         });
-        if let (Slot::Preshared(_), Outcome::Written, None) = (&slot, outcome, &key) {
-            done.push(format!(
-                "take {} to the other end, where --adopt-preshared reads it",
-                keys.file(&slot)?.display()
-            ));
+        if let (Outcome::Written, None) = (outcome, &key) {
+            let file = keys.file(&slot)?;
+            match slot {
+                Slot::Private => {}
+                Slot::Preshared(_) => {
+                    done.push(format!("take {} to the other end, where --adopt-preshared reads it", file.display()));
+                }
+                Slot::Heartbeat => {
+                    let what = "to every other home node, where --adopt-heartbeat reads it";
+                    done.push(format!("take {} {what}", file.display()));
+                }
+            }
         }
     }
     Report::of(&owner, &keys, done)?.print(&owner, args.output)?;
@@ -184,8 +193,11 @@ fn init(args: &KeysInit) -> anyhow::Result<ExitCode> {
 
 fn rotate(args: &KeysRotate) -> anyhow::Result<ExitCode> {
     let owner = Owner::of(&args.owner)?;
-    let slot = owner.slot(args.preshared_with.as_ref())?;
-    let adopted = args.adopt_preshared.as_deref().map(adopted).transpose()?;
+    let slot = match args.heartbeat {
+        true => Slot::Heartbeat,
+        false => owner.slot(args.preshared_with.as_ref())?,
+    };
+    let adopted = args.adopt_preshared.as_deref().or(args.adopt_heartbeat.as_deref()).map(adopted).transpose()?;
     let keys = dualgate_host::Keys::open(&owner.state)?;
     let key = called(&owner, &slot);
     let done = match (args.finish, args.cancel) {
@@ -211,6 +223,7 @@ fn called(owner: &Owner, slot: &Slot) -> String {
     match slot {
         Slot::Private => format!("the private key of {}", owner.name),
         Slot::Preshared(pair) => format!("the preshared key of {pair}"),
+        Slot::Heartbeat => "the key of the heartbeats".to_owned(),
     }
 }
 

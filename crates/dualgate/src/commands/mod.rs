@@ -11,6 +11,7 @@ mod plan;
 mod run;
 mod status;
 mod tunnel;
+mod vip;
 
 use std::process::ExitCode;
 
@@ -28,6 +29,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Keys(args) => keys::run(&args),
         Command::Tunnel(args) => tunnel::run(&args),
         Command::Firewall(args) => firewall::run(&args),
+        Command::Vip(args) => vip::run(&args),
         Command::Echo(args) => echo::run(&args),
         Command::Lab(args) => lab::run(&args),
     }

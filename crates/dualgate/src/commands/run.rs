@@ -14,6 +14,7 @@ use dualgate_core::model::finding::Severity;
 use dualgate_core::model::site::Site;
 use dualgate_host::Store;
 use dualgate_host::handover::{self, Taken};
+use dualgate_host::virtual_ips::Leave;
 use dualgate_lab::echo;
 use dualgate_proxy::Proxy;
 use dualgate_tunnel::Keeper;
@@ -26,7 +27,8 @@ use crate::cli::{Format, Run};
 use crate::inputs::{choose_node, host_name, read_site, state_directory};
 use crate::output;
 use crate::river::{Chain, River, Spring};
-use crate::state::State;
+use crate::state::{Beside, State};
+use crate::virtual_ips::VirtualIps;
 
 /// Serves until SIGTERM.
 pub fn run(args: &Run) -> anyhow::Result<ExitCode> {
@@ -60,7 +62,9 @@ async fn serve(
     let settings = site.proxy.clone();
     let mut proxy = Proxy::start(workers)?;
     let tunnel = Rc::new(Keeper::start(directory).context("start the tunnel's thread")?);
-    let state = State::new(site.name.clone(), node.clone(), proxy.view(), proxy.entry_point_metrics(), tunnel.view());
+    let virtual_ips = VirtualIps::start(directory, &node).context("start the threads of the virtual IPs")?;
+    let beside = Beside { tunnel: tunnel.view(), virtual_ips: virtual_ips.view() };
+    let state = State::new(site.name.clone(), node.clone(), (proxy.view(), proxy.entry_point_metrics()), beside);
     admin::start(&site.admin.listen, &state);
     let _echo = start_echo(args)?;
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
@@ -107,15 +111,28 @@ async fn serve(
         source: args.inputs.source(),
         proxy,
         tunnel,
+        virtual_ips,
         directory: directory.to_owned(),
+        confirm: args.confirm,
         store: open_store(directory),
         state: state.clone(),
     };
-    let proxy = River::new(spring).flow(stop, hang_ups()?).await;
+    let (proxy, virtual_ips) = River::new(spring).flow(stop, hang_ups()?).await;
     state.draining();
+    let held = match kept {
+        // Open connections go on here, while others answer for the addresses.
+        Some(_) => {
+            virtual_ips.drain().await;
+            Some(virtual_ips)
+        }
+        None => {
+            virtual_ips.leave(Leave::Succeeded);
+            None
+        }
+    };
     end(proxy, accept_grace, settings.drain_timeout).await;
-    // Requests that were open needed it.
-    drop(kept);
+    // Requests that were open needed them.
+    drop((kept, held));
     Ok(ExitCode::from(output::AS_DESIRED))
 }
 

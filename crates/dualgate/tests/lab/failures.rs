@@ -1,8 +1,7 @@
 //! What fails in a home, and what must go on answering while it does: counted as lost requests.
 
 use std::path::Path;
-use std::thread::park_timeout;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use dualgate_lab::cluster::Patience;
 use dualgate_lab::control::Operator as _;
@@ -10,7 +9,7 @@ use dualgate_lab::lab::Lab;
 use dualgate_lab::probe::{Connections, Load, Loss, Request, Running, Trouble, tcp};
 use dualgate_lab::trial::Trial;
 
-use crate::site::{example, get, logs, seed, start, until};
+use crate::site::{example, get, logs, pass, seed, start, until};
 
 pub const TRIALS: &[Trial] = &[
     ("a_pod_that_dies_costs_no_request", pod),
@@ -61,14 +60,6 @@ fn nothing_lost(lab: &Lab, losses: &[(String, Loss)]) {
     for (way, loss) in losses {
         assert!(loss.sent > 20, "{way}: only {} requests were sent", loss.sent);
         assert_eq!(loss.failed, 0, "{way}: {loss}\n{}", logs(lab));
-    }
-}
-
-/// Lets the traffic flow: nothing is waited for but time.
-fn pass(time: Duration) {
-    let until = Instant::now() + time;
-    while let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
-        park_timeout(left);
     }
 }
 

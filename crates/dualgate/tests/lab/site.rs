@@ -18,6 +18,19 @@ pub fn seed(directory: &Path) -> Lab {
     start(directory, &example(), Patience::default())
 }
 
+/// A lab of the seed whose manifests may be changed.
+pub fn seed_with_manifests(directory: &Path) -> (Lab, PathBuf) {
+    let folder = directory.join("home");
+    std::fs::create_dir_all(folder.join("manifests")).unwrap();
+    std::fs::copy(example().join("site.yaml"), folder.join("site.yaml")).unwrap();
+    for file in std::fs::read_dir(example().join("manifests")).unwrap() {
+        let file = file.unwrap();
+        std::fs::copy(file.path(), folder.join("manifests").join(file.file_name())).unwrap();
+    }
+    let lab = start(directory, &folder, Patience::default());
+    (lab, folder.join("manifests"))
+}
+
 /// The folder with the seed's site file and manifests.
 pub fn example() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/home")
@@ -59,6 +72,14 @@ pub fn get(lab: &Lab, from: &str, address: &str, host: &str) -> Answer {
 /// An address.
 pub fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
+}
+
+/// Lets time pass: nothing else is waited for.
+pub fn pass(time: Duration) {
+    let until = Instant::now() + time;
+    while let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+        park_timeout(left);
+    }
 }
 
 /// Asks until the answer is yes; meanwhile the lab is tended.

@@ -1,14 +1,13 @@
 //! The edge is told: it has nothing but what is public, serves it also while home is away, and hears whoever is left at home.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use dualgate_lab::control::Operator as _;
-use dualgate_lab::lab::Lab;
 use dualgate_lab::probe::{self, Request};
 use dualgate_lab::trial::Trial;
 
-use crate::site::{example, get, start, status, until};
+use crate::site::{get, seed_with_manifests, status, until};
 
 pub const TRIALS: &[Trial] = &[
     ("an_edge_has_nothing_on_its_disk_but_what_is_public", nothing_private),
@@ -21,19 +20,6 @@ const EDGE: &str = "ionos";
 const LIMIT: Duration = Duration::from_secs(30);
 const PUBLIC: &str = "203.0.113.10";
 const HOST: &str = "whoami.yourdomain.com";
-
-/// A lab of the seed whose manifests may be changed.
-fn home(directory: &Path) -> (Lab, PathBuf) {
-    let folder = directory.join("home");
-    std::fs::create_dir_all(folder.join("manifests")).unwrap();
-    std::fs::copy(example().join("site.yaml"), folder.join("site.yaml")).unwrap();
-    for file in std::fs::read_dir(example().join("manifests")).unwrap() {
-        let file = file.unwrap();
-        std::fs::copy(file.path(), folder.join("manifests").join(file.file_name())).unwrap();
-    }
-    let lab = start(directory, &folder, dualgate_lab::cluster::Patience::default());
-    (lab, folder.join("manifests"))
-}
 
 /// Every octet that lies on the edge.
 fn disk(folder: &Path, found: &mut Vec<u8>) {
@@ -77,7 +63,7 @@ spec:
 ";
 
 fn nothing_private(directory: &Path) {
-    let (lab, manifests) = home(directory);
+    let (lab, manifests) = seed_with_manifests(directory);
     std::fs::write(manifests.join("more.yaml"), BOTH).unwrap();
     until("what is public reaches the edge", &lab, LIMIT, || {
         get(&lab, "internet-client", PUBLIC, "shown.yourdomain.com").status == 200
@@ -101,7 +87,7 @@ fn nothing_private(directory: &Path) {
 }
 
 fn home_away(directory: &Path) {
-    let (lab, _) = home(directory);
+    let (lab, _) = seed_with_manifests(directory);
     assert_eq!(get(&lab, "internet-client", PUBLIC, HOST).status, 200);
     until("what was told lies on its disk", &lab, LIMIT, || {
         lab.nodes().log(EDGE).is_ok()
@@ -126,7 +112,7 @@ fn home_away(directory: &Path) {
 }
 
 fn next_in_line(directory: &Path) {
-    let (lab, manifests) = home(directory);
+    let (lab, manifests) = seed_with_manifests(directory);
     until("the first one is heard", &lab, LIMIT, || {
         status(&lab, EDGE)["exchange"]["told_by"].as_str().is_some_and(|by| by.contains("k3s-node1"))
     });

@@ -1,9 +1,11 @@
-//! The tunnel and the firewall; and parts of dualgate that are not built: each has its row, so that nobody takes what stands in for the thing.
+//! The virtual IPs, the tunnel and the firewall; and parts of dualgate that are not built: each has its row, so that nobody takes what stands in for the thing.
 
 use std::net::{IpAddr, SocketAddr};
 
-use dualgate_core::model::site::{Node, Publish};
-use dualgate_core::model::{Family, GateName};
+use dualgate_core::model::Family;
+use dualgate_core::model::site::{Node, Publish, Role};
+use dualgate_core::plan::virtual_ips;
+use dualgate_wire::ethernet::Mac;
 
 use super::{Ask, Expectation, Host, HostKind, Planned, PlannedCheck, View};
 use super::{addresses, loopback, probe, row};
@@ -11,7 +13,6 @@ use crate::probe::Request;
 
 pub(super) fn rows(view: &View<'_>) -> Vec<PlannedCheck> {
     let has_home = view.home_nodes().next().is_some();
-    let virtual_ips: Vec<IpAddr> = view.site.virtual_addresses(GateName::Internal).collect();
     let tunnelled: Vec<IpAddr> =
         view.edges().filter(|_| has_home).flat_map(|(_, node)| node.addresses.clone()).collect();
     let public: Vec<IpAddr> = view.edges().flat_map(|(_, node)| node.public_addresses.clone()).collect();
@@ -23,12 +24,29 @@ pub(super) fn rows(view: &View<'_>) -> Vec<PlannedCheck> {
     });
     let outside = if is_published { public.clone() } else { Vec::new() };
     vec![
-        not_built(view, "virtual-ips", "virtual IPs move when their node fails", "virtual IPs", &virtual_ips),
+        virtual_ips(view),
         tunnel(view, &tunnelled),
         firewall(view, &public),
         not_built(view, "names/home", "names lead to the internal gate at home", "names", &at_home),
         not_built(view, "names/internet", "names lead to the edge outside", "names", &outside),
     ]
+}
+
+/// Each address of the LAN that moves is answered for by one home node: the internal gate's, and those of edges.
+fn virtual_ips(view: &View<'_>) -> PlannedCheck {
+    let interface = "eth0";
+    let mac = |host: &Host| host.interfaces.iter().find(|one| one.name == interface)?.mac.map(Mac);
+    let members = view.home_nodes().filter(|(_, node)| node.has(Role::VirtualIps));
+    let stations: Vec<(Mac, String)> = members.filter_map(|(host, _)| Some((mac(host)?, host.name.clone()))).collect();
+    let home = view.site.nodes.iter().find(|node| node.has(Role::VirtualIps));
+    let plan = home.map(|node| virtual_ips::virtual_ips(view.snapshot, &node.name)).unwrap_or_default();
+    let addresses: Vec<IpAddr> = plan.groups.iter().flat_map(|group| group.addresses.clone()).collect();
+    row("virtual-ips", "one home node answers for each virtual IP", |family| {
+        let Some(client) = view.host(HostKind::LanClient) else { return Vec::new() };
+        let ask = |address| Ask::WhoHas { interface: interface.to_owned(), address };
+        let of_family = addresses.iter().copied().filter(|address| Family::of(*address) == family);
+        of_family.map(|address| probe(client, ask(address), Expectation::OneOf(stations.clone()))).collect()
+    })
 }
 
 /// Every edge hears every home node through WireGuard; where something stands in for it, that is said.

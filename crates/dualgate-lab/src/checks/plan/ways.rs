@@ -99,10 +99,8 @@ fn inward(view: &View<'_>, family: Family) -> Vec<Probe> {
     let mut probes = Vec::new();
     for host in view.home_nodes().map(|(host, _)| host).chain(view.host(HostKind::LanClient)) {
         let node = host.node.as_ref().and_then(|node| view.site.node(node));
-        // Those are meant to be reached, or may be on another node by now.
-        let left_out = |address: &IpAddr| {
-            host.virtual_ips.contains(address) || node.is_some_and(|node| node.public_addresses.contains(address))
-        };
+        // Those are meant to be reached.
+        let left_out = |address: &IpAddr| node.is_some_and(|node| node.public_addresses.contains(address));
         let dialled = addresses(host, family).filter(|address| !left_out(address));
         let ask = dialled.map(|address| Ask::Dial { at: host.name.clone(), address });
         probes.extend(ask.map(|ask| probe(from, ask, Expectation::Blocked)));

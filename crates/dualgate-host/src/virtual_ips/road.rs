@@ -1,0 +1,232 @@
+//! The data path's own thread: the kernel may take its time with rules and routes, heartbeats may not.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use dualgate_core::model::{Family, Finding, NodeName};
+use dualgate_core::plan::tunnel::INTERFACE;
+use dualgate_core::plan::virtual_ips::{DataPath as Path, Group, GroupId, VirtualIpPlan};
+use rustix::event::{EventfdFlags, eventfd};
+
+use super::data_path::{DataPath, DataPathError, Kernel, Tunnelled, diff};
+use super::trouble;
+
+/// How often the kernel is looked at: others may have changed it.
+const RESYNC: Duration = Duration::from_secs(5);
+
+/// What the host is to do with packets, and what it does.
+#[derive(Debug)]
+pub struct Road {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Readable when the kernel does something else than before.
+    bell: OwnedFd,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    wanted: DataPath,
+    /// Counts wishes.
+    version: u64,
+    /// The last one that was tried.
+    done: u64,
+    /// What is local by the kernel's own word.
+    local: BTreeSet<IpAddr>,
+    trouble: Option<String>,
+    ends: bool,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Road {
+    /// Starts with nothing wanted, in the network of the calling thread; nothing is changed before something is.
+    pub fn start() -> io::Result<Self> {
+        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let shared = Arc::new(Shared { state: Mutex::default(), changed: Condvar::new(), bell });
+        let work = shared.clone();
+        let thread = std::thread::Builder::new().name("data-path".to_owned()).spawn(move || keep(&work))?;
+        Ok(Self { shared, thread: Some(thread) })
+    }
+
+    /// What is to be from now on.
+    pub fn want(&self, wanted: DataPath) {
+        let mut state = self.shared.lock();
+        if state.wanted != wanted {
+            (state.wanted, state.version) = (wanted, state.version + 1);
+            self.shared.changed.notify_all();
+        }
+    }
+
+    /// Whether the last wish was tried.
+    pub fn is_done(&self) -> bool {
+        let state = self.shared.lock();
+        state.done == state.version
+    }
+
+    /// Waits until nothing of ours is left in the kernel, as far as it lets us.
+    pub fn clear(&self) {
+        self.want(DataPath::default());
+        let state = self.shared.lock();
+        let busy = |state: &mut State| state.done != state.version;
+        drop(self.shared.changed.wait_timeout_while(state, RESYNC, busy));
+    }
+
+    /// To be waited for.
+    pub fn bell(&self) -> BorrowedFd<'_> {
+        self.shared.bell.as_fd()
+    }
+
+    /// Whether the kernel does something else than at the last call.
+    pub fn rang(&self) -> bool {
+        rustix::io::read(&self.shared.bell, &mut [0; 8]).is_ok()
+    }
+
+    /// What keeps packets to a group from being served here; nothing does if it is empty.
+    pub fn why_not(&self, group: &Group) -> Option<String> {
+        let state = self.shared.lock();
+        let absent = || group.addresses.iter().find(|address| !state.local.contains(address));
+        let trouble = |what: &str| match &state.trouble {
+            Some(trouble) => format!("{what}: {trouble}"),
+            None => what.to_owned(),
+        };
+        match group.path {
+            Path::Local => absent().map(|address| trouble(&format!("packets to {address} are not taken here"))),
+            Path::Tunnel => state.trouble.clone(),
+            Path::Translated => None,
+        }
+    }
+
+    /// What is wrong.
+    pub fn trouble(&self) -> Option<Finding> {
+        self.shared.lock().trouble.as_ref().map(trouble::road)
+    }
+}
+
+impl Drop for Road {
+    fn drop(&mut self) {
+        self.shared.lock().ends = true;
+        self.shared.changed.notify_all();
+        if let Some(thread) = self.thread.take() {
+            // A panic there was told already.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Makes the kernel do as wanted, again and again.
+fn keep(shared: &Shared) {
+    let mut kernel = None;
+    loop {
+        let (wanted, version) = {
+            let rests = |state: &mut State| !state.ends && state.done == state.version;
+            let state = shared.lock();
+            let waited = shared.changed.wait_timeout_while(state, RESYNC, rests);
+            let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+            if state.ends && state.done == state.version {
+                return;
+            }
+            if state.version == 0 {
+                continue;
+            }
+            (state.wanted.clone(), state.version)
+        };
+        let (local, trouble) = converge(&mut kernel, &wanted);
+        let mut state = shared.lock();
+        if trouble != state.trouble
+            && let Some(trouble) = &trouble
+        {
+            tracing::warn!("packets to virtual IPs: {trouble}");
+        }
+        let news = state.done != version || state.local != local || state.trouble != trouble;
+        (state.done, state.local, state.trouble) = (version, local, trouble);
+        if news {
+            shared.changed.notify_all();
+            // Its counter cannot overflow: it is read to zero at every ring.
+            let _ = rustix::io::write(&shared.bell, &1_u64.to_ne_bytes());
+        }
+    }
+}
+
+/// One round; what is local afterwards, and what was wrong. What cannot be done costs only itself.
+fn converge(kernel: &mut Option<Kernel>, wanted: &DataPath) -> (BTreeSet<IpAddr>, Option<String>) {
+    let mut round = || -> Result<(BTreeSet<IpAddr>, Option<String>), DataPathError> {
+        let kernel = match kernel {
+            Some(kernel) => kernel,
+            None => kernel.insert(Kernel::open()?),
+        };
+        let changes = diff(&kernel.observe()?, wanted);
+        if changes.is_empty() {
+            return Ok((kernel.observe()?.local, None));
+        }
+        let applied = kernel.apply(wanted, &changes);
+        changes.iter().for_each(|change| tracing::debug!("{change}"));
+        Ok((kernel.observe()?.local, applied.err().map(|error| chain(&error))))
+    };
+    round().unwrap_or_else(|error| (BTreeSet::new(), Some(chain(&error))))
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// What this node has to do with packets: `relays` are the groups that came here by a planned move, `lans` the LAN's
+/// interfaces with this node's addresses on them.
+pub fn data_path(
+    plan: &VirtualIpPlan,
+    node: &NodeName,
+    relays: &BTreeMap<GroupId, NodeName>,
+    lans: &[(String, Vec<IpAddr>)],
+) -> DataPath {
+    let addresses = |name: &NodeName| {
+        let member = plan.members.iter().find(|member| member.name == *name);
+        member.map(|member| member.addresses.as_slice()).unwrap_or_default()
+    };
+    let of = |name: &NodeName, family: Family| addresses(name).iter().copied().find(|own| Family::of(*own) == family);
+    let mut path = DataPath::default();
+    for group in &plan.groups {
+        match group.path {
+            Path::Local => path.local.extend(&group.addresses),
+            Path::Tunnel => path.tunnelled.extend(group.addresses.iter().filter_map(|address| {
+                let source = of(node, Family::of(*address))?;
+                Some(Tunnelled { address: *address, interface: INTERFACE.to_owned(), source })
+            })),
+            Path::Translated => continue,
+        }
+        if let Some(former) = relays.get(&group.id) {
+            let relayed = |address: &IpAddr| Some((*address, of(former, Family::of(*address))?));
+            path.relays.extend(group.addresses.iter().filter_map(relayed));
+        }
+    }
+    path.silent = path.local.iter().filter_map(|address| v4(*address)).collect();
+    let own = |(name, own): &(String, Vec<IpAddr>)| Some((name.clone(), own.iter().copied().find_map(v4)?));
+    path.own = lans.iter().filter_map(own).collect();
+    path
+}
+
+fn v4(address: IpAddr) -> Option<std::net::Ipv4Addr> {
+    match address {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    }
+}

@@ -1,0 +1,67 @@
+//! What can be wrong with the virtual IPs of a node, as findings.
+
+use std::fmt::Display;
+use std::io;
+
+use dualgate_core::model::finding::{Code, Finding, Place};
+use dualgate_core::plan::virtual_ips::PORT;
+
+use crate::network::NetworkError;
+
+fn failed(message: String) -> Finding {
+    Finding::new(Code::VirtualIpsFailed, Place::default(), message)
+}
+
+/// There is no key, or none that can be used.
+pub fn key(why: &str) -> Finding {
+    let message = format!("home nodes do not hear each other, so nobody holds a virtual IP: {why}");
+    let help = "make the key at one home node with `dualgate keys init --heartbeat`, and take its file to the others, where \
+                `dualgate keys init --adopt-heartbeat FILE` reads it";
+    Finding::new(Code::VirtualIpsKey, Place::default(), message).help(help)
+}
+
+/// The heartbeats' port cannot be had.
+pub fn port(why: &str) -> Finding {
+    failed(format!("UDP port {PORT} of the heartbeats cannot be opened: {why}"))
+        .help("see what else uses it: `ss -lup`")
+}
+
+/// Orders cannot come in.
+pub fn control(error: &io::Error) -> Finding {
+    failed(format!("`dualgate vip move` and `drain` do not reach this node: {error}"))
+}
+
+/// Interfaces cannot be listed.
+pub fn network(error: &NetworkError) -> Finding {
+    failed(format!("{error}: {}", error.source))
+}
+
+/// An interface cannot be used.
+pub fn interface(name: &str, error: &io::Error) -> Finding {
+    let finding = failed(format!("the interface `{name}` cannot be used for virtual IPs: {error}"));
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => finding.help("dualgate needs CAP_NET_RAW to answer ARP and NDP"),
+        _ => finding,
+    }
+}
+
+/// The host does not take the routes or rules.
+pub fn road(error: &impl Display) -> Finding {
+    failed(format!("packets to virtual IPs would not be served here: {error}"))
+        .help("dualgate needs CAP_NET_ADMIN for routes and nftables; it is tried again")
+}
+
+/// A majority of the voters is not heard.
+pub fn alone(heard: usize, of: usize) -> Finding {
+    let message =
+        format!("this node hears {heard} of {of} voters (itself included): without a majority it holds no virtual IP");
+    let help = "look at the other home nodes and at the LAN between them; `dualgate vip list` shows who was heard";
+    Finding::new(Code::VirtualIpsAlone, Place::default(), message).help(help)
+}
+
+/// Somebody else has an address.
+pub fn conflict(address: std::net::IpAddr, whose: &str) -> Finding {
+    let message = format!("{whose} answers for {address}, too: clients reach one of the two by chance");
+    let help = "give that device another address, or take this one out of the pool (`reserved`) or the gate";
+    Finding::new(Code::VirtualIpsConflict, Place::default(), message).help(help)
+}

@@ -1,0 +1,209 @@
+//! `dualgate vip`: who holds which address of the LAN, why, and giving it to another node.
+
+use std::fmt::Write as _;
+use std::io;
+use std::net::IpAddr;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use dualgate_core::model::{ObjectName, Snapshot};
+use dualgate_core::plan::ipam;
+use dualgate_host::virtual_ips::control::{Answer, Order, order};
+use dualgate_host::virtual_ips::{Conflict, GroupReport, Report};
+use serde_json::json;
+
+use crate::cli::vip::{Running, Vip, VipCommand, VipDrain, VipExplain, VipList, VipMove};
+use crate::cli::{Format, Output};
+use crate::inputs::{choose_node, state_directory, usable_site};
+use crate::output::{self, Colour, Style};
+
+/// As the subcommand says.
+pub fn run(args: &Vip) -> anyhow::Result<ExitCode> {
+    match &args.command {
+        VipCommand::List(args) => list(args),
+        VipCommand::Explain(args) => explain(args),
+        VipCommand::Move(args) => give(args),
+        VipCommand::Drain(args) => drain(args),
+    }
+}
+
+fn list(args: &VipList) -> anyhow::Result<ExitCode> {
+    let report = super::status::ask(args.admin)?.virtual_ips;
+    let well = report.on && report.conflicts.is_empty() && report.groups.iter().all(|group| group.owner.is_some());
+    match args.output.output {
+        Format::Json => output::json(&report)?,
+        Format::Text => output::text(&output::visible(&page(&report, Style::stdout())))?,
+    }
+    Ok(output::verdict(well))
+}
+
+/// A table of the groups, the voters, and what is wrong.
+fn page(report: &Report, style: Style) -> String {
+    if !report.on {
+        return "this node has no part in virtual IPs (the role `virtual-ips`)\n".to_owned();
+    }
+    let mut page = String::new();
+    let rows: Vec<[String; 4]> = report.groups.iter().map(row).collect();
+    let head = ["addresses", "held by", "for", "others"].map(str::to_owned);
+    let width = |column: usize| {
+        std::iter::once(&head).chain(&rows).map(|row| row[column].chars().count()).max().unwrap_or_default()
+    };
+    let widths = [width(0), width(1), width(2)];
+    let line = |row: &[String; 4]| {
+        let [addresses, owner, users, others] = row;
+        format!("{addresses:a$}  {owner:o$}  {users:u$}  {others}", a = widths[0], o = widths[1], u = widths[2])
+    };
+    let _ = writeln!(page, "{}", style.paint(Colour::Bold, line(&head).trim_end()));
+    for (row, group) in rows.iter().zip(&report.groups) {
+        let text = line(row);
+        let text = text.trim_end();
+        let _ = match (&group.owner, group.held) {
+            (Some(_), true) => writeln!(page, "{}", style.paint(Colour::Green, text)),
+            (Some(_), false) => writeln!(page, "{text}"),
+            (None, _) => writeln!(page, "{}", style.paint(Colour::Red, text)),
+        };
+    }
+    if report.groups.is_empty() {
+        page.push_str("there is nothing to hold: no gate, edge or Service has an address of the LAN\n");
+    }
+    let heard = |peer: &dualgate_host::virtual_ips::PeerReport| match peer.heard_ms {
+        Some(age) => format!("{} heard {age} ms ago", peer.name),
+        None => format!("{} not heard", peer.name),
+    };
+    let peers: Vec<String> = report.peers.iter().map(heard).collect();
+    if !peers.is_empty() {
+        let _ = writeln!(page, "\nvoters: this node, {}", peers.join(", "));
+    }
+    if let Some(holder) = &report.holder {
+        let _ = writeln!(page, "addresses are assigned by {holder}");
+    }
+    if report.drained {
+        let _ = writeln!(page, "{}", style.paint(Colour::Yellow, "this node is drained: it takes nothing"));
+    }
+    for conflict in &report.conflicts {
+        let _ = writeln!(page, "{}", style.paint(Colour::Red, &conflicting(conflict)));
+    }
+    page
+}
+
+fn row(group: &GroupReport) -> [String; 4] {
+    let joined = |addresses: &[IpAddr]| addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let others = group.candidates.iter().filter(|name| Some(*name) != group.owner.as_ref());
+    let owner = match (&group.owner, &group.relayed_to) {
+        (Some(owner), Some(former)) => format!("{owner} (open connections: {former})"),
+        (Some(owner), None) => owner.clone(),
+        (None, _) if group.candidates.is_empty() => "nobody can".to_owned(),
+        (None, _) => "nobody".to_owned(),
+    };
+    let others = others.cloned().collect::<Vec<_>>().join(", ");
+    [joined(&group.addresses), owner, group.users.join(", "), others]
+}
+
+fn conflicting(Conflict { address, mac, node, heard_seconds }: &Conflict) -> String {
+    match node {
+        Some(node) => format!("{node} ({mac}) answers for {address}, too; heard {heard_seconds} s ago"),
+        None => format!("somebody with {mac} answers for {address}, too; heard {heard_seconds} s ago"),
+    }
+}
+
+fn explain(args: &VipExplain) -> anyhow::Result<ExitCode> {
+    let report = super::status::ask(args.admin)?.virtual_ips;
+    let snapshot = args.inputs.snapshot().ok();
+    let address = args.address;
+    let group = report.groups.iter().find(|group| group.addresses.contains(&address));
+    let conflicts: Vec<&Conflict> = report.conflicts.iter().filter(|conflict| conflict.address == address).collect();
+    let origin = snapshot.as_ref().map(|snapshot| origin(snapshot, address, group));
+    match args.output.output {
+        Format::Json => output::json(&json!({
+            "address": address, "group": group, "conflicts": conflicts, "origin": origin,
+        }))?,
+        Format::Text => {
+            let mut page = explained(address, group, Style::stdout());
+            let conflicts = conflicts.iter().map(|conflict| conflicting(conflict));
+            for line in origin.iter().flatten().cloned().chain(conflicts) {
+                let _ = writeln!(page, "  {line}");
+            }
+            output::text(&output::visible(&page))?;
+        }
+    }
+    Ok(output::verdict(conflicts.is_empty() && group.is_some_and(|group| group.owner.is_some())))
+}
+
+fn explained(address: IpAddr, group: Option<&GroupReport>, style: Style) -> String {
+    let mut page = format!("{}\n", style.paint(Colour::Bold, &address.to_string()));
+    let Some(group) = group else {
+        page.push_str("  no gate, edge or Service has it, as far as this node knows\n");
+        return page;
+    };
+    let _ = writeln!(page, "  for {}", group.users.join(", "));
+    let _ = match (&group.owner, group.held) {
+        (Some(_), true) => writeln!(page, "  held by this node, which answers ARP or NDP for it"),
+        (Some(owner), false) => writeln!(page, "  held by {owner}"),
+        (None, _) => writeln!(page, "  {}", style.paint(Colour::Red, "held by nobody: nobody answers for it")),
+    };
+    let _ = match group.ready {
+        true => writeln!(page, "  this node could hold it: packets to it are served here"),
+        false => writeln!(page, "  this node could not hold it: {}", group.why_not),
+    };
+    let candidates = match group.candidates.as_slice() {
+        [] => "no node: its Service has no pod, or no node is allowed".to_owned(),
+        names => names.join(", "),
+    };
+    let _ = writeln!(page, "  may be held by (best first): {candidates}");
+    let together: Vec<String> =
+        group.addresses.iter().filter(|other| **other != address).map(ToString::to_string).collect();
+    if !together.is_empty() {
+        let _ = writeln!(page, "  moves together with {}", together.join(", "));
+    }
+    if let Some(former) = &group.relayed_to {
+        let _ = writeln!(page, "  connections that were open when it came here are handed on to {former}");
+    }
+    page
+}
+
+/// Where the address comes from: pool, assignment, and what is wrong with it.
+fn origin(snapshot: &Snapshot, address: IpAddr, group: Option<&GroupReport>) -> Vec<String> {
+    let pools = snapshot.site.pools.iter();
+    let pool = pools.filter(|pool| pool.ranges.iter().any(|range| range.contains(address)));
+    let mut lines: Vec<String> = pool.map(|pool| format!("from the pool `{}`", pool.name)).collect();
+    let is_own = snapshot.site.nodes.iter().find(|node| node.addresses.contains(&address));
+    lines.extend(is_own.map(|node| format!("an address of the node {}", node.name)));
+    let services = group.iter().flat_map(|group| &group.users).filter_map(|user| user.strip_prefix("Service "));
+    let named: Vec<ObjectName> = services
+        .filter_map(|name| name.split_once('/'))
+        .map(|(namespace, name)| ObjectName::new(namespace, name))
+        .collect();
+    let findings = ipam::assign(snapshot).findings.into_iter();
+    let of_group =
+        findings.filter(|finding| finding.at.object.as_ref().is_some_and(|object| named.contains(&object.name)));
+    lines.extend(of_group.map(|finding| finding.to_string()));
+    lines
+}
+
+fn give(args: &VipMove) -> anyhow::Result<ExitCode> {
+    tell(&args.running, &Order::Move { address: args.address, to: args.to.clone() }, args.output)
+}
+
+fn drain(args: &VipDrain) -> anyhow::Result<ExitCode> {
+    tell(&args.running, if args.undo { &Order::Undrain } else { &Order::Drain }, args.output)
+}
+
+fn tell(running: &Running, what: &Order, format: Output) -> anyhow::Result<ExitCode> {
+    let site = usable_site(&running.site)?;
+    let node = choose_node(&site, running.node.as_ref())?;
+    let state = state_directory(running.state.as_deref(), &site, &node);
+    let answer = match order(&state, what) {
+        Ok(answer) => answer,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => bail!(
+            "no `dualgate run` with a part in virtual IPs runs with the state directory `{}` (name another with --state)",
+            state.display()
+        ),
+        Err(error) => return Err(error).context("ask the running dualgate"),
+    };
+    match (format.output, &answer) {
+        (Format::Json, _) => output::json(&answer)?,
+        (Format::Text, Answer::Done(text)) => output::text(&format!("{text}\n"))?,
+        (Format::Text, Answer::Refused(why)) => output::error(&anyhow::anyhow!("{why}")),
+    }
+    Ok(output::verdict(matches!(answer, Answer::Done(_))))
+}

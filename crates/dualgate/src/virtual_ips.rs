@@ -1,0 +1,154 @@
+//! Virtual IPs beside the gates: what is planned, assigned and ready goes to their keeper; what is agreed on comes back as
+//! facts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use dualgate_core::model::snapshot::Facts;
+use dualgate_core::model::{NodeName, ServiceProxy, Snapshot};
+use dualgate_core::plan::ipam;
+use dualgate_core::plan::proxy::ProxyPlan;
+use dualgate_core::plan::virtual_ips::{DataPath, Group, GroupId, User, VirtualIpPlan};
+use dualgate_host::virtual_ips::service_proxy::Detector;
+use dualgate_host::virtual_ips::{Keeper, Known, Leave, View};
+use dualgate_tunnel::Report as TunnelReport;
+use tokio::sync::watch;
+
+/// A peer of the tunnel that had no handshake for so many seconds is away.
+const AWAY: u64 = 180;
+
+/// The virtual IPs of this node.
+pub struct VirtualIps {
+    keeper: Keeper,
+    known: watch::Receiver<Known>,
+    plan: Arc<VirtualIpPlan>,
+    /// Without the right to look, nobody else is assumed to carry packets for Services.
+    detector: Option<Detector>,
+    service_proxy: ServiceProxy,
+    ready: BTreeMap<GroupId, String>,
+}
+
+impl VirtualIps {
+    /// Nothing is planned yet.
+    pub fn start(state: &Path, node: &NodeName) -> io::Result<Self> {
+        let keeper = Keeper::start(state, node)?;
+        let (known, plan) = (keeper.known(), Arc::default());
+        let mut detector = Detector::open().ok();
+        let service_proxy = detector.as_mut().and_then(|detector| detector.detect().ok()).unwrap_or_default();
+        Ok(Self { keeper, known, plan, detector, service_proxy, ready: BTreeMap::new() })
+    }
+
+    /// For whoever shows how they are.
+    pub fn view(&self) -> View {
+        self.keeper.view()
+    }
+
+    /// What planners have to know, besides the time.
+    pub fn facts(&self, now: i64) -> Facts {
+        Facts { now, assigned: self.known.borrow().assigned.clone(), service_proxy: self.service_proxy }
+    }
+
+    /// The holder gives addresses to Services that have none, and says so to all; others wait to hear.
+    pub fn assign(&self, snapshot: &mut Snapshot) {
+        if !self.known.borrow().holds {
+            return;
+        }
+        let assigned = Arc::new(ipam::assign(snapshot).assignments);
+        if assigned != snapshot.facts.assigned {
+            self.keeper.publish(assigned.clone());
+            snapshot.facts.assigned = assigned;
+        }
+    }
+
+    /// What is to be from now on.
+    pub fn plan(&mut self, plan: VirtualIpPlan) {
+        if plan != *self.plan {
+            self.plan = Arc::new(plan);
+            self.keeper.plan(self.plan.clone());
+        }
+    }
+
+    /// What is planned.
+    pub fn planned(&self) -> &VirtualIpPlan {
+        &self.plan
+    }
+
+    /// What of the data plane's plan is open, and how the tunnel is: only what can be served is announced.
+    pub fn served(&mut self, desired: &ProxyPlan, open: &ProxyPlan, tunnel: &TunnelReport) {
+        let (desired, open) = (sockets(desired), sockets(open));
+        let why_not = |group: &Group| match group.path {
+            DataPath::Local => missing(group, &desired, &open),
+            DataPath::Translated => String::new(),
+            DataPath::Tunnel => unheard(group, tunnel),
+        };
+        let ready: BTreeMap<GroupId, String> =
+            self.plan.groups.iter().map(|group| (group.id, why_not(group))).collect();
+        if ready != self.ready {
+            self.ready = ready;
+            self.keeper.ready(self.ready.clone());
+        }
+    }
+
+    /// Waits until something else is agreed on.
+    pub async fn changed(&mut self) {
+        if self.known.changed().await.is_err() {
+            // Its thread has ended: nothing will change any more.
+            std::future::pending().await
+        }
+    }
+
+    /// Looks who carries packets for Services here; whether that is somebody else than before.
+    pub fn look(&mut self) -> bool {
+        let found = self.detector.as_mut().and_then(|detector| detector.detect().ok()).unwrap_or(self.service_proxy);
+        std::mem::replace(&mut self.service_proxy, found) != found
+    }
+
+    /// Others take over what they can.
+    pub async fn drain(&self) {
+        self.keeper.drain().await;
+    }
+
+    /// The end of its part.
+    pub fn leave(self, how: Leave) {
+        self.keeper.leave(how);
+    }
+}
+
+/// Address and port of everything that listens; TCP and UDP at one port count once.
+fn sockets(plan: &ProxyPlan) -> BTreeSet<SocketAddr> {
+    let gates = plan.listeners.iter().map(|listener| listener.address);
+    let services = plan.forwards.iter().flat_map(|forward| forward.sockets()).map(|socket| socket.address);
+    gates.chain(services).collect()
+}
+
+fn missing(group: &Group, desired: &BTreeSet<SocketAddr>, open: &BTreeSet<SocketAddr>) -> String {
+    let here = |sockets: &BTreeSet<SocketAddr>| -> BTreeSet<SocketAddr> {
+        sockets.iter().copied().filter(|socket| group.addresses.contains(&socket.ip())).collect()
+    };
+    let (desired, open) = (here(desired), here(open));
+    let missing: Vec<String> = desired.difference(&open).map(ToString::to_string).collect();
+    match (desired.is_empty(), missing.is_empty()) {
+        (true, _) => "nothing is to listen there".to_owned(),
+        (false, true) => String::new(),
+        (false, false) => format!("{} cannot be listened at", missing.join(", ")),
+    }
+}
+
+fn unheard(group: &Group, tunnel: &TunnelReport) -> String {
+    let heard = |node: &NodeName| {
+        let peer = tunnel.peers.iter().find(|peer| peer.name == node.as_str());
+        peer.and_then(|peer| peer.last_handshake_seconds).is_some_and(|age| age < AWAY)
+    };
+    let edges = group.users.iter().filter_map(|user| match user {
+        User::Edge(node) => Some(node),
+        User::Gate(_) | User::Service(_) => None,
+    });
+    let away: Vec<String> = edges.filter(|node| !heard(node)).map(ToString::to_string).collect();
+    match away.is_empty() {
+        true => String::new(),
+        false => format!("the tunnel of this node does not reach {}", away.join(", ")),
+    }
+}
