@@ -7,12 +7,10 @@
 //!
 //! `--seed N` alone tells the story of one world; with `--seconds` it is the first of many.
 
-// An example is a program: the rules of the pure library do not bind it.
-#![allow(clippy::disallowed_methods)]
+#![expect(clippy::disallowed_methods, reason = "a program, to which the rules of the pure library do not apply")]
 
 #[path = "../tests/ownership/chaos.rs"]
 mod chaos;
-#[allow(dead_code)]
 #[path = "../tests/ownership/world.rs"]
 mod world;
 

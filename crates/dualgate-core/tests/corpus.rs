@@ -6,6 +6,8 @@ use std::path::Path;
 mod announcer;
 #[path = "oracle/objects.rs"]
 mod objects;
+#[path = "oracle/ownership.rs"]
+mod ownership;
 #[path = "oracle/site_file.rs"]
 mod site_file;
 
@@ -14,11 +16,12 @@ type Check = fn(&[u8]);
 #[test]
 fn the_corpus_of_the_fuzz_targets_keeps_its_promises() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus");
-    let targets: [(&str, Check); 4] = [
+    let targets: [(&str, Check); 5] = [
         ("site_file", site_file::check),
         ("objects", objects::check),
         ("annotations", objects::check_annotation),
         ("announcer", announcer::check),
+        ("ownership", ownership::check),
     ];
     for (target, check) in targets {
         let mut inputs = 0;

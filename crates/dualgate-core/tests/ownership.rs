@@ -3,6 +3,8 @@
 //! `DUALGATE_SIMULATION_SECONDS` says how long (20 without it), `DUALGATE_SIMULATION_SEED` runs one world alone and tells
 //! its story. `cargo run --release -p dualgate-core --example simulate` does the same for as long as one likes.
 
+#![expect(clippy::disallowed_methods, reason = "a clock says how many worlds fit; none of them sees it")]
+
 #[path = "ownership/chaos.rs"]
 mod chaos;
 #[path = "ownership/many.rs"]

@@ -112,9 +112,11 @@ fn misfortune(world: &mut World) {
         }
         16..24 => {
             let still = world.random.between(ms(1), ms(1_500));
-            world.freeze(index, world.now + still);
+            let owner = world.owner(&world.wanted[wanted].resource).filter(|_| world.random.percent(50));
+            world.freeze(owner.unwrap_or(index), world.now + still);
         }
         24..34 => isolate(world, index),
+        34..40 if world.nodes.len() == 2 => deafen(world),
         34..40 => {
             let other = world.random.below(world.nodes.len() as u64) as usize;
             world.tell(|| format!("cut {index} -> {other}"));
@@ -193,6 +195,14 @@ fn isolate(world: &mut World, index: usize) {
     world.tell(|| format!("isolate node{index}"));
     for other in 0..world.nodes.len() {
         world.network.cut.extend([(index, other), (other, index)]);
+    }
+}
+
+/// Two that do not hear each other, and of which each sees the router.
+fn deafen(world: &mut World) {
+    isolate(world, 0);
+    for node in &mut world.nodes {
+        node.sees_router = true;
     }
 }
 

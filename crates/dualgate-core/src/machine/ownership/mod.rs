@@ -507,9 +507,7 @@ impl Ownership {
 
     /// What an earlier process of this node had, from its disk.
     pub fn restore(&mut self, term: u64, version: u64, bytes: Arc<[u8]>) {
-        if bytes.len() <= REPLICA_LIMIT {
-            self.replication.install(Replica { term, version, bytes });
-        }
+        self.replication.install(Replica { term, version, bytes });
     }
 
     /// By the holder: all members are to have this. Returns its place in the order.

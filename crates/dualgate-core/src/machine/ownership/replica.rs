@@ -18,6 +18,9 @@ use crate::model::NodeName;
 /// Octets of a replica.
 pub const REPLICA_LIMIT: usize = 2 << 20;
 
+/// Terms beyond that are damage: one a second would take nine million years.
+pub(super) const TERM_LIMIT: u64 = 1 << 48;
+
 /// Chunks on the way.
 const WINDOW: u32 = 128;
 
@@ -80,6 +83,9 @@ impl Replication {
 
     /// Takes a replica if it is newer. Whether it was.
     pub fn install(&mut self, replica: Replica) -> bool {
+        if replica.term > TERM_LIMIT || replica.bytes.len() > REPLICA_LIMIT {
+            return false;
+        }
         let key = Key { term: replica.term, version: replica.version, digest: digest(&replica.bytes) };
         self.seen = self.seen.max(key.term);
         if self.replica.as_ref().is_some_and(|(have, _)| *have >= key) {
@@ -92,6 +98,9 @@ impl Replication {
 
     /// A member said what it has.
     pub fn heard(&mut self, peer: &NodeName, head: Head) {
+        if head.seen.max(head.key.term) > TERM_LIMIT || head.length as usize > REPLICA_LIMIT {
+            return;
+        }
         self.seen = self.seen.max(head.seen);
         self.heads.insert(peer.clone(), head);
     }
@@ -168,7 +177,7 @@ impl Replication {
     /// Who has the newest replica, if it is newer than ours.
     fn best(&self) -> Option<(&NodeName, Head)> {
         let have = self.head().key;
-        let newer = self.heads.iter().filter(|(_, head)| head.key > have && head.length as usize <= REPLICA_LIMIT);
+        let newer = self.heads.iter().filter(|(_, head)| head.key > have);
         newer.max_by(|(_, a), (_, b)| a.key.cmp(&b.key)).map(|(name, head)| (name, *head))
     }
 }
