@@ -27,12 +27,14 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd as _, OwnedFd};
 
-use dualgate_wire::nftables::{Change as RuleChange, Dialect, Family, Observed as ObservedTable, Ownership, Table, differences};
+use dualgate_wire::nftables::{
+    Change as RuleChange, Dialect, Family, Observed as ObservedTable, Ownership, Table, differences,
+};
 
 pub(super) use settings::read as setting;
 
 use crate::netfilter::{Netfilter, NetfilterError};
-use crate::network::{Network, NetworkError};
+use crate::network::{LocalRoute, Network, NetworkError};
 
 /// The name of its tables, in the families `arp`, `ip` and `ip6`.
 pub const TABLE: &str = "dualgate";
@@ -126,7 +128,9 @@ pub enum DataPathError {
         setting: String,
     },
     /// Connection tracking only knows flows that it has seen begin.
-    #[error("flows that are open when an address moves are reset, as connection tracking is strict: set `{setting} = 1`")]
+    #[error(
+        "flows that are open when an address moves are reset, as connection tracking is strict: set `{setting} = 1`"
+    )]
     StrictTracking {
         /// The setting.
         setting: String,
@@ -292,11 +296,11 @@ impl Kernel {
         Ok(Observed { local, tables, owner })
     }
 
-    /// Does it.
+    /// Does it, and looks whether anything else of this host is in the way: also where there is nothing to do.
     ///
     /// # Errors
     ///
-    /// The first thing that could not be done. What does not depend on it was done nevertheless.
+    /// The first thing that could not be done, or is in the way. What does not depend on it was done nevertheless.
     pub fn apply(&mut self, desired: &DataPath, changes: &[Change]) -> Result<(), DataPathError> {
         families(desired)?;
         let mut outcome = settings::settings(desired);
@@ -315,7 +319,17 @@ impl Kernel {
                 outcome = outcome.and(done);
             }
         }
-        outcome
+        outcome.and_then(|()| self.alone(desired))
+    }
+
+    /// Whether these addresses are this host's by our doing alone.
+    fn alone(&mut self, desired: &DataPath) -> Result<(), DataPathError> {
+        let routes = if desired.local.is_empty() { Vec::new() } else { self.network.local_routes()? };
+        let mut others = routes.into_iter().filter(|route| route.protocol != PROTOCOL);
+        match others.find(|route| desired.local.contains(&route.address)) {
+            Some(LocalRoute { address, interface, .. }) => Err(DataPathError::Occupied { address, interface }),
+            None => Ok(()),
+        }
     }
 
     /// Looks, and does what is to be done; what that was.

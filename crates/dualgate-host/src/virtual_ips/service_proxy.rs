@@ -203,8 +203,7 @@ fn read(socket: &impl AsRawFd, level: i32, option: i32, octets: &mut [u8]) -> io
     let room = libc::socklen_t::try_from(octets.len()).map_err(io::Error::other)?;
     let mut length = room;
     // SAFETY: the kernel writes at most `length` octets, which is how many there are, into memory that is ours alone.
-    let outcome = unsafe {
-        libc::getsockopt(socket.as_raw_fd(), level, option, octets.as_mut_ptr().cast(), &raw mut length)
-    };
+    let outcome =
+        unsafe { libc::getsockopt(socket.as_raw_fd(), level, option, octets.as_mut_ptr().cast(), &raw mut length) };
     if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

@@ -42,11 +42,8 @@ pub fn arp() -> Table {
     ];
     table.chains.push(Chain::base("input", hook(ChainType::Filter, HookPoint::Input, 0), rules));
     let own = Statement::SetArpSender(Ipv4Addr::new(192, 0, 2, 2));
-    let speaks = vec![
-        Match::OutputInterface(Select::one("lan")),
-        Match::ArpOperation(1),
-        Match::ArpSender(Select::set("vips")),
-    ];
+    let speaks =
+        vec![Match::OutputInterface(Select::one("lan")), Match::ArpOperation(1), Match::ArpSender(Select::set("vips"))];
     let output = vec![Rule::passing(speaks, vec![own])];
     table.chains.push(Chain::base("output", hook(ChainType::Filter, HookPoint::Output, 0), output));
     table

@@ -37,7 +37,11 @@ pub(super) fn table(family: Family, path: &DataPath) -> Option<Table> {
         let known = ConnectionStates::ESTABLISHED.or(ConnectionStates::RELATED);
         let mut rules = vec![Rule::new(vec![Match::ConnectionState(known)], Action::Accept)];
         rules.extend(relays.into_iter().flat_map(|(address, former)| relay(*address, *former)));
-        table.chains.push(Chain::base("relay", hook(ChainType::Filter, HookPoint::Prerouting, BEFORE_TRANSLATION), rules));
+        table.chains.push(Chain::base(
+            "relay",
+            hook(ChainType::Filter, HookPoint::Prerouting, BEFORE_TRANSLATION),
+            rules,
+        ));
     }
     let mut tunnelled: Vec<_> = path.tunnelled.iter().filter(|tunnelled| of_family(&tunnelled.address)).collect();
     tunnelled.sort();
@@ -83,7 +87,9 @@ fn too_large(address: IpAddr) -> Match {
 fn speak(tunnelled: &Tunnelled) -> Rule {
     let Tunnelled { address, interface, source } = tunnelled;
     let out = Match::OutputInterface(Select::one(interface.as_str()));
-    Rule::new(vec![out, to(*address), not_from(*source)], Action::Snat { to: *source, port: None }).counted().named("edge")
+    Rule::new(vec![out, to(*address), not_from(*source)], Action::Snat { to: *source, port: None })
+        .counted()
+        .named("edge")
 }
 
 fn to(address: IpAddr) -> Match {
