@@ -321,6 +321,7 @@ impl River {
         }
         self.desired = Some(Arc::new(plan.proxy));
         self.plan_tunnel(plan.tunnel);
+        self.findings.extend(plan::virtual_ips::findings(&snapshot, &plan.virtual_ips));
         self.virtual_ips.plan(plan.virtual_ips);
         self.wall.plan(plan.firewall).await;
         if self.snapshot.is_none() {

@@ -277,6 +277,8 @@ catalogue! {
     VirtualIpsAlone = "virtual-ips-alone" Error;
     /// Somebody else on the LAN answers for a virtual IP.
     VirtualIpsConflict = "virtual-ips-conflict" Error;
+    /// kube-proxy answers ARP for the addresses of all Services, at every node.
+    VirtualIpsStrictArp = "virtual-ips-strict-arp" Error;
     /// A listener cannot be opened.
     ListenerFailed = "listener-failed" Error;
     /// Home nodes tell an edge different things; the most senior one's word counts.

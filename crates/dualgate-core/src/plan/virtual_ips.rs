@@ -15,10 +15,11 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use crate::lower::ENDPOINTS;
-use crate::model::object::{Body, Object, Service, ServiceType, TrafficPolicy};
+use crate::model::object::{Body, Object, Service, TrafficPolicy};
 use crate::model::site::{HomeEnd, Node, Pool, Role, Site};
 use crate::model::snapshot::ServiceProxy;
-use crate::model::{GateName, NodeName, ObjectName, Snapshot};
+use crate::model::{Code, Finding, GateName, NodeName, ObjectName, Place, Snapshot};
+use crate::plan::ipam;
 
 /// UDP port of the heartbeats between home nodes.
 pub const PORT: u16 = 9182;
@@ -127,6 +128,21 @@ pub fn virtual_ips(snapshot: &Snapshot, node: &NodeName) -> VirtualIpPlan {
     let cluster = Cluster::of(snapshot);
     let groups = groups(snapshot, &members, &cluster);
     VirtualIpPlan { holders: holders(site, &members), members, subnets: site.lan.subnets.clone(), router, groups }
+}
+
+/// What is wrong on this node with how packets to Services go on.
+pub fn findings(snapshot: &Snapshot, plan: &VirtualIpPlan) -> Vec<Finding> {
+    let of_services = plan.groups.iter().any(|group| group.path == DataPath::Translated);
+    match snapshot.facts.service_proxy {
+        ServiceProxy::Ipvs { strict_arp: false } if of_services => {
+            let message = "kube-proxy runs with IPVS here and without strictARP: this node answers ARP for every address of a \
+                           Service, whoever holds it";
+            let help = "set `ipvs.strictARP: true` in kube-proxy's configuration (K3s: \
+                        `kube-proxy-arg: [ipvs-strict-arp=true]`), or use another mode than IPVS";
+            vec![Finding::new(Code::VirtualIpsStrictArp, Place::default(), message).help(help)]
+        }
+        ServiceProxy::Ipvs { .. } | ServiceProxy::Absent | ServiceProxy::Translating => Vec::new(),
+    }
 }
 
 /// Home nodes with the role and an address in the LAN.
@@ -259,7 +275,7 @@ fn of_services(snapshot: &Snapshot, members: &[Member], cluster: &Cluster<'_>) -
         let Body::Service(service) = &object.body else { continue };
         let assigned = snapshot.facts.assigned.of(&object.key.name);
         let addresses: BTreeSet<IpAddr> = assigned.iter().copied().filter(|address| in_lan(site, *address)).collect();
-        if service.kind != ServiceType::LoadBalancer || addresses.is_empty() {
+        if !ipam::is_ours(service) || addresses.is_empty() {
             continue;
         }
         let pools: Vec<&Pool> = site.pools.iter().filter(|pool| holds_any(pool, &addresses)).collect();

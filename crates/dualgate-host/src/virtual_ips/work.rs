@@ -152,6 +152,8 @@ impl Work {
             Ok(None) => {}
             Err(error) => tracing::warn!(%error, "the addresses that were assigned cannot be read"),
         }
+        // Before the first plan is made: a successor would close the sockets of addresses that it does not know.
+        work.know();
         Ok(work)
     }
 
@@ -159,7 +161,6 @@ impl Work {
     pub fn run(mut self) {
         // Frames in time matter more than anything else here; without the right to it, it is as it is.
         let _ = rustix::process::setpriority_process(None, -10);
-        self.know();
         loop {
             let wanted = self.wish.take();
             if let Some(how) = wanted.leave {

@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::bail;
 use dualgate_core::model::{GateName, NodeName};
-use dualgate_core::plan;
+use dualgate_core::plan::{self, ipam};
 use serde::Serialize;
 
 use super::status;
@@ -19,21 +20,25 @@ use crate::state::Report;
 
 /// 0 when nothing would change, 1 when something would, 2 when the node could not be asked.
 pub fn run(args: &Plan) -> anyhow::Result<ExitCode> {
-    let snapshot = args.inputs.snapshot()?;
+    let mut snapshot = args.inputs.snapshot()?;
     let node = choose_node(&snapshot.site, args.node.as_ref())?;
-    let desired = describe::node(&plan::node(&snapshot, &node));
     let admin = match args.admin.or(snapshot.site.admin.listen.first().copied()) {
         Some(admin) => admin,
         None => bail!("the site file gives {node} no admin listener: name one with --admin"),
     };
     let (changes, code) = match ask(admin, &node) {
         Ok(report) => {
+            // What Services have stays theirs.
+            snapshot.facts.assigned = Arc::new(report.virtual_ips.assigned.clone());
+            snapshot.facts.assigned = Arc::new(ipam::assign(&snapshot).assignments);
+            let desired = describe::node(&plan::node(&snapshot, &node));
             let changes = Changes::between(&node, Some(&report), desired);
             let same = changes.add.is_empty() && changes.remove.is_empty();
             (changes, output::verdict(same))
         }
         Err(error) => {
             output::error(&error);
+            let desired = describe::node(&plan::node(&snapshot, &node));
             (Changes::between(&node, None, desired), ExitCode::from(output::COULD_NOT_TELL))
         }
     };
@@ -140,6 +145,7 @@ mod tests {
             objects: 0,
             connections: 0,
             plan: set(observed),
+            virtual_ips: dualgate_host::virtual_ips::Report::default(),
             tunnel: dualgate_tunnel::Report::default(),
             exchange: crate::exchange::Report::default(),
             firewall: crate::wall::Report::default(),

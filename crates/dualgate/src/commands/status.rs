@@ -9,6 +9,8 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 
 use crate::cli::{Format, Status};
+use dualgate_host::virtual_ips::{GroupReport, Report as VirtualIpReport};
+
 use crate::exchange::{self, EdgeReport};
 use crate::output::finding::{self, Files, Shown, Tally};
 use crate::output::{self, Colour, Style, count};
@@ -26,6 +28,7 @@ const CHAPTERS: &[(&str, &str)] = &[
     ("backend", "backends"),
     ("certificate", "certificates"),
     ("tunnel", "tunnel"),
+    ("virtual IP", "virtual IPs"),
     ("open", "lets in"),
 ];
 
@@ -100,6 +103,8 @@ fn page(report: &Report, findings: &mut Vec<Shown>, style: Style) -> String {
     let is_known = |line: &str| CHAPTERS.iter().any(|(word, _)| after_word(line, word).is_some());
     let others: Vec<&str> = report.plan.iter().map(String::as_str).filter(|line| !is_known(line)).collect();
     chapter(&mut page, "also", &others, style);
+    let held = held(&report.virtual_ips);
+    chapter(&mut page, "held on the LAN", &held.iter().map(String::as_str).collect::<Vec<_>>(), style);
     let neighbours = neighbours(&report.exchange);
     chapter(&mut page, "exchange", &neighbours.iter().map(String::as_str).collect::<Vec<_>>(), style);
     let tally = Tally::of(findings);
@@ -113,6 +118,20 @@ fn page(report: &Report, findings: &mut Vec<Shown>, style: Style) -> String {
         let _ = writeln!(page, "\n{} (`dualgate check --notes` prints all)", found.join(", "));
     }
     page
+}
+
+/// Who holds which virtual IP, a line each.
+fn held(report: &VirtualIpReport) -> Vec<String> {
+    let line = |group: &GroupReport| {
+        let addresses: Vec<String> = group.addresses.iter().map(ToString::to_string).collect();
+        let owner = match (&group.owner, group.held) {
+            (_, true) => "this node".to_owned(),
+            (Some(owner), false) => owner.clone(),
+            (None, false) => "nobody".to_owned(),
+        };
+        format!("{} by {owner}", addresses.join(", "))
+    };
+    report.groups.iter().map(line).collect()
 }
 
 /// Who tells whom what is public, a line each.
@@ -192,6 +211,7 @@ mod tests {
             connections: 2,
             plan: plan.iter().map(|line| (*line).to_owned()).collect(),
             tunnel: dualgate_tunnel::Report::default(),
+            virtual_ips: VirtualIpReport::default(),
             exchange: crate::exchange::Report::default(),
             firewall: crate::wall::Report::default(),
             findings: vec![
