@@ -12,6 +12,7 @@
 //! process  ── patience, transactions ──> guard        before the change
 //! process <── `r` ────────────────────── guard        it listens for the confirmation
 //! process  ── `a` applied, `f` failed ─> guard        from `a` on the time runs; silence undoes
+//! anybody  ── `?` ─────────────────────> guard        it answers how much time is left
 //! confirm  ── `c` ─────────────────────> guard        it answers `k` and ends
 //! ```
 
@@ -31,9 +32,10 @@ use rustix::net::{RecvFlags, SendFlags, recv, sendto};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, sleep_until};
 
 use super::record;
-use super::{Firewall, FirewallError};
+use super::{Firewall, FirewallError, Held};
 
 /// How long one step of a conversation may take.
 const STEP: Duration = Duration::from_secs(10);
@@ -41,6 +43,7 @@ const READY: u8 = b'r';
 const APPLIED: u8 = b'a';
 const FAILED: u8 = b'f';
 const CONFIRM: u8 = b'c';
+const ASK: u8 = b'?';
 const KEPT: u8 = b'k';
 /// The exit code of a guard that undid the change.
 const UNDONE: i32 = 3;
@@ -96,7 +99,7 @@ impl Firewall {
         state: &Path,
         guard: &mut Command,
     ) -> Result<Guard, FirewallError> {
-        if UnixStream::connect(socket_path(state)).is_ok() {
+        if is_on_trial(state) {
             return Err(FirewallError::Pending);
         }
         let observed = self.look()?;
@@ -106,7 +109,7 @@ impl Firewall {
             (Some(applied), Some(_)) => record::transaction(applied, dialect)?,
             // Of a process that has ended.
             (None, Some(_)) => match record::read(state)? {
-                Some(former) => former,
+                Some(former) => former.transaction,
                 None => record::transaction(&FirewallPlan::default(), dialect)?,
             },
         };
@@ -127,7 +130,12 @@ impl Firewall {
             let _ = trial.child.wait();
             return Err(error);
         }
-        here.write_all(&[APPLIED]).map_err(failed("tell the process"))?;
+        if let Err(error) = here.write_all(&[APPLIED]).map_err(failed("tell the process")) {
+            // It hears nothing, and undoes the change.
+            let _ = trial.child.wait();
+            self.concluded(&trial, Outcome::Undone);
+            return Err(error);
+        }
         Ok(trial)
     }
 
@@ -209,6 +217,22 @@ pub fn confirm(state: &Path) -> Result<(), FirewallError> {
     }
 }
 
+/// Whether a change is on trial, whoever made it.
+#[must_use]
+pub fn is_on_trial(state: &Path) -> bool {
+    UnixStream::connect(socket_path(state)).is_ok()
+}
+
+/// How long the change that is on trial can still be confirmed; none if there is no such change.
+#[must_use]
+pub fn remaining(state: &Path) -> Option<Duration> {
+    let mut stream = UnixStream::connect(socket_path(state)).ok()?;
+    stream.set_read_timeout(Some(STEP)).and_then(|()| stream.write_all(&[ASK])).ok()?;
+    let mut millis = [0; 8];
+    stream.read_exact(&mut millis).ok()?;
+    Some(Duration::from_millis(u64::from_ne_bytes(millis)))
+}
+
 /// Stands guard: standard input is the other process, standard output the netlink socket.
 ///
 /// # Errors
@@ -232,10 +256,12 @@ pub async fn stand_guard(state: &Path) -> Result<Outcome, FirewallError> {
     std::fs::set_permissions(&path, private).map_err(failed("listen at the state directory"))?;
     other.write_all(&[READY]).map_err(failed("tell that it stands"))?;
     let mut word = [0];
-    let outcome = match other.read_exact(&mut word).map(|()| word[0]) {
+    let said = other.read_exact(&mut word).map(|()| word[0]);
+    let end = Instant::now() + patience;
+    let outcome = match said {
         Ok(APPLIED) => tokio::select! {
-            () = confirmed(&listener) => Outcome::Confirmed,
-            () = tokio::time::sleep(patience) => Outcome::Undone,
+            () = confirmed(&listener, end) => Outcome::Confirmed,
+            () = sleep_until(end) => Outcome::Undone,
             () = stops.next() => Outcome::Undone,
         },
         Ok(FAILED) => {
@@ -246,15 +272,16 @@ pub async fn stand_guard(state: &Path) -> Result<Outcome, FirewallError> {
         // It may have been applied.
         Ok(_) | Err(_) => Outcome::Undone,
     };
-    let _ = std::fs::remove_file(&path);
-    match outcome {
-        Outcome::Confirmed => record::keep_trial(state)?,
+    let ended = match outcome {
+        Outcome::Confirmed => Held::forget(state).and_then(|()| record::keep_trial(state)),
         Outcome::Undone => {
-            restore().map_err(failed("restore the former rules"))?;
             record::forget_trial(state);
+            restore().map_err(failed("restore the former rules"))
         }
-    }
-    Ok(outcome)
+    };
+    // Whoever waits for the end of the trial finds what comes of it.
+    let _ = std::fs::remove_file(&path);
+    ended.map(|()| outcome)
 }
 
 fn instructions(stream: &mut UnixStream) -> io::Result<(Duration, Vec<u8>, Vec<u8>)> {
@@ -276,17 +303,24 @@ fn instructions(stream: &mut UnixStream) -> io::Result<(Duration, Vec<u8>, Vec<u
 }
 
 /// Waits until somebody confirms; others are sent away.
-async fn confirmed(listener: &UnixListener) {
+async fn confirmed(listener: &UnixListener, end: Instant) {
     loop {
         let Ok((mut stream, _)) = listener.accept().await else {
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
         let asks = async {
-            let word = stream.read_u8().await?;
-            if word == CONFIRM { stream.write_u8(KEPT).await } else { Err(io::ErrorKind::InvalidData.into()) }
+            match stream.read_u8().await? {
+                CONFIRM => stream.write_u8(KEPT).await.map(|()| true),
+                ASK => {
+                    let left = end.saturating_duration_since(Instant::now()).as_millis();
+                    let left = u64::try_from(left).unwrap_or(u64::MAX);
+                    stream.write_all(&left.to_ne_bytes()).await.map(|()| false)
+                }
+                _ => Ok::<_, io::Error>(false),
+            }
         };
-        if let Ok(Ok(())) = tokio::time::timeout(Duration::from_secs(1), asks).await {
+        if let Ok(Ok(true)) = tokio::time::timeout(Duration::from_secs(1), asks).await {
             return;
         }
     }

@@ -13,7 +13,9 @@
 //! A table of this name that does not carry dualgate's mark is somebody else's and is left alone: an error says so.
 
 mod changes;
+mod connections;
 mod guard;
+mod held;
 mod record;
 
 use std::collections::BTreeMap;
@@ -23,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dualgate_core::model::finding::{Code, Finding, Place};
-use dualgate_core::plan::firewall::{FirewallChange, FirewallPlan, MARK, Moved, TABLE, diff, moved};
+use dualgate_core::plan::firewall::{FirewallChange, FirewallPlan, MARK, Moved, TABLE, Ways, diff, moved};
 use dualgate_core::seam::Actuator;
 use dualgate_wire::nftables::{
     Chain, Change, Counted, Dialect, Difference, Elements, Family, Observed, Ownership, Set, SetKind, Table,
@@ -33,7 +35,9 @@ use dualgate_wire::nftables::{
 use crate::netfilter::{Netfilter, NetfilterError};
 
 pub use changes::Changes;
-pub use guard::{Guard, Outcome, confirm, stand_guard};
+pub use connections::connections;
+pub use guard::{Guard, Outcome, confirm, is_on_trial, remaining, stand_guard};
+pub use held::Held;
 
 /// Why the firewall could not be made as planned. The former rules are in force.
 #[derive(Debug, thiserror::Error)]
@@ -50,7 +54,8 @@ pub enum FirewallError {
     /// Another process of ours holds it.
     #[error(
         "the table `inet {TABLE}` belongs to another running process (netlink port {port}): a `dualgate run`, which \
-         follows its site file by itself, or a guard that waits for `dualgate firewall confirm`"
+         follows its site file by itself and puts on trial what would shut somebody out, or a guard that waits for \
+         `dualgate firewall confirm`"
     )]
     Taken {
         /// The owner's netlink port: often its process's number.
@@ -76,6 +81,9 @@ pub enum FirewallError {
         #[source]
         source: io::Error,
     },
+    /// The list of who is connected.
+    #[error("list the connections of this host")]
+    Connections(#[source] io::Error),
     /// What is kept of the rules.
     #[error("{what} `{path}`")]
     Record {
@@ -102,6 +110,7 @@ impl FirewallError {
             | Self::Pending
             | Self::NothingToConfirm(_)
             | Self::Guard { .. }
+            | Self::Connections(_)
             | Self::Record { .. } => (Code::FirewallFailed, ""),
         };
         Finding::new(code, at, self.to_string()).help(help)
@@ -197,6 +206,20 @@ impl Firewall {
     /// If the kernel does not list them.
     pub fn counters(&mut self) -> Result<Vec<Counter>, FirewallError> {
         counters(&mut self.netfilter)
+    }
+
+    /// What was open to people before whatever this process applies next: what it applied last, or else what the process
+    /// before it has written down.
+    ///
+    /// # Errors
+    ///
+    /// If that cannot be read.
+    pub fn former(&self) -> Result<Ways, FirewallError> {
+        if let Some(applied) = &self.applied {
+            return Ok(applied.ways());
+        }
+        let record = self.state.as_deref().map(record::read).transpose()?.flatten();
+        Ok(record.map_or(Ways::All, |record| record.ways))
     }
 
     /// What is in the kernel, as far as it can be told: what was applied, without the parts that differ.

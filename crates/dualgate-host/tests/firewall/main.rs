@@ -2,6 +2,7 @@
 //!
 //! This file has a `main` of its own because only a process with one thread may make a user namespace.
 
+mod connections;
 mod converge;
 #[path = "../netfilter/compare.rs"]
 mod nft;
@@ -33,8 +34,12 @@ const CASES: &[Case] = cases![
     converge::a_flush_of_everything_passes_an_owned_table_by,
     converge::changes_of_others_are_told,
     converge::who_only_looks_sees_differences_and_counters,
+    connections::who_is_connected_is_listed_with_the_way_that_he_came,
     trial::a_change_that_is_confirmed_stays,
     trial::a_change_that_nobody_confirms_is_undone,
+    trial::the_time_that_is_left_is_told_to_whoever_asks,
+    trial::what_is_remembered_of_a_change_goes_with_its_confirmation_alone,
+    trial::what_was_open_to_people_is_known_to_the_next_process,
     trial::the_first_rules_of_all_are_undone_too,
     trial::a_change_is_undone_though_its_process_was_killed,
     trial::a_guard_that_is_terminated_undoes_at_once,

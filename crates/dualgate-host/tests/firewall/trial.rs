@@ -6,8 +6,10 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dualgate_core::plan::firewall::FirewallPlan;
-use dualgate_host::firewall::{Firewall, FirewallError, Guard, Outcome, confirm, inspect, stand_guard};
+use dualgate_core::plan::firewall::{FirewallPlan, Ways};
+use dualgate_host::firewall::{
+    Firewall, FirewallError, Guard, Held, Outcome, confirm, inspect, is_on_trial, remaining, stand_guard,
+};
 use dualgate_wire::nftables::Rule;
 
 use crate::plans::{State, converge, now, other_ssh_port, seed, settled};
@@ -94,6 +96,60 @@ pub fn a_change_that_nobody_confirms_is_undone() {
         firewall.concluded(&guard, Outcome::Undone);
         settled(firewall, &seed("ionos", ""));
     });
+}
+
+pub fn the_time_that_is_left_is_told_to_whoever_asks() {
+    each_way(|firewall, state| {
+        assert_eq!((is_on_trial(state.path()), remaining(state.path())), (false, None));
+        let mut guard = try_other_port(firewall, state, LONG);
+        assert!(is_on_trial(state.path()));
+        let first = remaining(state.path()).expect("a trial");
+        let second = remaining(state.path()).expect("asking ends nothing");
+        assert!(LONG >= first && first >= second && second > LONG - DEADLINE, "{first:?}, {second:?}");
+        confirm(state.path()).expect("it is confirmed");
+        assert_eq!(guard.wait().expect("a guard"), Outcome::Confirmed);
+        assert_eq!((is_on_trial(state.path()), remaining(state.path())), (false, None));
+    });
+}
+
+pub fn what_is_remembered_of_a_change_goes_with_its_confirmation_alone() {
+    each_way(|firewall, state| {
+        let plan = other_ssh_port();
+        let kept = plan.missing(&seed("ionos", "").ways(), &[]);
+        assert_eq!(kept.len(), 1);
+        let held = Held { refused: plan.ways(), kept, who: "198.51.100.7".to_owned() };
+        held.write(state.path()).expect("it is written");
+        let mut guard = try_other_port(firewall, state, SHORT);
+        assert_eq!(guard.wait().expect("a guard"), Outcome::Undone);
+        firewall.concluded(&guard, Outcome::Undone);
+        assert_eq!(Held::read(state.path()).expect("it is there"), Some(held));
+        assert_eq!(firewall.former().expect("it is known"), seed("ionos", "").ways());
+        let mut guard = try_other_port(firewall, state, LONG);
+        confirm(state.path()).expect("it is confirmed");
+        assert_eq!(guard.wait().expect("a guard"), Outcome::Confirmed);
+        firewall.concluded(&guard, Outcome::Confirmed);
+        assert_eq!(Held::read(state.path()).expect("it is gone"), None);
+        assert_eq!(firewall.former().expect("it is known"), plan.ways());
+    });
+}
+
+pub fn what_was_open_to_people_is_known_to_the_next_process() {
+    each_way(|firewall, state| {
+        let ways = seed("ionos", "").ways();
+        assert!(matches!(&ways, Ways::These(ways) if ways.len() == 1), "{ways:?}");
+        let next = || Firewall::open(Some(state.path())).expect("nftables").former().expect("it can be read");
+        assert_eq!(next(), ways);
+        let mut guard = try_other_port(firewall, state, SHORT);
+        assert_eq!(next(), ways, "it is on trial");
+        assert_eq!(guard.wait().expect("a guard"), Outcome::Undone);
+        assert_eq!(next(), ways);
+        firewall.concluded(&guard, Outcome::Undone);
+        converge(firewall, &seed("k3s-node1", "")).expect("it shuts nothing for people");
+        assert_eq!(next(), Ways::All);
+        std::fs::write(state.path().join("firewall.rules"), "what nobody understands").expect("a file");
+        assert_eq!(next(), Ways::All);
+    });
+    assert_eq!(Firewall::open(None).expect("nftables").former().expect("nothing is read"), Ways::All);
 }
 
 pub fn the_first_rules_of_all_are_undone_too() {
