@@ -1,13 +1,40 @@
 //! This node's firewall, kept as planned beside the gates: what it cannot do is a finding, and stops nothing else.
+//!
+//! A change that would shut out somebody who is connected is on trial first. What it opens is open at once; what it shuts
+//! is shut under the eyes of a guard, a process of its own that opens it again unless the change is confirmed in time.
+//! Then it is *held*: the former ways in stay open beside what is planned, until the site file says otherwise. That it is
+//! held lies on disk, so that no restart makes a change that nobody has confirmed.
+//!
+//! ```text
+//!            shuts nobody out
+//! planned ──────────────────────────────────────> in force
+//!    │                                               ^
+//!    │ shuts somebody out              confirmed     │
+//!    └────────────────────> on trial ────────────────┘
+//!                              │ not confirmed: time, signals, a reboot
+//!                              └─────────────────> held, until other ways in are planned
+//! ```
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use dualgate_core::model::Finding;
-use dualgate_core::plan::firewall::FirewallPlan;
+use dualgate_core::model::finding::{Code, Place};
+use dualgate_core::plan::firewall::{Connection, FirewallPlan, Way, Ways, names};
 use dualgate_core::seam::Actuator as _;
-use dualgate_host::firewall::{Changes, Counter, Firewall, FirewallError, Protection};
+use dualgate_host::firewall::{
+    Changes, Counter, Firewall, FirewallError, Guard, Held, Outcome, Protection, connections, is_on_trial,
+};
 use serde::{Deserialize, Serialize};
+
+use crate::river::Chain;
+
+/// How often to look whether a trial has ended.
+const LOOK: Duration = Duration::from_millis(200);
+/// What to do while a change is on trial.
+const CONFIRM: &str = "`dualgate firewall confirm` at a new connection keeps it; without, it is undone";
 
 /// How the firewall is, for people and metrics.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -36,12 +63,17 @@ pub struct Count {
 /// The firewall with what is wanted of it.
 pub struct Wall {
     state: PathBuf,
+    /// How long a change is on trial.
+    patience: Duration,
     plan: Arc<FirewallPlan>,
     /// Nothing is done before there is a plan: the rules of the process before stay in force until then.
     planned: Planned,
     /// Open while there are rules to keep.
     firewall: Option<Firewall>,
     changes: Option<Changes>,
+    trial: Trial,
+    /// The change that is on trial, or was not confirmed.
+    held: Option<Held>,
     trouble: Option<Finding>,
 }
 
@@ -56,11 +88,39 @@ enum Planned {
     Made,
 }
 
+/// Whether a change is on trial: until it ends, nothing else is done.
+enum Trial {
+    /// None is.
+    Nothing,
+    /// One of this process.
+    Own(Guard),
+    /// One of the process before this one, or of `dualgate firewall apply`.
+    Others,
+}
+
+/// Guards a change in a process that needs nothing of this one.
+pub fn guard_command(state: &Path) -> Command {
+    // The program of this process, also when an upgrade has put another in its place.
+    let mut command = Command::new("/proc/self/exe");
+    command.args(["firewall", "guard", "--state"]).arg(state).stderr(Stdio::null());
+    command
+}
+
 impl Wall {
-    /// Nothing is planned yet. What is in force is written down in the state directory.
-    pub fn new(state: PathBuf) -> Self {
-        let (plan, planned) = (Arc::default(), Planned::Nothing);
-        Self { state, plan, planned, firewall: None, changes: None, trouble: None }
+    /// Nothing is planned yet. What is in force is written down in the state directory; a change that would shut somebody
+    /// out is on trial for this long.
+    pub fn new(state: PathBuf, patience: Duration) -> Self {
+        Self {
+            state,
+            patience,
+            plan: Arc::default(),
+            planned: Planned::Nothing,
+            firewall: None,
+            changes: None,
+            trial: Trial::Nothing,
+            held: None,
+            trouble: None,
+        }
     }
 
     /// What is to be from now on.
@@ -85,7 +145,8 @@ impl Wall {
             Planned::Wanted | Planned::Made => {}
         }
         match self.keep().await {
-            Ok(()) => (self.trouble, self.planned) = (None, Planned::Made),
+            Ok(Kept::Later) => self.trouble = None,
+            Ok(Kept::Done) => (self.trouble, self.planned) = (None, Planned::Made),
             // Where nothing is wanted and nothing may be looked at, nothing of ours is there.
             Err(FirewallError::Netfilter(_) | FirewallError::Foreign) if !is_wanted => {
                 (self.trouble, self.planned) = (None, Planned::Made);
@@ -103,7 +164,11 @@ impl Wall {
         }
     }
 
-    async fn keep(&mut self) -> Result<(), FirewallError> {
+    async fn keep(&mut self) -> Result<Kept, FirewallError> {
+        self.end_trial();
+        if !matches!(self.trial, Trial::Nothing) {
+            return Ok(Kept::Later);
+        }
         let firewall = match &mut self.firewall {
             Some(firewall) => firewall,
             None => {
@@ -112,26 +177,142 @@ impl Wall {
             }
         };
         let observed = firewall.observe().await?;
-        let changes = Firewall::diff(&observed, &self.plan);
+        if self.planned == Planned::Wanted {
+            self.held = Held::read(&self.state)?;
+        }
+        let is_held = self.held.as_ref().is_some_and(|held| held.refused == self.plan.ways());
+        let desired = match self.held.as_ref().filter(|_| is_held) {
+            Some(held) => Arc::new(self.plan.keeping(&held.kept)),
+            None => self.plan.clone(),
+        };
+        let changes = Firewall::diff(&observed, &desired);
         if !changes.is_empty() {
-            firewall.apply(&self.plan, &changes).await?;
+            let former = firewall.former()?;
+            let shut_out = if is_held { Vec::new() } else { shut_out(&former, &desired) };
+            if !shut_out.is_empty() {
+                return self.put_on_trial(&observed, &former, &shut_out).await;
+            }
+            firewall.apply(&desired, &changes).await?;
             tracing::info!(changes = changes.len(), "the firewall is as planned");
             changes.iter().for_each(|change| tracing::debug!("{change}"));
         }
-        Ok(())
+        if !is_held && self.held.take().is_some() {
+            Held::forget(&self.state)?;
+        }
+        Ok(Kept::Done)
     }
 
-    /// Waits until somebody has changed rules of this host. For ever, while there are none to keep.
+    /// Opens what the plan opens, and shuts the rest on trial.
+    async fn put_on_trial(
+        &mut self,
+        observed: &FirewallPlan,
+        former: &Ways,
+        shut_out: &[Connection],
+    ) -> Result<Kept, FirewallError> {
+        let Some(firewall) = &mut self.firewall else { return Ok(Kept::Later) };
+        let kept = self.plan.missing(former, shut_out);
+        let before = Arc::new(self.plan.keeping(&kept));
+        firewall.apply(&before, &Firewall::diff(observed, &before)).await?;
+        let held = Held { refused: self.plan.ways(), kept, who: names(shut_out) };
+        held.write(&self.state)?;
+        match firewall.apply_on_trial(&self.plan, self.patience, &self.state, &mut guard_command(&self.state)) {
+            Ok(guard) => {
+                tracing::info!(time = ?self.patience, "a change of the firewall is on trial");
+                (self.trial, self.held) = (Trial::Own(guard), Some(held));
+                Ok(Kept::Later)
+            }
+            Err(error) => {
+                // It was not tried: it is not to be held for that.
+                Held::forget(&self.state)?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Learns how a trial has ended, if it has.
+    fn end_trial(&mut self) {
+        match &mut self.trial {
+            Trial::Own(guard) => {
+                let outcome = match guard.outcome() {
+                    Ok(None) => return,
+                    Ok(Some(outcome)) => outcome,
+                    Err(error) => {
+                        tracing::warn!(%error, "the former rules are restored in its place");
+                        Outcome::Undone
+                    }
+                };
+                if let Some(firewall) = &mut self.firewall {
+                    firewall.concluded(guard, outcome);
+                }
+                match outcome {
+                    Outcome::Confirmed => tracing::info!("the change of the firewall was confirmed and stays"),
+                    Outcome::Undone => tracing::warn!("the change of the firewall was not confirmed and is undone"),
+                }
+            }
+            Trial::Nothing | Trial::Others if is_on_trial(&self.state) => {
+                self.trial = Trial::Others;
+                // What cannot be read is told when the trial has ended.
+                self.held = Held::read(&self.state).ok().flatten();
+                return;
+            }
+            Trial::Nothing => return,
+            Trial::Others => {}
+        }
+        (self.trial, self.planned) = (Trial::Nothing, Planned::Wanted);
+    }
+
+    /// Waits until somebody has changed rules of this host, or it is time to look after a trial. For ever, while there is
+    /// nothing to look after.
     pub async fn changed(&mut self) {
-        match &mut self.changes {
-            Some(changes) if self.plan.table.is_some() => changes.next().await,
-            Some(_) | None => std::future::pending().await,
+        let is_wanted = self.plan.table.is_some();
+        let told = async {
+            match &mut self.changes {
+                Some(changes) if is_wanted => changes.next().await,
+                Some(_) | None => std::future::pending().await,
+            }
+        };
+        let time = async {
+            match self.trial {
+                Trial::Own(_) | Trial::Others => tokio::time::sleep(LOOK).await,
+                Trial::Nothing => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = told => {}
+            () = time => {}
         }
     }
 
     /// What is wrong.
     pub fn findings(&self) -> Vec<Finding> {
-        self.trouble.iter().cloned().collect()
+        self.trouble.iter().cloned().chain(self.unconfirmed()).collect()
+    }
+
+    /// What waits for a confirmation, or has not got it.
+    fn unconfirmed(&self) -> Option<Finding> {
+        let (message, help) = match (&self.trial, &self.held) {
+            (Trial::Nothing, None) => return None,
+            (Trial::Own(_) | Trial::Others, None) => ("a change of the firewall is on trial".to_owned(), CONFIRM),
+            (Trial::Own(_), Some(held)) => (
+                format!("this change would shut out {}: it is on trial for {} s", held.who, self.patience.as_secs()),
+                CONFIRM,
+            ),
+            (Trial::Others, Some(held)) => (
+                format!("this change would shut out {}: it is on trial, since before this process began", held.who),
+                CONFIRM,
+            ),
+            (Trial::Nothing, Some(held)) => (
+                format!(
+                    "this change would shut out {}, and was not confirmed in time: what was open before stays open{}",
+                    held.who,
+                    list(&held.kept)
+                ),
+                "let them in, in the site file; or take the change back there and make it again, to confirm it with \
+                 `dualgate firewall confirm`",
+            ),
+        };
+        let at = Place { field: "firewall".to_owned(), ..Place::default() };
+        Some(Finding::new(Code::FirewallUnconfirmed, at, message).help(help))
     }
 
     /// How it is at this moment.
@@ -152,5 +333,35 @@ impl Wall {
         // Counters that cannot be read are missing for a moment.
         let counters = firewall.counters().unwrap_or_default().into_iter().map(count).collect();
         Report { on: self.trouble.is_none(), protection: protection.to_owned(), counters }
+    }
+}
+
+/// How far a round has come.
+enum Kept {
+    /// The rules are as planned, or held.
+    Done,
+    /// A change is on trial: the rest waits for its end.
+    Later,
+}
+
+/// Whom a plan would shut out. Where that cannot be told, nobody waits for a confirmation that nobody expects.
+fn shut_out(former: &Ways, plan: &FirewallPlan) -> Vec<Connection> {
+    // The kernel's list can be long.
+    if *former == plan.ways() {
+        return Vec::new();
+    }
+    match connections() {
+        Ok(connections) => plan.shut_out(former, &connections),
+        Err(error) => {
+            tracing::warn!(error = %Chain(&error), "a change of the firewall is made without a trial");
+            Vec::new()
+        }
+    }
+}
+
+fn list(kept: &[Way]) -> String {
+    match kept {
+        [] => String::new(),
+        kept => format!(" ({})", kept.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
     }
 }

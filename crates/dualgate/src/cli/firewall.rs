@@ -29,8 +29,9 @@ Examples:
   dualgate firewall show --node ionos --openings";
 
 const FIREWALL_STATUS: &str = "\
-Compares the rules that the inputs ask for with those in the kernel, and prints what the latter have counted. It needs \
-the right to look at the kernel's rules (CAP_NET_ADMIN).
+Compares the rules that the inputs ask for with those in the kernel, and prints what the latter have counted; whether \
+a change is on trial and for how long it can still be confirmed, or what stays open because nobody has confirmed. It \
+needs the right to look at the kernel's rules (CAP_NET_ADMIN).
 
 Exit code: 0 the kernel has the planned rules, 1 it has others or none, 2 it could not be told.
 
@@ -42,7 +43,8 @@ Puts the planned rules into the kernel on trial. Unless `dualgate firewall confi
 come back: by a process of its own, also if this command is killed or the connection breaks. Open a new connection to \
 the node, to see that there is still a way in, and confirm there.
 
-A node where `dualgate run` guards the firewall refuses: that process follows its site file by itself.
+A node where `dualgate run` guards the firewall refuses: that process follows its site file by itself, and puts on \
+trial what would shut out somebody who is connected.
 
 Exit code: 0 confirmed, or nothing to change; 1 undone; 2 the rules could not be put in place.
 
@@ -52,6 +54,9 @@ and in a new connection:
   sudo dualgate firewall confirm --node ionos";
 
 const FIREWALL_CONFIRM: &str = "\
+Keeps the change that is on trial, made by `dualgate firewall apply` or by `dualgate run`. Run it at a connection that \
+was made since: that proves that there is still a way in.
+
 Exit code: 0 the change stays, 1 it was undone before, 2 there is no change on trial.
 
 Example:
@@ -111,6 +116,9 @@ pub struct FirewallStatus {
     /// Which node of the site this is [default: the host name, or the only node].
     #[arg(long, value_name = "NAME", value_parser = parse_node)]
     pub node: Option<NodeName>,
+    /// The state directory of `dualgate run` [default: $STATE_DIRECTORY, else the user's state directory].
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
     /// How results are printed.
     #[command(flatten)]
     pub output: Output,
@@ -156,7 +164,7 @@ pub struct FirewallGuard {
 }
 
 /// One second to one hour.
-fn parse_patience(text: &str) -> Result<Duration, String> {
+pub fn parse_patience(text: &str) -> Result<Duration, String> {
     let (number, unit) = match text.strip_suffix('s') {
         Some(number) => (number, 1),
         None => (text.strip_suffix('m').ok_or("say seconds or minutes, such as `60s` or `5m`")?, 60),

@@ -2,15 +2,17 @@
 
 use std::fmt::Write as _;
 use std::io::Write as _;
-use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use dualgate_core::model::NodeName;
-use dualgate_core::plan::firewall::{self, FirewallPlan, diff};
+use dualgate_core::plan::firewall::{self, FirewallPlan, Way, diff};
 use dualgate_core::seam::Actuator as _;
-use dualgate_host::firewall::{Counter, FirewallError, Inspection, Outcome, confirm, inspect, stand_guard};
+use dualgate_host::firewall::{
+    Counter, FirewallError, Held, Inspection, Outcome, confirm, inspect, is_on_trial, remaining, stand_guard,
+};
 use serde_json::json;
 
 use crate::cli::firewall::{
@@ -19,6 +21,7 @@ use crate::cli::firewall::{
 use crate::cli::{Format, Inputs};
 use crate::inputs::{choose_node, state_directory, usable_site};
 use crate::output::{self, Colour, Style};
+use crate::wall::guard_command;
 
 /// As the subcommand says.
 pub fn run(args: &Firewall) -> anyhow::Result<ExitCode> {
@@ -56,45 +59,98 @@ fn show(args: &FirewallShow) -> anyhow::Result<ExitCode> {
 }
 
 fn status(args: &FirewallStatus) -> anyhow::Result<ExitCode> {
-    let (node, plan) = planned(&args.inputs, args.node.as_ref())?;
+    let snapshot = args.inputs.snapshot_of_site()?;
+    let node = choose_node(&snapshot.site, args.node.as_ref())?;
+    let plan = firewall::firewall(&snapshot, &node);
+    let state = state_directory(args.state.as_deref(), &snapshot.site, &node);
     let Inspection { differences, owner, counters } = inspect(&plan)?;
-    let differences: Vec<String> = differences.iter().map(ToString::to_string).collect();
+    let seen = Seen {
+        node,
+        differences: differences.iter().map(ToString::to_string).collect(),
+        owner,
+        counters,
+        remaining: remaining(&state),
+        held: Held::read(&state)?,
+    };
     match args.output.output {
-        Format::Json => {
-            let counter = |Counter { chain, rule, counted }: &Counter| json!({"chain": chain, "rule": rule, "packets": counted.packets, "octets": counted.octets});
-            let counters: Vec<_> = counters.iter().map(counter).collect();
-            output::json(&json!({
-                "node": node.as_str(), "differences": differences, "owner": owner, "counters": counters,
-            }))?;
-        }
-        Format::Text => output::text(&page(&node, &differences, owner, &counters))?,
+        Format::Json => output::json(&seen.json())?,
+        Format::Text => output::text(&seen.page())?,
     }
-    Ok(output::verdict(differences.is_empty()))
+    Ok(output::verdict(seen.differences.is_empty()))
 }
 
-fn page(node: &NodeName, differences: &[String], owner: Option<u32>, counters: &[Counter]) -> String {
-    let style = Style::stdout();
-    let mut page = String::new();
-    let _ = match differences {
-        [] => writeln!(page, "{node}: {}", style.paint(Colour::Green, "the kernel has the planned rules")),
-        _ => writeln!(page, "{node}: {}", style.paint(Colour::Red, "the kernel's rules are not the planned ones")),
-    };
-    for difference in differences {
-        let _ = writeln!(page, "  {}", output::one_line(difference));
+/// What `status` tells.
+struct Seen {
+    node: NodeName,
+    differences: Vec<String>,
+    owner: Option<u32>,
+    counters: Vec<Counter>,
+    /// How long the change that is on trial can be confirmed.
+    remaining: Option<Duration>,
+    /// The change that is on trial, or was not confirmed.
+    held: Option<Held>,
+}
+
+impl Seen {
+    fn json(&self) -> serde_json::Value {
+        let counter = |Counter { chain, rule, counted }: &Counter| json!({"chain": chain, "rule": rule, "packets": counted.packets, "octets": counted.octets});
+        let unconfirmed = |held: &Held| json!({"shuts_out": held.who, "kept": words(&held.kept)});
+        json!({
+            "node": self.node.as_str(),
+            "differences": self.differences,
+            "owner": self.owner,
+            "trial_remaining_seconds": self.remaining.map(|left| left.as_secs()),
+            "unconfirmed": self.held.as_ref().map(unconfirmed),
+            "counters": self.counters.iter().map(counter).collect::<Vec<_>>(),
+        })
     }
-    let _ = match owner {
-        Some(port) => writeln!(page, "  a running process owns the table (netlink port {port})"),
-        None => writeln!(page, "  no running process owns the table"),
-    };
-    let title = format!("\n{:<12}{:<24}{:>12}{:>16}", "chain", "rule", "packets", "octets");
-    if !counters.is_empty() {
-        let _ = writeln!(page, "{}", style.paint(Colour::Bold, &title));
+
+    fn page(&self) -> String {
+        let style = Style::stdout();
+        let mut page = String::new();
+        let node = &self.node;
+        let _ = match self.differences.as_slice() {
+            [] => writeln!(page, "{node}: {}", style.paint(Colour::Green, "the kernel has the planned rules")),
+            _ => writeln!(page, "{node}: {}", style.paint(Colour::Red, "the kernel's rules are not the planned ones")),
+        };
+        for difference in &self.differences {
+            let _ = writeln!(page, "  {}", output::one_line(difference));
+        }
+        if let Some(trial) = self.trial() {
+            let _ = writeln!(page, "  {}", style.paint(Colour::Yellow, &output::one_line(&trial)));
+        }
+        let _ = match self.owner {
+            Some(port) => writeln!(page, "  a running process owns the table (netlink port {port})"),
+            None => writeln!(page, "  no running process owns the table"),
+        };
+        let title = format!("\n{:<12}{:<24}{:>12}{:>16}", "chain", "rule", "packets", "octets");
+        if !self.counters.is_empty() {
+            let _ = writeln!(page, "{}", style.paint(Colour::Bold, &title));
+        }
+        for Counter { chain, rule, counted } in &self.counters {
+            let (chain, rule) = (output::one_line(chain), output::one_line(rule));
+            let _ = writeln!(page, "{chain:<12}{rule:<24}{:>12}{:>16}", counted.packets, counted.octets);
+        }
+        page
     }
-    for Counter { chain, rule, counted } in counters {
-        let (chain, rule) = (output::one_line(chain), output::one_line(rule));
-        let _ = writeln!(page, "{chain:<12}{rule:<24}{:>12}{:>16}", counted.packets, counted.octets);
+
+    fn trial(&self) -> Option<String> {
+        let who = self.held.as_ref().map_or_else(String::new, |held| format!(" would shut out {}, and", held.who));
+        match (self.remaining, &self.held) {
+            (Some(left), _) => Some(format!(
+                "a change{who} is on trial for {} s more: `dualgate firewall confirm` at a new connection keeps it",
+                left.as_secs()
+            )),
+            (None, Some(held)) => {
+                Some(format!("a change{who} was not confirmed; open besides: {}", words(&held.kept).join(", ")))
+            }
+            (None, None) => None,
+        }
     }
-    page
+}
+
+fn words(kept: &[Way]) -> Vec<String> {
+    kept.iter().map(ToString::to_string).collect()
 }
 
 fn apply(args: &FirewallApply) -> anyhow::Result<ExitCode> {
@@ -102,6 +158,9 @@ fn apply(args: &FirewallApply) -> anyhow::Result<ExitCode> {
     let node = choose_node(&snapshot.site, args.node.as_ref())?;
     let state = state_directory(args.state.as_deref(), &snapshot.site, &node);
     let desired = Arc::new(firewall::firewall(&snapshot, &node));
+    if is_on_trial(&state) {
+        return Err(FirewallError::Pending.into());
+    }
     let mut firewall = dualgate_host::firewall::Firewall::open(Some(&state))?;
     if inspect(&desired)?.differences.is_empty() {
         say(&format!("{node} has the planned rules already"));
@@ -112,7 +171,7 @@ fn apply(args: &FirewallApply) -> anyhow::Result<ExitCode> {
         output::text(&format!("{}\n", output::one_line(&change.to_string())))?;
     }
     std::fs::create_dir_all(&state).with_context(|| format!("make the state directory `{}`", state.display()))?;
-    let mut guard = firewall.apply_on_trial(&desired, args.confirm, &state, &mut guard_command(&state)?)?;
+    let mut guard = firewall.apply_on_trial(&desired, args.confirm, &state, &mut guard_command(&state))?;
     say(&format!(
         "the rules are on trial for {} s: open a new connection to {node} and run `dualgate firewall confirm` there",
         args.confirm.as_secs()
@@ -127,13 +186,6 @@ fn apply(args: &FirewallApply) -> anyhow::Result<ExitCode> {
             Ok(output::verdict(false))
         }
     }
-}
-
-/// This program, in a process that needs nothing of this one.
-fn guard_command(state: &Path) -> anyhow::Result<Command> {
-    let mut command = Command::new(std::env::current_exe().context("find this program")?);
-    command.args(["firewall", "guard", "--state"]).arg(state).stderr(Stdio::null());
-    Ok(command)
 }
 
 fn confirmed(args: &FirewallConfirm) -> anyhow::Result<ExitCode> {

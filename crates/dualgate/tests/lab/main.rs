@@ -1,5 +1,6 @@
 //! Whole sites, end to end: each trial builds one in namespaces of its own, with a real `dualgate run` on every node.
 
+mod confirm;
 mod failures;
 mod firewall;
 mod flows;
@@ -15,6 +16,15 @@ use dualgate_lab::trial;
 fn main() -> ExitCode {
     trial::main(
         "lab",
-        &[flows::TRIALS, failures::TRIALS, topologies::TRIALS, firewall::TRIALS, told::TRIALS, tunnel::TRIALS].concat(),
+        &[
+            flows::TRIALS,
+            failures::TRIALS,
+            confirm::TRIALS,
+            topologies::TRIALS,
+            firewall::TRIALS,
+            told::TRIALS,
+            tunnel::TRIALS,
+        ]
+        .concat(),
     )
 }
