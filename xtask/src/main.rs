@@ -68,7 +68,7 @@ fn run(arguments: &[&str]) -> Result<Vec<Breach>> {
         ["bench", options @ ..] => bench::run(&Workspace::here()?, options).map(|()| Vec::new()),
         ["guest", options @ ..] => guest::run(&Workspace::here()?, options),
         // What the emulated machine of `guest` starts.
-        [guest::init::COMMAND, filters @ ..] => guest::init::run(filters).map(|()| Vec::new()),
+        [guest::init::COMMAND] => guest::init::run().map(|()| Vec::new()),
         // What `bench` measures against; it starts this itself.
         ["backend"] => bench::backend::run().map(|()| Vec::new()),
         [command, ..] => bail!("cannot run `{command}` like this\n\n{USAGE}"),

@@ -1,10 +1,11 @@
 //! How fast the tunnel is, beside others: one TCP stream between two hosts of their own, each candidate in its turn.
 //!
-//! `cargo run --release -p dualgate-tunnel --example throughput -- [--seconds N] [--rounds N] [--only NAME,NAME]`
+//! `cargo run --release -p dualgate-tunnel --example throughput -- [--seconds N] [--rounds N] [--only NAME,NAME]
+//! [--other PATH]...`
 //!
-//! `packet` and `tun` are this engine. wireguard-go and boringtun-cli take part if they are installed; further builds of
-//! wireguard-go by `--wireguard-go PATH`. The last of them is what the ratios are to. All run on the cores of one machine,
-//! so only ratios mean anything.
+//! `packet`, `tun` and `kernel` are this engine, as far as they work here. boringtun-cli and wireguard-go take part if they are
+//! installed, in the system or in `target/tools/bin`; other builds by `--other PATH`. The last of them is what the ratios are
+//! to. All run on the cores of one machine, so only ratios mean anything.
 
 #[path = "../tests/common/mod.rs"]
 #[allow(dead_code)]
@@ -25,6 +26,8 @@ use dualgate_tunnel::Backend;
 const INSIDE: &str = "DUALGATE_THROUGHPUT";
 /// The kernel counts CPU time in these (USER_HZ, the same on every architecture that matters).
 const TICKS: f64 = 100.0;
+/// Where `cargo install --root target/tools` puts programs.
+const TOOLS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/tools/bin");
 const BLOCK: usize = 256 * 1024;
 
 fn main() -> ExitCode {
@@ -58,20 +61,20 @@ struct Options {
     seconds: f64,
     rounds: usize,
     only: Vec<String>,
-    builds: Vec<PathBuf>,
+    others: Vec<PathBuf>,
 }
 
 impl Options {
     fn read(arguments: &[String]) -> Self {
-        let mut read = Self { seconds: 2.0, rounds: 3, only: Vec::new(), builds: Vec::new() };
+        let mut read = Self { seconds: 2.0, rounds: 3, only: Vec::new(), others: Vec::new() };
         for pair in arguments.chunks(2) {
             let [name, value] = pair else { panic!("{pair:?}: a value is missing") };
             match name.as_str() {
                 "--seconds" => read.seconds = value.parse().expect("a number of seconds"),
                 "--rounds" => read.rounds = value.parse().expect("a number of rounds"),
                 "--only" => read.only = value.split(',').map(str::to_owned).collect(),
-                "--wireguard-go" => read.builds.push(value.into()),
-                _ => panic!("`{name}`: --seconds, --rounds, --only and --wireguard-go are known"),
+                "--other" => read.others.push(value.into()),
+                _ => panic!("`{name}`: --seconds, --rounds, --only and --other are known"),
             }
         }
         read
@@ -89,11 +92,13 @@ enum Candidate {
 fn candidates(options: &Options) -> Vec<(String, Candidate)> {
     let mut all = vec![("no tunnel".to_owned(), Candidate::Plain)];
     all.extend(common::backends().into_iter().map(|backend| (backend.to_string(), Candidate::Ours(backend))));
-    for other in ["boringtun-cli", "wireguard-go"].map(PathBuf::from).into_iter().chain(options.builds.iter().cloned())
-    {
-        match Userspace::find(&other) {
-            Some(found) => all.push((other.display().to_string(), Candidate::Other(found))),
-            None => println!("SKIPPED: throughput: {} (or `wg`, or /dev/net/tun) is not there", other.display()),
+    let installed = ["boringtun-cli", "wireguard-go"].map(|name| vec![name.into(), Path::new(TOOLS).join(name)]);
+    for places in installed.into_iter().chain(options.others.iter().map(|path| vec![path.clone()])) {
+        match places.iter().find_map(|place| Userspace::find(place)) {
+            Some(found) => all.push((found.to_string(), Candidate::Other(found))),
+            None => {
+                println!("SKIPPED: throughput: {} (or `wg`, or /dev/net/tun) is not there", places[0].display());
+            }
         }
     }
     all.retain(|(name, _)| options.only.is_empty() || options.only.contains(name));

@@ -243,15 +243,30 @@ fn switched_on(index: u32, mtu: u16) -> RouteNetlinkMessage {
 
 /// Everything but the peers.
 fn device(config: &Config) -> Vec<WireguardAttribute> {
-    let mut attributes: Vec<_> = octets(&config.private_key).map(WireguardAttribute::PrivateKey).into_iter().collect();
+    let key = octets(&config.private_key).map(clamped);
+    let mut attributes: Vec<_> = key.map(WireguardAttribute::PrivateKey).into_iter().collect();
     attributes.extend(config.listen_port.map(WireguardAttribute::ListenPort));
     attributes.push(WireguardAttribute::Flags(WireguardDeviceFlags::empty()));
     attributes
 }
 
+/// As the kernel keeps it (RFC 7748 5): it ends all sessions when it is told one that looks different.
+const fn clamped(mut key: [u8; 32]) -> [u8; 32] {
+    key[0] &= 0xf8;
+    key[31] = key[31] & 0x7f | 0x40;
+    key
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_is_told_as_the_kernel_keeps_it() {
+        let key = clamped([0xff; 32]);
+        assert_eq!((key[0], key[1], key[31]), (0xf8, 0xff, 0x7f));
+        assert_eq!(clamped(key), key);
+    }
 
     #[test]
     fn asking_for_wireguard_says_whether_it_is_there() {

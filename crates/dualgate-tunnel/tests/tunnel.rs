@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use common::{End, INTERFACE, MTU, Pair, backends, eventually, transfer};
+use common::{End, INTERFACE, MTU, Pair, backends, bulk, eventually, transfer};
 use dualgate_core::model::Secret;
 use dualgate_core::parse;
 use dualgate_host::network::{Network, Use};
@@ -22,6 +22,8 @@ fn main() -> ExitCode {
     trial::main(
         "tunnel",
         &[
+            // First, as it is the longest.
+            ("a_home_that_waited_long_dials_again", a_home_that_waited_long_dials_again),
             ("both_families_go_through_a_cable", |_| both_families([Backend::Packet; 2])),
             ("both_families_go_through_a_tun_device", |_| both_families([Backend::Tun; 2])),
             ("both_families_go_through_the_kernel", |_| both_families([Backend::Kernel; 2])),
@@ -33,7 +35,6 @@ fn main() -> ExitCode {
             ("a_peer_with_another_preshared_key_is_nobody", a_peer_with_another_preshared_key_is_nobody),
             ("a_peer_that_moves_is_followed", a_peer_that_moves_is_followed),
             ("an_edge_that_restarts_is_found_again", an_edge_that_restarts_is_found_again),
-            ("a_home_that_waited_long_dials_again", a_home_that_waited_long_dials_again),
             ("home_dials_out_through_the_router", home_dials_out_through_the_router),
             ("peers_change_and_sessions_stay", peers_change_and_sessions_stay),
             ("networks_move_between_peers", networks_move_between_peers),
@@ -51,9 +52,6 @@ fn main() -> ExitCode {
     )
 }
 
-/// Enough for many frames of the largest size.
-const BULK: usize = 1 << 20;
-
 /// Each inner family over each outer one; home dials.
 fn both_families(backends: [Backend; 2]) {
     for backend in backends {
@@ -65,10 +63,10 @@ fn both_families(backends: [Backend; 2]) {
         let pair = Pair::new();
         let (home, mut edge) = pair.join(backends, outer);
         for inner in ["10.8.0.2", "fd08::2"] {
-            transfer(&pair.home, &pair.edge, inner, BULK);
+            transfer(&pair.home, &pair.edge, inner, bulk());
         }
         for inner in ["10.8.0.1", "fd08::1"] {
-            transfer(&pair.edge, &pair.home, inner, BULK);
+            transfer(&pair.edge, &pair.home, inner, bulk());
         }
         let interface = pair.home.run(|| Network::open()?.interface(INTERFACE)).unwrap();
         assert_eq!(interface.mtu, u32::from(MTU));
@@ -79,7 +77,7 @@ fn both_families(backends: [Backend; 2]) {
         let seen = peer.endpoint.unwrap().ip();
         assert_eq!(seen, common::outer_home(outer).parse::<IpAddr>().unwrap());
         assert!(peer.last_handshake.unwrap() < Duration::from_secs(60));
-        assert!(peer.received > 2 * BULK as u64 && peer.sent > 2 * BULK as u64, "{peer:?}");
+        assert!(peer.received > 2 * bulk() as u64 && peer.sent > 2 * bulk() as u64, "{peer:?}");
         assert!(peer.loss.is_none_or(|loss| loss < 0.05), "{peer:?}");
         drop((home, edge));
         assert!(pair.home.run(|| Network::open()?.interface(INTERFACE)).is_err(), "the interface goes with its engine");
@@ -136,19 +134,19 @@ fn a_peer_that_moves_is_followed(_: &Path) {
     for backend in backends() {
         let pair = Pair::new();
         let (_home, mut edge) = pair.connect(backend, "10.9.0.2");
-        transfer(&pair.home, &pair.edge, "10.8.0.2", BULK);
+        transfer(&pair.home, &pair.edge, "10.8.0.2", bulk());
         let change = |network: &mut Network| {
             network.remove_address("wire", "10.9.0.1/24".parse().unwrap())?;
             network.add_address("wire", "10.9.0.7/24".parse().unwrap(), Use::Both)
         };
         pair.home.run(move || Network::open().and_then(|mut network| change(&mut network))).unwrap();
         let started = Instant::now();
-        transfer(&pair.home, &pair.edge, "fd08::2", BULK);
+        transfer(&pair.home, &pair.edge, "fd08::2", bulk());
         println!("a home with another address is back after {:?}", started.elapsed());
         assert!(started.elapsed() < Duration::from_secs(3));
         assert_eq!(edge.status().unwrap().peers[0].endpoint.unwrap().ip(), "10.9.0.7".parse::<IpAddr>().unwrap());
         // What comes from the edge finds the way as well.
-        transfer(&pair.edge, &pair.home, "10.8.0.1", BULK);
+        transfer(&pair.edge, &pair.home, "10.8.0.1", bulk());
     }
 }
 
@@ -156,14 +154,14 @@ fn an_edge_that_restarts_is_found_again(_: &Path) {
     for backend in backends() {
         let pair = Pair::new();
         let (mut home, edge) = pair.connect(backend, "fd09::2");
-        transfer(&pair.home, &pair.edge, "10.8.0.2", BULK);
+        transfer(&pair.home, &pair.edge, "10.8.0.2", bulk());
         drop(edge);
         let _edge = pair.start(End::Edge, &pair.config(End::Edge, backend, None));
         let peer = home.status().unwrap().peers[0].clone();
         home.dial(&peer.public_key, peer.endpoint.unwrap()).unwrap();
         let started = Instant::now();
-        transfer(&pair.home, &pair.edge, "10.8.0.2", BULK);
-        transfer(&pair.edge, &pair.home, "fd08::1", BULK);
+        transfer(&pair.home, &pair.edge, "10.8.0.2", bulk());
+        transfer(&pair.edge, &pair.home, "fd08::1", bulk());
         assert!(started.elapsed() < Duration::from_secs(3), "{:?}", started.elapsed());
     }
 }
@@ -194,8 +192,8 @@ fn home_dials_out_through_the_router(directory: &Path) {
     let ways = [("203.0.113.10", true), ("2001:db8:1::10", false)];
     for (backend, (outer, translated)) in backends().into_iter().flat_map(|backend| ways.map(|way| (backend, way))) {
         let (_home, mut edge) = pair.connect(backend, outer);
-        transfer(&pair.home, &pair.edge, "10.8.0.2", BULK);
-        transfer(&pair.edge, &pair.home, "fd08::1", BULK);
+        transfer(&pair.home, &pair.edge, "10.8.0.2", bulk());
+        transfer(&pair.edge, &pair.home, "fd08::1", bulk());
         let seen = edge.status().unwrap().peers[0].endpoint.unwrap();
         println!("the edge sees home at {seen}");
         assert!(!seen.ip().to_string().starts_with("192.168."), "{seen}");
@@ -207,7 +205,7 @@ fn peers_change_and_sessions_stay(_: &Path) {
     for backend in backends() {
         let pair = Pair::new();
         let (mut home, mut edge) = pair.connect(backend, "10.9.0.2");
-        transfer(&pair.home, &pair.edge, "10.8.0.2", BULK);
+        transfer(&pair.home, &pair.edge, "10.8.0.2", bulk());
         let before = edge.status().unwrap().peers[0].clone();
         let mut peers = pair.config(End::Edge, backend, None).peers;
         let mut other = peers[0].clone();
@@ -216,7 +214,7 @@ fn peers_change_and_sessions_stay(_: &Path) {
         peers.insert(0, other);
         peers[1].preshared_key = Some(Secret::new([9; 32]));
         edge.configure(&peers).unwrap();
-        transfer(&pair.home, &pair.edge, "10.8.0.2", BULK);
+        transfer(&pair.home, &pair.edge, "10.8.0.2", bulk());
         let status = edge.status().unwrap();
         assert_eq!(status.peers.len(), 2);
         assert!(status.peers[1].received > before.received);
@@ -236,7 +234,7 @@ fn networks_move_between_peers(_: &Path) {
     for backend in backends() {
         let pair = Pair::new();
         let (_home, mut edge) = pair.connect(backend, "fd09::2");
-        transfer(&pair.edge, &pair.home, "fd08::1", BULK);
+        transfer(&pair.edge, &pair.home, "fd08::1", bulk());
         let here = pair.config(End::Edge, backend, None).peers.remove(0);
         let there = Peer { public_key: common::key(77).1, allowed_ips: Vec::new(), ..here.clone() };
         let away = [
@@ -314,7 +312,7 @@ fn an_interface_is_handed_over_or_goes(_: &Path) {
         let left = pair.home.run(|| Network::open()?.interface(INTERFACE));
         assert_eq!(left.is_ok(), backend == Backend::Kernel, "{backend}");
         let _again = pair.start(End::Home, &pair.config(End::Home, backend, Some("10.9.0.2")));
-        transfer(&pair.home, &pair.edge, "10.8.0.2", BULK);
+        transfer(&pair.home, &pair.edge, "10.8.0.2", bulk());
     }
 }
 
@@ -333,7 +331,7 @@ fn a_source_that_is_not_the_peers_is_dropped(_: &Path) {
     for backend in backends() {
         let pair = Pair::new();
         let (_home, _edge) = pair.connect(backend, "10.9.0.2");
-        transfer(&pair.home, &pair.edge, "10.8.0.2", BULK);
+        transfer(&pair.home, &pair.edge, "10.8.0.2", bulk());
         let bind = |ip: &'static str| move || UdpSocket::bind(SocketAddr::new(ip.parse().unwrap(), 0));
         let to = pair.edge.run(bind("10.8.0.2")).unwrap();
         to.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
@@ -360,7 +358,10 @@ fn an_address_of_nobody_is_refused_at_once(_: &Path) {
             let started = Instant::now();
             let refused = pair.home.run(move || TcpStream::connect_timeout(&nobody, Duration::from_secs(5)));
             assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::HostUnreachable, "{backend} {nobody}");
-            assert!(started.elapsed() < Duration::from_secs(1));
+            // The kernel's refuses while the connection is being made and its socket cannot be told yet; so what is
+            // refused is the repetition after a second.
+            let limit = if backend == Backend::Kernel { 3 } else { 1 };
+            assert!(started.elapsed() < Duration::from_secs(limit), "{backend} {nobody}: {:?}", started.elapsed());
         }
     }
 }
@@ -433,16 +434,16 @@ fn wireguard_go(_: &Path) {
         let theirs = wireguard_go.start(&pair, End::Edge, None);
         let mut home = pair.start(End::Home, &pair.config(End::Home, Backend::Packet, Some(outer)));
         for inner in ["10.8.0.2", "fd08::2"] {
-            transfer(&pair.home, &pair.edge, inner, BULK);
+            transfer(&pair.home, &pair.edge, inner, bulk());
         }
-        transfer(&pair.edge, &pair.home, "fd08::1", BULK);
+        transfer(&pair.edge, &pair.home, "fd08::1", bulk());
         assert!(home.status().unwrap().peers[0].last_handshake.is_some());
         drop((home, theirs));
         // And with roles exchanged: it dials us.
         let pair = Pair::new();
         let _ours = pair.start(End::Edge, &pair.config(End::Edge, Backend::Packet, None));
         let _theirs = wireguard_go.start(&pair, End::Home, Some(outer));
-        transfer(&pair.home, &pair.edge, "10.8.0.2", BULK);
-        transfer(&pair.edge, &pair.home, "10.8.0.1", BULK);
+        transfer(&pair.home, &pair.edge, "10.8.0.2", bulk());
+        transfer(&pair.edge, &pair.home, "10.8.0.1", bulk());
     }
 }

@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::Write as _;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
@@ -18,8 +19,10 @@ pub const COMMAND: &str = "guest-init";
 pub const END: &str = "end";
 /// Modules, in the order of their names.
 pub const MODULE_FOLDER: &str = "guest/modules";
-/// Test files, in the order of their names.
+/// Test files by their names.
 pub const TEST_FOLDER: &str = "guest/tests";
+/// The test files in their order: a line each, its name and its arguments.
+pub const PLAN: &str = "guest/plan";
 /// What tests need of the kernel. Debian builds it as modules, and nobody in there could load them later.
 pub const MODULES: &[&str] = &[
     "wireguard",
@@ -32,17 +35,16 @@ pub const MODULES: &[&str] = &[
     "nft_ct",
     "nft_fib_inet",
     "nft_limit",
-    "nft_log",
     "nft_masq",
     "nft_nat",
-    "nft_redir",
     "nft_reject_inet",
+    "nft_socket",
 ];
 
 /// Runs the guest. It never comes back to a kernel that goes on.
-pub fn run(filters: &[&str]) -> Result<()> {
+pub fn run() -> Result<()> {
     anyhow::ensure!(getpid().is_init(), "`{COMMAND}` is what runs in the guest of `cargo xtask guest`");
-    let outcome = tests(filters).and_then(|failed| tell(&failed));
+    let outcome = tests().and_then(|failed| tell(&failed));
     if let Err(error) = &outcome {
         // On the console; without a verdict the guest has failed.
         println!("guest: {error:#}");
@@ -51,22 +53,24 @@ pub fn run(filters: &[&str]) -> Result<()> {
 }
 
 /// Runs the test files; which of them failed.
-fn tests(filters: &[&str]) -> Result<Vec<String>> {
+fn tests() -> Result<Vec<String>> {
     for (kind, target) in [("proc", "/proc"), ("sysfs", "/sys"), ("devtmpfs", "/dev"), ("tmpfs", "/run")] {
         mount(kind, target, kind, MountFlags::empty(), None).with_context(|| format!("mount {target}"))?;
     }
+    // Where programs look for sockets of WireGuard.
+    symlink("/run", "/var/run").context("make /var/run")?;
     for module in entries(MODULE_FOLDER)? {
         let file = File::open(&module).with_context(|| format!("open {}", module.display()))?;
         finit_module(&file, c"", 0).with_context(|| format!("load {}", module.display()))?;
     }
+    let plan = std::fs::read_to_string(Path::new("/").join(PLAN)).context("read the plan")?;
     let mut failed = Vec::new();
-    for program in entries(TEST_FOLDER)? {
-        let name = program.file_name().unwrap_or_default().to_string_lossy();
-        let name = name.split_once('-').map_or(&*name, |(_, name)| name);
+    for line in plan.lines() {
+        let (name, arguments) = line.split_once(' ').unwrap_or((line, ""));
         let started = Instant::now();
-        let mut command = Command::new(&program);
-        command.args(filters).env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-        let status = command.status().with_context(|| format!("start {}", program.display()))?;
+        let mut command = Command::new(Path::new("/").join(TEST_FOLDER).join(name));
+        command.args(arguments.split_whitespace()).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        let status = command.status().with_context(|| format!("start {name}"))?;
         println!("guest: {name}: {status} after {:.0} s\n", started.elapsed().as_secs_f32());
         if !status.success() {
             failed.push(name.to_owned());

@@ -35,11 +35,25 @@ It needs Debian's qemu-system-x86 and takes the kernel's package from apt once, 
 then it passes; with DUALGATE_REQUIRE_TOOLS=1 it fails.
 ";
 
-/// The test files, and the packages that they belong to.
-const FILES: [(&str, &str); 3] =
-    [("dualgate-tunnel", "tunnel"), ("dualgate-host", "netfilter"), ("dualgate-host", "firewall")];
+/// A test file that runs in there.
+struct File {
+    package: &'static str,
+    name: &'static str,
+    /// How it is called when all its tests are to run: without those that ask nothing of a kernel, as all takes long there.
+    arguments: &'static str,
+}
+
+const FILES: [File; 3] = [
+    File {
+        package: "dualgate-tunnel",
+        name: "tunnel",
+        arguments: "--test-threads=4 --skip through_a_cable --skip through_a_tun_device --skip the_socket --skip wireguard_go",
+    },
+    File { package: "dualgate-host", name: "netfilter", arguments: "" },
+    File { package: "dualgate-host", name: "firewall", arguments: "" },
+];
 /// Programs that tests use where they are installed.
-const PROGRAMS: [&str; 3] = ["nft", "wg", "wireguard-go"];
+const PROGRAMS: [&str; 2] = ["nft", "wg"];
 
 struct Options {
     filters: Vec<String>,
@@ -63,7 +77,7 @@ impl Options {
                 name => bail!("there is no option `{name}`\n\n{USAGE}"),
             }
         }
-        if let Some(odd) = read.filters.iter().find(|filter| filter.contains(|c: char| c.is_whitespace() || c == '"')) {
+        if let Some(odd) = read.filters.iter().find(|filter| filter.contains(char::is_whitespace)) {
             bail!("`{odd}`: a filter is a part of a test's name");
         }
         Ok(Some(read))
@@ -88,9 +102,9 @@ pub fn run(workspace: &Workspace, arguments: &[&str]) -> Result<Vec<Breach>> {
         }
     };
     let initrd = folder.join("initrd");
-    pack(workspace, &kernel, &folder)?.write(&initrd)?;
+    pack(workspace, &kernel, &folder, &options.filters)?.write(&initrd)?;
     println!("guest: Linux {}", kernel.release);
-    let verdict = machine::run(&kernel.image, &initrd, &folder.join("verdict"), &options.filters, options.limit)?;
+    let verdict = machine::run(&kernel.image, &initrd, &folder.join("verdict"), options.limit)?;
     let broken = |message: String, help| vec![Breach::new("guest", "target/guest", 0, message, help)];
     Ok(match verdict {
         Verdict::Passed => Vec::new(),
@@ -107,9 +121,9 @@ pub fn run(workspace: &Workspace, arguments: &[&str]) -> Result<Vec<Breach>> {
 }
 
 /// What the machine finds when it starts: this program as its first process, modules, the test files, and their libraries.
-fn pack(workspace: &Workspace, kernel: &Kernel, folder: &Path) -> Result<Archive> {
+fn pack(workspace: &Workspace, kernel: &Kernel, folder: &Path, filters: &[String]) -> Result<Archive> {
     let mut archive = Archive::default();
-    for path in ["proc", "sys", "dev", "tmp", "run", "root", "etc"] {
+    for path in ["proc", "sys", "dev", "tmp", "run", "var", "root", "etc"] {
         archive.directory(path);
     }
     for (number, module) in kernel.modules(init::MODULES)?.iter().enumerate() {
@@ -117,9 +131,12 @@ fn pack(workspace: &Workspace, kernel: &Kernel, folder: &Path) -> Result<Archive
     }
     let itself = std::env::current_exe().context("find this program")?;
     let mut programs = vec![(itself, "init".to_owned())];
-    for (number, (executable, name)) in test_files(workspace)?.into_iter().enumerate() {
-        programs.push((executable, format!("{}/{number}-{name}", init::TEST_FOLDER)));
+    for (file, executable) in FILES.iter().zip(test_files(workspace)?) {
+        programs.push((executable, format!("{}/{}", init::TEST_FOLDER, file.name)));
     }
+    let plan = folder.join("plan");
+    std::fs::write(&plan, lines(filters)).with_context(|| format!("write `{}`", plan.display()))?;
+    archive.file(init::PLAN, &plan);
     programs.extend(PROGRAMS.iter().filter_map(|name| {
         let path = machine::find(name)?;
         let place = path.to_string_lossy().trim_start_matches('/').to_owned();
@@ -134,23 +151,29 @@ fn pack(workspace: &Workspace, kernel: &Kernel, folder: &Path) -> Result<Archive
     Ok(archive)
 }
 
+/// The plan of the first process.
+fn lines(filters: &[String]) -> String {
+    let arguments = |file: &File| if filters.is_empty() { file.arguments.to_owned() } else { filters.join(" ") };
+    FILES.iter().map(|file| format!("{} {}\n", file.name, arguments(file))).collect()
+}
+
 /// Builds the test files, and says where they are.
-fn test_files(workspace: &Workspace) -> Result<Vec<(PathBuf, String)>> {
+fn test_files(workspace: &Workspace) -> Result<Vec<PathBuf>> {
     let mut arguments = vec!["test", "--locked", "--no-run", "--message-format=json-render-diagnostics"];
-    let mut packages: Vec<&str> = FILES.iter().map(|(package, _)| *package).collect();
+    let mut packages: Vec<&str> = FILES.iter().map(|file| file.package).collect();
     packages.dedup();
     arguments.extend(packages.iter().flat_map(|package| ["--package", package]));
-    arguments.extend(FILES.iter().flat_map(|(_, file)| ["--test", file]));
+    arguments.extend(FILES.iter().flat_map(|file| ["--test", file.name]));
     let told = workspace.cargo(&arguments)?;
     let messages: Vec<Value> = told.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-    let executable = |file: &str| {
+    let executable = |file: &File| {
         let built = messages.iter().find(|message| {
-            message["target"]["name"] == file && message["profile"]["test"] == true && message["executable"].is_string()
+            let target = &message["target"];
+            target["name"] == file.name && target["kind"][0] == "test" && message["executable"].is_string()
         });
-        built.and_then(|message| message["executable"].as_str())
+        built.and_then(|message| Some(message["executable"].as_str()?.into()))
     };
-    let found = FILES.iter().map(|(_, file)| Some((executable(file)?.into(), (*file).to_owned())));
-    found.collect::<Option<_>>().context("cargo does not say where it built the test files")
+    FILES.iter().map(executable).collect::<Option<_>>().context("cargo does not say where it built the test files")
 }
 
 /// Without what only a debugger reads, which is most of it; as it is where there is no `strip`.

@@ -1,5 +1,6 @@
 //! Two hosts with a wire between them, and what is done on them.
 
+use std::fmt;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::num::NonZeroU16;
@@ -21,7 +22,6 @@ use dualgate_tunnel::{Backend, Config, Engine, Peer};
 pub const INTERFACE: &str = "dualgate0";
 pub const MTU: u16 = 1392;
 const PORT: u16 = 51820;
-const PATIENCE: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(10);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -39,12 +39,26 @@ pub struct Pair {
 /// The exit code of a trial that cannot run here; what it printed says why.
 const CANNOT_RUN: i32 = 77;
 
-/// The backends that work on this machine.
+/// The backends that work on this machine. In the guest it is the kernel's that is tested; the others were outside.
 pub fn backends() -> Vec<Backend> {
-    let all = [Backend::Packet, Backend::Tun, Backend::Kernel];
-    let there: Vec<Backend> = all.into_iter().filter(|backend| works(*backend).is_ok()).collect();
-    assert!(there == all || std::env::var_os(REQUIRED).is_none(), "only {there:?} work here");
-    there
+    if is_guest() {
+        return vec![Backend::Kernel];
+    }
+    [Backend::Packet, Backend::Tun, Backend::Kernel].into_iter().filter(|backend| works(*backend).is_ok()).collect()
+}
+
+/// Whether this is the guest of `cargo xtask guest`: there the kernel has everything, and everything takes long.
+pub fn is_guest() -> bool {
+    std::env::var_os("DUALGATE_GUEST").is_some()
+}
+
+/// So many octets are many frames of the largest size.
+pub fn bulk() -> usize {
+    if is_guest() { 128 << 10 } else { 1 << 20 }
+}
+
+fn patience() -> Duration {
+    Duration::from_secs(if is_guest() { 60 } else { 20 })
 }
 
 /// Whether a backend works on this machine; if not, why.
@@ -61,12 +75,9 @@ pub fn works(backend: Backend) -> Result<(), String> {
     }
 }
 
-/// Where this is set, every backend is there: in the guest of `cargo xtask guest`.
-const REQUIRED: &str = "DUALGATE_REQUIRE_KERNEL";
-
 /// Ends a trial that cannot run here: its runner says so loudly.
 pub fn skip(why: &str) -> ! {
-    assert!(std::env::var_os(REQUIRED).is_none(), "{why}");
+    assert!(!is_guest(), "{why}");
     println!("{why}");
     std::process::exit(CANNOT_RUN)
 }
@@ -199,7 +210,7 @@ impl Pair {
 /// Waits until something is so.
 #[track_caller]
 pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     while !is_so() {
         assert!(Instant::now() < deadline, "waited too long for {what}");
         std::thread::park_timeout(LOOK);
@@ -214,14 +225,14 @@ pub fn transfer(from: &Namespace, to: &Namespace, address: &str, length: usize) 
     let server = listener.local_addr().unwrap();
     let echo = std::thread::spawn(move || {
         let (mut stream, _) = listener.accept()?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(patience()))?;
         let mut received = vec![0; length];
         stream.read_exact(&mut received)?;
         stream.write_all(&received)
     });
-    let stream = from.run(move || TcpStream::connect_timeout(&server, PATIENCE));
+    let stream = from.run(move || TcpStream::connect_timeout(&server, patience()));
     let mut stream = stream.unwrap_or_else(|error| panic!("{address}: {error}"));
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(patience())).unwrap();
     let sent: Vec<u8> = (0..length).map(|at| (at ^ (at >> 11)) as u8).collect();
     stream.write_all(&sent).unwrap();
     let mut back = vec![0; length];
@@ -296,6 +307,12 @@ pub fn is_there(program: &Path) -> bool {
     Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
 }
 
+impl fmt::Display for Userspace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.file_name().unwrap_or_default().to_string_lossy())
+    }
+}
+
 impl Userspace {
     /// If it can run here.
     pub fn find(program: &Path) -> Option<Self> {
@@ -319,7 +336,7 @@ impl Userspace {
                 command.arg("--disable-drop-privileges");
             }
             let child = command.spawn()?;
-            let deadline = Instant::now() + PATIENCE;
+            let deadline = Instant::now() + patience();
             while !Path::new(&format!("/run/wireguard/{INTERFACE}.sock")).exists() && Instant::now() < deadline {
                 std::thread::park_timeout(LOOK);
             }
