@@ -269,3 +269,19 @@ fn a_row_is_as_bad_as_its_worst_probe() {
     assert_eq!(worst(&[waiting(), fail(), not_built()]), fail());
     assert_eq!(worst(&[fail(), pass(), fail()]), Verdict::Fail("503 (2 of 3 fail)".to_owned()));
 }
+
+#[test]
+fn a_virtual_ip_is_answered_for_by_one_home_node_and_by_nobody_else() {
+    let (one, two, stranger) = (Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2]), Mac([2, 0, 0, 0, 0, 9]));
+    let ask = Ask::WhoHas { interface: "eth0".to_owned(), address: [192, 168, 178, 10].into() };
+    let expect = Expectation::OneOf(vec![(one, "home1".to_owned()), (two, "home2".to_owned())]);
+    let probe = Probe { from: "lan-client".to_owned(), ask, expect };
+    let judged = |seen: &[Mac]| judge(&probe, &Observation::Stations(seen.iter().copied().collect()), 0);
+    assert_eq!(judged(&[two]), Verdict::Pass("home2 answers for it".to_owned()));
+    let Verdict::Fail(why) = judged(&[one, two]) else { panic!("two owners") };
+    assert!(why.contains("home1 and home2 answer for it"), "{why}");
+    let Verdict::Fail(why) = judged(&[stranger]) else { panic!("a stranger") };
+    assert!(why.contains("a stranger (02:00:00:00:00:09)"), "{why}");
+    let silent = judge(&probe, &Observation::Trouble(Trouble::Silent(300)), 0);
+    assert!(matches!(silent, Verdict::Fail(why) if why.contains("silence")));
+}
