@@ -19,6 +19,7 @@ pub fn objects(snapshot: &Snapshot) -> Vec<Finding> {
     findings.extend(reading::differences(snapshot, &lowered, &ingresses));
     findings.extend(lowered.findings);
     findings.extend(plan::tunnel::findings(snapshot));
+    findings.extend(plan::ipam::assign(snapshot).findings);
     findings.sort_by(|a, b| (&a.at, a.code, &a.message).cmp(&(&b.at, b.code, &b.message)));
     findings.dedup();
     findings

@@ -3,9 +3,12 @@
 //! Keys of Traefik's are read without regard to case, as Traefik does. What cannot be read costs that
 //! annotation alone.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::str::FromStr;
 
-use crate::model::{Code, EntryPointName, Finding, GateName, Object, Place, Severity};
+use crate::model::object::Service;
+use crate::model::{Code, EntryPointName, Family, Finding, GateName, Object, Place, Severity};
 use crate::plan::proxy::Scheme;
 
 /// The gates at which an Ingress is served: `internal`, `external` or `internal,external`.
@@ -18,12 +21,39 @@ pub const ENDPOINTS: &str = "dualgate.dev/endpoints";
 /// Traefik's entry points of an Ingress.
 pub const ENTRY_POINTS: &str = "traefik.ingress.kubernetes.io/router.entrypoints";
 
+/// The addresses of a Service of type LoadBalancer, at most one of each family: ours, and what others call it. The
+/// first that is there counts; `spec.loadBalancerIP` is the last.
+pub const ADDRESSES: [&str; 5] = [
+    "dualgate.dev/addresses",
+    "metallb.io/loadBalancerIPs",
+    "metallb.universe.tf/loadBalancerIPs",
+    "kube-vip.io/loadbalancerIPs",
+    "lbipam.cilium.io/ips",
+];
+
+/// The pool that a Service's addresses come from.
+pub const POOL: [&str; 3] =
+    ["dualgate.dev/address-pool", "metallb.io/address-pool", "metallb.universe.tf/address-pool"];
+
+/// Services with one value of it may have one address, if their ports differ.
+pub const SHARING: [&str; 4] = [
+    "dualgate.dev/allow-shared-ip",
+    "metallb.io/allow-shared-ip",
+    "metallb.universe.tf/allow-shared-ip",
+    "lbipam.cilium.io/sharing-key",
+];
+
 /// What to do about an annotation that has no effect.
 pub const IGNORED_HELP: &str =
     "what it asks for does not happen; check whether the application may be served without it";
 
 const TRAEFIK: &str = "traefik.ingress.kubernetes.io/";
 const OURS: &str = "dualgate.dev/";
+const METALLB: &str = "metallb.io/";
+const METALLB_BEFORE: &str = "metallb.universe.tf/";
+
+/// Ours on a Service.
+const OF_SERVICE: [&str; 4] = [ENDPOINTS, ADDRESSES[0], POOL[0], SHARING[0]];
 
 /// What the annotations of an Ingress say.
 #[derive(Debug, Default)]
@@ -127,7 +157,7 @@ impl OfService {
             let mut reader = Reader { object, key, value, findings };
             match Word::of(key) {
                 Word::Ours("endpoints") => read.endpoints = Some(value.clone()),
-                Word::Ours(_) => reader.unknown(&[ENDPOINTS]),
+                Word::Ours(_) => reader.unknown_of_service(),
                 Word::Traefik(word) => match word.as_str() {
                     "service.serversscheme" => read.scheme = reader.scheme(),
                     "service.passhostheader" => read.pass_host = reader.bool(),
@@ -138,6 +168,81 @@ impl OfService {
         }
         read
     }
+}
+
+/// What a Service of type LoadBalancer asks for.
+#[derive(Debug, Default)]
+pub(crate) struct OfLoadBalancer<'a> {
+    /// At most one address of each family.
+    pub addresses: Option<Asked<Vec<IpAddr>>>,
+    /// The name of a pool.
+    pub pool: Option<Asked<&'a str>>,
+    /// With whom it may share an address.
+    pub sharing: Option<Asked<&'a str>>,
+}
+
+/// What is asked for, and by which field.
+#[derive(Debug)]
+pub(crate) struct Asked<T> {
+    pub value: T,
+    pub field: String,
+}
+
+impl<'a> OfLoadBalancer<'a> {
+    pub fn read(object: &'a Object, service: &Service, findings: &mut Vec<Finding>) -> Self {
+        for (key, value) in &object.meta.annotations {
+            let mut reader = Reader { object, key, value, findings };
+            match Word::of(key) {
+                Word::Ours(_) => reader.unknown_of_service(),
+                Word::Traefik(_) | Word::Foreign => reader.renamed(),
+            }
+        }
+        let mut addresses = every(object, &ADDRESSES, findings, |reader| reader.addresses());
+        if let Some(address) = service.load_balancer_ip {
+            addresses.push(Asked { value: vec![address], field: "spec.loadBalancerIP".to_owned() });
+        }
+        let pools = every(object, &POOL, findings, |reader| reader.text());
+        let keys = every(object, &SHARING, findings, |reader| reader.text());
+        Self {
+            addresses: first(object, addresses, findings, |a, b| {
+                a.iter().collect::<BTreeSet<_>>() == b.iter().collect()
+            }),
+            pool: first(object, pools, findings, |a, b| a == b),
+            sharing: first(object, keys, findings, |a, b| a == b),
+        }
+    }
+}
+
+/// What each of the keys says, in their order.
+fn every<'a, T>(
+    object: &'a Object,
+    keys: &[&str],
+    findings: &mut Vec<Finding>,
+    read: impl Fn(&mut Reader<'a, '_>) -> Option<T>,
+) -> Vec<Asked<T>> {
+    let annotations = keys.iter().filter_map(|key| object.meta.annotations.get_key_value(*key));
+    let asked = annotations.filter_map(|(key, value)| {
+        let value = read(&mut Reader { object, key, value, findings })?;
+        Some(Asked { value, field: format!("metadata.annotations[{key}]") })
+    });
+    asked.collect()
+}
+
+/// The first one counts; those that say something else are told.
+fn first<T>(
+    object: &Object,
+    asked: Vec<Asked<T>>,
+    findings: &mut Vec<Finding>,
+    same: impl Fn(&T, &T) -> bool,
+) -> Option<Asked<T>> {
+    let mut asked = asked.into_iter();
+    let first = asked.next()?;
+    for other in asked.filter(|other| !same(&other.value, &first.value)) {
+        let message = format!("it asks for something else than `{}`, which counts", first.field);
+        let finding = Finding::new(Code::AddressRequest, object.place(other.field), message);
+        findings.push(finding.help("leave one of them out"));
+    }
+    Some(first)
 }
 
 /// Whose an annotation is, and its name without the prefix.
@@ -165,6 +270,17 @@ struct Reader<'a, 'f> {
     findings: &'f mut Vec<Finding>,
 }
 
+impl<'a> Reader<'a, '_> {
+    fn text(&mut self) -> Option<&'a str> {
+        let text = self.value.trim();
+        if text.is_empty() {
+            self.invalid("it is empty; it counts as absent");
+            return None;
+        }
+        Some(text)
+    }
+}
+
 impl Reader<'_, '_> {
     fn place(&self) -> Place {
         place(self.object, self.key)
@@ -186,6 +302,41 @@ impl Reader<'_, '_> {
         let help = "one of them may be what guards the application, so it stays at home; if it may be public without, \
                     say so with `dualgate.dev/gates: internal,external`";
         self.findings.push(Finding { severity: Severity::Error, ..finding.help(help) });
+    }
+
+    fn unknown_of_service(&mut self) {
+        if !OF_SERVICE.contains(&self.key) {
+            self.unknown(&OF_SERVICE);
+        }
+    }
+
+    /// The prefix that MetalLB had before.
+    fn renamed(&mut self) {
+        let Some(word) = self.key.strip_prefix(METALLB_BEFORE) else { return };
+        if [ADDRESSES.as_slice(), &POOL, &SHARING].iter().any(|keys| keys.contains(&self.key)) {
+            let message = format!("`{}` is the old name of `{METALLB}{word}`; it counts all the same", self.key);
+            self.findings.push(Finding::new(Code::AnnotationRenamed, self.place(), message));
+        }
+    }
+
+    fn addresses(&mut self) -> Option<Vec<IpAddr>> {
+        let mut addresses: Vec<IpAddr> = Vec::new();
+        for word in self.value.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+            let Ok(address) = word.parse::<IpAddr>() else {
+                self.invalid(format!("`{word}` is not an IP address; nothing is asked for"));
+                return None;
+            };
+            if let Some(other) = addresses.iter().find(|other| Family::of(**other) == Family::of(address)) {
+                self.invalid(format!("`{other}` and `{address}` are of one family; nothing is asked for"));
+                return None;
+            }
+            addresses.push(address);
+        }
+        if addresses.is_empty() {
+            self.invalid("it is empty; it counts as absent");
+            return None;
+        }
+        Some(addresses)
     }
 
     fn unknown(&mut self, known: &[&str]) {

@@ -27,6 +27,7 @@ use crate::model::{Finding, ObjectKey, Site};
 use crate::plan::proxy::Backend;
 use crate::route::Route;
 
+pub(crate) use annotation::OfLoadBalancer;
 pub use annotation::{ENDPOINTS, ENTRY_POINTS, GATES, IGNORED_HELP};
 pub use class::Membership;
 pub(crate) use endpoints::written_servers;

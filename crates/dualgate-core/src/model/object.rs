@@ -305,7 +305,7 @@ pub struct ServicePort {
 }
 
 /// `protocol`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Protocol {
     /// The default.
     Tcp,

@@ -219,8 +219,8 @@ pub struct Pool {
 /// Addresses of a pool that are kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reservation {
-    /// Which addresses.
-    pub range: IpRange,
+    /// Which addresses. A Service takes one of each family.
+    pub ranges: Vec<IpRange>,
     /// For whom; `None` keeps them from everybody.
     pub service: Option<super::names::ObjectName>,
 }

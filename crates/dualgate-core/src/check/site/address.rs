@@ -8,6 +8,7 @@ use super::Report;
 use crate::model::address::is_public;
 use crate::model::site::{Pool, RouterKind, Site};
 use crate::model::{Code, Family, GateName, IpRange};
+use crate::plan::ipam::ends;
 
 pub(super) fn check(site: &Site, report: &mut Report<'_>) {
     let claims = claims(site);
@@ -172,7 +173,7 @@ fn in_use(site: &Site, claims: &[Claim], report: &mut Report<'_>) {
             );
         }
         for net in &site.lan.subnets {
-            for address in reserved(net).filter(|address| claim.range.contains(*address) && !claim.avoids_ends) {
+            for address in ends(net).filter(|address| claim.range.contains(*address) && !claim.avoids_ends) {
                 let message = format!(
                     "`{}` of {} holds `{address}`, which no machine of `{net}` can have",
                     claim.range, claim.what
@@ -187,13 +188,6 @@ fn in_use(site: &Site, claims: &[Claim], report: &mut Report<'_>) {
         }
     }
     gate_on_a_node(site, report);
-}
-
-/// The network's address (in IPv6 the routers' anycast address) and IPv4's broadcast address.
-fn reserved(net: &IpNet) -> impl Iterator<Item = IpAddr> {
-    let last = matches!(net, IpNet::V4(_)).then(|| net.broadcast());
-    let single = net.prefix_len() + 1 >= net.max_prefix_len();
-    [Some(net.network()), last].into_iter().flatten().filter(move |_| !single)
 }
 
 fn repeated_gate_addresses(site: &Site, report: &mut Report<'_>) {

@@ -8,6 +8,7 @@ mod edge;
 mod firewall;
 mod name;
 mod network;
+mod pool;
 mod role;
 mod tunnel;
 
@@ -19,6 +20,7 @@ pub fn site(site: &Site, marks: &Marks) -> Vec<Finding> {
     let mut report = Report { marks, findings: Vec::new() };
     network::check(site, &mut report);
     address::check(site, &mut report);
+    pool::check(site, &mut report);
     role::check(site, &mut report);
     edge::check(site, &mut report);
     name::check(site, &mut report);

@@ -24,7 +24,7 @@ mod node;
 mod read;
 mod secret;
 mod service;
-mod syntax;
+pub(super) mod syntax;
 
 pub use self::syntax::nearest;
 

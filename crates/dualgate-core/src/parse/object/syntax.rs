@@ -1,7 +1,7 @@
 //! The forms of names in Kubernetes. A check says in its error what is needed.
 
 /// RFC 1123 label: most names.
-pub(super) fn label(text: &str) -> Result<(), &'static str> {
+pub(in crate::parse) fn label(text: &str) -> Result<(), &'static str> {
     if is_label(text, 63) {
         Ok(())
     } else {
@@ -30,7 +30,7 @@ pub(super) fn port_name(text: &str) -> Result<(), &'static str> {
 }
 
 /// `prefix/name` with an optional DNS prefix: what `appProtocol` is.
-pub(super) fn qualified(text: &str) -> Result<(), &'static str> {
+pub(in crate::parse) fn qualified(text: &str) -> Result<(), &'static str> {
     let (prefix, name) = text.split_once('/').map_or((None, text), |(prefix, name)| (Some(prefix), name));
     let inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     let bytes = name.as_bytes();

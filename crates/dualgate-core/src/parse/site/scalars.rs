@@ -11,7 +11,8 @@ use crate::model::site::{
     AccessLogFormat, Challenge, EntryProtocol, HomeEnd, Publish, Reading, Role, RouterKind, TraefikAnnotation,
     Underscores, Uplink,
 };
-use crate::model::{Code, EntryPointName, GateName, Host, IpRange, NodeName, PublicKey};
+use crate::model::{Code, EntryPointName, GateName, Host, IpRange, NodeName, ObjectName, PublicKey};
+use crate::parse::object::syntax;
 use crate::parse::yaml::{Node, Value};
 
 /// Reads text by a function whose error says what is wrong.
@@ -64,6 +65,9 @@ text_value! {
     GateName: "gate", "`internal`, `external`", str::parse;
     NodeName: "node name", "`k3s-node1`", node_name;
     PublicKey: "WireGuard public key", "`hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=`", str::parse;
+    ObjectName: "`namespace/name`", "`apps/grafana`", object_name;
+    Namespace: "namespace", "`apps`", |text| kubernetes(text, syntax::label).map(Namespace);
+    LabelValue: "label value", "`web`, `'true'`", label_value;
     HttpsUrl: "HTTPS URL", "`https://acme.example.org/directory`", https_url;
 }
 
@@ -97,6 +101,54 @@ fn node_name(text: &str) -> Result<NodeName, String> {
         Ok(host) if host.as_str() == text => Ok(NodeName::new(text)),
         Ok(_) | Err(_) => Err(format!("`{text}` is not a node's name: lower-case letters, digits, `-` and `.`")),
     }
+}
+
+fn kubernetes(text: &str, check: fn(&str) -> Result<(), &'static str>) -> Result<String, String> {
+    check(text).map(|()| text.to_owned()).map_err(|needed| format!("`{text}` is not valid: {needed}"))
+}
+
+fn object_name(text: &str) -> Result<ObjectName, String> {
+    let (namespace, name) = text.split_once('/').ok_or_else(|| format!("`{text}` names no namespace"))?;
+    Ok(ObjectName::new(kubernetes(namespace, syntax::label)?, kubernetes(name, syntax::label)?))
+}
+
+/// The name of a namespace.
+pub(super) struct Namespace(pub(super) String);
+
+impl std::fmt::Display for Namespace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The key of a label.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct LabelKey(pub(super) String);
+
+impl Name for LabelKey {
+    const PLACEHOLDER: &'static str = "<label>";
+
+    fn parse(text: &str) -> Result<Self, (Code, String, String)> {
+        kubernetes(text, syntax::qualified).map(Self).map_err(|message| (Code::SiteValue, message, String::new()))
+    }
+
+    fn show(&self) -> String {
+        self.0.clone()
+    }
+}
+
+/// The value of a label, which may be empty.
+pub(super) struct LabelValue(pub(super) String);
+
+impl std::fmt::Display for LabelValue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn label_value(text: &str) -> Result<LabelValue, String> {
+    let plain = !text.contains('/') && syntax::qualified(text).is_ok();
+    if text.is_empty() || plain { Ok(LabelValue(text.to_owned())) } else { Err(format!("`{text}` is no label value")) }
 }
 
 /// A DNS resolver.
@@ -167,6 +219,10 @@ impl<const MIN: u32, const MAX: u32> Number<MIN, MAX> {
     /// For fields of 16 bits; a larger bound saturates.
     pub(super) fn as_u16(self) -> u16 {
         u16::try_from(self.0).unwrap_or(u16::MAX)
+    }
+
+    pub(super) fn as_u32(self) -> u32 {
+        self.0
     }
 
     pub(super) fn as_usize(self) -> usize {

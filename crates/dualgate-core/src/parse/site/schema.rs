@@ -9,11 +9,13 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use super::fields::{Fields, Read, Section, Sink, read_section};
-use super::scalars::{ApiVersion, HttpsUrl, Kind, Number, Port, Resolver, Size, Timeout};
+use super::scalars::{
+    ApiVersion, HttpsUrl, Kind, LabelKey, LabelValue, Namespace, Number, Port, Resolver, Size, Timeout,
+};
 use crate::model::site::{
     AccessLog, AccessLogFormat, Admin, Alias, Allow, Certificates, Challenge, Class, Cluster, Dns, EntryPoint,
-    EntryProtocol, Exposure, Firewall, Gate, HomeEnd, Lan, Node, Pool, ProxySettings, Publish, Reading, Router,
-    RouterKind, Site, TraefikAnnotation, Tunnel, Underscores, Uplink, Zone,
+    EntryProtocol, Exposure, Firewall, Gate, HomeEnd, Lan, Node, Pool, ProxySettings, Publish, Reading, Reservation,
+    Router, RouterKind, Site, TraefikAnnotation, Tunnel, Underscores, Uplink, Zone,
 };
 use crate::model::{Code, EntryPointName, GateName, Host, PublicKey, PublicKeys};
 use crate::parse::yaml::{self, Value};
@@ -146,27 +148,50 @@ impl Section for Node {
 }
 
 impl Section for Pool {
-    const DOC: &'static str =
-        "Addresses for Services of type LoadBalancer. A gate's own addresses are never handed out.";
+    const DOC: &'static str = "Addresses for Services of type LoadBalancer. A Service keeps what it has as long as that is \
+        valid, and otherwise gets the lowest free address of the first pool that is for it. What a gate, a node, the \
+        router or its DHCP server has, and what lies outside of `lan.subnets`, is never handed out.";
 
     fn read(f: &mut Fields<'_>) -> Option<Self> {
-        let name = f.required("name", "Its name, for the annotation that asks for it.");
+        type Priority = Number<0, { u32::MAX }>;
+        let name = f.required("name", "Its name, for the annotation that asks for it (`dualgate.dev/address-pool`).");
         let ranges = f.required("addresses", "The addresses, of both families.");
         let auto_assign = f.or("autoAssign", true, "Whether Services that name no pool may use it.");
         let avoid_buggy_ips =
             f.or("avoidBuggyIPs", false, "Whether IPv4 addresses that end in .0 or .255 are left out.");
+        let priority: Option<Priority> =
+            f.optional("priority", "the last", "Of several pools the lowest number is first.");
+        let namespaces: Vec<Namespace> =
+            f.list("namespaces", "The namespaces whose Services may use it; empty is all.");
+        let labels: Option<BTreeMap<LabelKey, LabelValue>> =
+            f.optional("serviceLabels", "every Service", "The labels that a Service must have to use it, all of them.");
+        let reserved = f.list("reserved", "Addresses that are kept, for a Service or from all.");
+        let nodes =
+            f.optional("nodes", "every node with the role `virtual-ips`", "The nodes that may announce its addresses.");
+        let preferred_nodes =
+            f.list("preferredNodes", "The nodes that announce its addresses as long as they can, best first.");
         Some(Self {
             name: name?,
             ranges: ranges?,
             auto_assign,
             avoid_buggy_ips,
-            priority: None,
-            namespaces: Vec::new(),
-            service_labels: BTreeMap::new(),
-            reserved: Vec::new(),
-            nodes: Vec::new(),
-            preferred_nodes: Vec::new(),
+            priority: priority.map(Priority::as_u32),
+            namespaces: namespaces.into_iter().map(|namespace| namespace.0).collect(),
+            service_labels: labels.into_iter().flatten().map(|(key, value)| (key.0, value.0)).collect(),
+            reserved,
+            nodes: nodes.unwrap_or_default(),
+            preferred_nodes,
         })
+    }
+}
+
+impl Section for Reservation {
+    const DOC: &'static str = "Addresses of the pool that nobody else gets, whether the Service exists or not.";
+
+    fn read(f: &mut Fields<'_>) -> Option<Self> {
+        let ranges = f.required("addresses", "The addresses. A Service takes the lowest free one of each family.");
+        let service = f.optional("service", "nobody gets them", "The Service that they are kept for.");
+        Some(Self { ranges: ranges?, service })
     }
 }
 
