@@ -19,7 +19,7 @@ mod heartbeat;
 mod keeper;
 mod lan;
 mod links;
-mod packet;
+pub mod packet;
 mod question;
 mod report;
 mod ring;

@@ -200,10 +200,9 @@ fn number(octets: &[u8], at: usize) -> u32 {
 
 /// The option's answer, for which the question makes room.
 fn read(socket: &impl AsRawFd, level: i32, option: i32, octets: &mut [u8]) -> io::Result<()> {
-    let room = libc::socklen_t::try_from(octets.len()).map_err(io::Error::other)?;
-    let mut length = room;
+    let mut length = libc::socklen_t::try_from(octets.len()).map_err(io::Error::other)?;
+    let (socket, space) = (socket.as_raw_fd(), octets.as_mut_ptr().cast());
     // SAFETY: the kernel writes at most `length` octets, which is how many there are, into memory that is ours alone.
-    let outcome =
-        unsafe { libc::getsockopt(socket.as_raw_fd(), level, option, octets.as_mut_ptr().cast(), &raw mut length) };
+    let outcome = unsafe { libc::getsockopt(socket, level, option, space, &raw mut length) };
     if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

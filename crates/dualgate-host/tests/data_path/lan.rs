@@ -11,14 +11,15 @@ use std::time::{Duration, Instant};
 use dualgate_host::namespace::Namespace;
 use dualgate_host::network::{End, Network, Switch, Use};
 use dualgate_host::virtual_ips::data_path::{Change, DataPath, DataPathError, Kernel};
+use dualgate_host::virtual_ips::packet::{PacketSocket, Protocol};
 use dualgate_wire::arp::{self, Operation};
+use dualgate_wire::bpf::Instruction;
 use dualgate_wire::ethernet::{EtherType, Header, Mac};
 use dualgate_wire::ndp::{self, Advertisement, Flags, Message};
 use ipnet::IpNet;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt::{set_ip_freebind, set_ipv6_freebind, set_ipv6_v6only};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, recv, send, socket_with};
-use socket2::{Domain, SockAddr, Socket, Type};
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, recv, socket_with};
 
 /// The virtual IPs.
 pub const V4: Ipv4Addr = Ipv4Addr::new(192, 168, 7, 100);
@@ -49,7 +50,8 @@ pub struct Host {
     pub mac: Mac,
     kernel: Arc<Mutex<Option<Kernel>>>,
     frames: Arc<Frames>,
-    announce: OwnedFd,
+    hears: OwnedFd,
+    speaks: Arc<PacketSocket>,
 }
 
 /// What came and went, as far as it was read.
@@ -73,16 +75,16 @@ impl Lan {
         let hosts: Vec<Host> = names.iter().enumerate().map(|(at, name)| Host::new(&switch, at, name)).collect();
         for (at, host) in hosts.iter().enumerate() {
             let (holder, ends, frames, mac) = (holder.clone(), ends.clone(), host.frames.clone(), host.mac);
-            let socket = host.announce.try_clone().expect("a descriptor");
+            let (hears, speaks) = (host.hears.try_clone().expect("a descriptor"), host.speaks.clone());
             std::thread::spawn(move || {
                 while !ends.load(Ordering::Relaxed) {
                     let asked = frames.asked.load(Ordering::SeqCst);
-                    let Some(frame) = next(&socket) else {
+                    let Some(frame) = next(&hears) else {
                         frames.complete.store(asked, Ordering::SeqCst);
                         continue;
                     };
                     if holder.load(Ordering::SeqCst) == at {
-                        answer(&frame, mac).into_iter().for_each(|answer| transmit(&socket, &answer));
+                        answer(&frame, mac).into_iter().for_each(|answer| transmit(&speaks, &answer));
                     }
                     frames.read.lock().unwrap_or_else(PoisonError::into_inner).push(frame);
                 }
@@ -95,7 +97,7 @@ impl Lan {
     pub fn hold(&self, at: usize) {
         self.holder.store(at, Ordering::SeqCst);
         let host = &self.hosts[at];
-        claims(host.mac).iter().for_each(|frame| transmit(&host.announce, frame));
+        claims(host.mac).iter().for_each(|frame| transmit(&host.speaks, frame));
     }
 }
 
@@ -122,16 +124,16 @@ impl Host {
             here.plug(&port, "lan").expect("a port");
             here.switch(&port, Switch::On).expect("a port");
         });
-        let announce = namespace.run(move || {
+        let (hears, speaks) = namespace.run(move || {
             let mut network = Network::open().expect("rtnetlink");
             network.switch("lo", Switch::On).expect("lo");
             network.add_address(LAN, net(v4.into(), 24), Use::Both).expect("an address");
             network.add_address(LAN, net(v6.into(), 64), Use::Both).expect("an address");
             network.switch(LAN, Switch::On).expect("a cable");
-            frames()
+            (frames(), Arc::new(speaker()))
         });
         let (kernel, frames) = (Arc::new(Mutex::new(None)), Arc::new(Frames::default()));
-        Self { namespace, v4, v6, mac: mac.into(), kernel, frames, announce }
+        Self { namespace, v4, v6, mac: mac.into(), kernel, frames, hears, speaks }
     }
 
     pub fn own(&self, to: IpAddr) -> IpAddr {
@@ -328,34 +330,18 @@ pub fn is_reset(outcome: std::io::Result<u8>) -> bool {
     outcome.is_err_and(|error| matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe))
 }
 
-/// Every frame of the LAN interface, in and out.
+/// Every frame of the host, in and out, but those of `speaker`.
 fn frames() -> OwnedFd {
-    let socket = Socket::new(Domain::PACKET, Type::RAW.nonblocking().cloexec(), None).expect("a packet socket");
-    let index = rustix::net::netdevice::name_to_index(&socket, LAN).expect("the interface");
-    socket.bind(&all_of(index)).expect("the interface");
-    socket.into()
+    let all = rustix::net::Protocol::from_raw(u32::from(3_u16.to_be()).try_into().expect("not zero"));
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    socket_with(AddressFamily::PACKET, SocketType::RAW, flags, Some(all)).expect("a packet socket")
 }
 
-#[expect(unsafe_code, reason = "no library makes the address of a packet socket")]
-fn all_of(index: u32) -> SockAddr {
-    let address = libc::sockaddr_ll {
-        sll_family: u16::try_from(libc::AF_PACKET).expect("a small number"),
-        sll_protocol: 3_u16.to_be(),
-        sll_ifindex: i32::try_from(index).expect("a small number"),
-        sll_hatype: 0,
-        sll_pkttype: 0,
-        sll_halen: 0,
-        sll_addr: [0; 8],
-    };
-    // SAFETY: a `sockaddr_ll` fits into a `sockaddr_storage`, and the length says how much of it is written.
-    let made = unsafe {
-        SockAddr::try_init(|storage, length| {
-            storage.cast::<libc::sockaddr_ll>().write(address);
-            *length = libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>()).expect("a small number");
-            Ok(())
-        })
-    };
-    made.expect("an address").1
+/// Says what it is told to on the LAN. What it hears is nothing to it.
+fn speaker() -> PacketSocket {
+    let index = Network::open().and_then(|mut network| network.interface(LAN)).expect("the interface").index;
+    let nothing = Instruction { code: 6, jt: 0, jf: 0, k: 0 };
+    PacketSocket::open(index, Protocol::Arp, &[nothing]).expect("a packet socket")
 }
 
 fn next(socket: &OwnedFd) -> Option<Vec<u8>> {
@@ -368,8 +354,13 @@ fn next(socket: &OwnedFd) -> Option<Vec<u8>> {
     Some(frame)
 }
 
-fn transmit(socket: &OwnedFd, frame: &[u8]) {
-    send(socket, frame, SendFlags::empty()).expect("a frame goes out");
+fn transmit(socket: &PacketSocket, frame: &[u8]) {
+    match socket.send(frame) {
+        Ok(()) => {}
+        // A host whose cable is unplugged says nothing.
+        Err(error) if error.kind() == ErrorKind::NetworkDown => {}
+        Err(error) => panic!("a frame does not go out: {error}"),
+    }
 }
 
 fn answer(frame: &[u8], mac: Mac) -> Option<Vec<u8>> {

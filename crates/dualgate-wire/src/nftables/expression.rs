@@ -237,18 +237,8 @@ impl Expression {
                 writer.u32(2, Meta::Mark as u32);
                 writer.u32(3, VALUE);
             }
-            Self::Payload { base, offset, length } => {
-                writer.u32(1, VALUE);
-                writer.u32(2, *base as u32);
-                writer.u32(3, *offset);
-                writer.u32(4, *length);
-            }
-            Self::WritePayload { base, offset, length } => {
-                writer.u32(2, *base as u32);
-                writer.u32(3, *offset);
-                writer.u32(4, *length);
-                writer.u32(5, VALUE);
-            }
+            Self::Payload { base, offset, length } => write_payload(writer, 1, (*base, *offset, *length)),
+            Self::WritePayload { base, offset, length } => write_payload(writer, 5, (*base, *offset, *length)),
             Self::Compare(comparison, octets) => {
                 writer.u32(1, VALUE);
                 writer.u32(2, *comparison as u32);
@@ -336,6 +326,14 @@ const DYNSET_UPDATE: u32 = 1;
 
 fn value(writer: &mut Writer, kind: u16, octets: &[u8]) {
     writer.nested(kind, |writer| writer.attribute(1, octets));
+}
+
+/// `register` is `NFTA_PAYLOAD_DREG` or `NFTA_PAYLOAD_SREG`.
+fn write_payload(writer: &mut Writer, register: u16, (base, offset, length): (Base, u32, u32)) {
+    writer.u32(register, VALUE);
+    writer.u32(2, base as u32);
+    writer.u32(3, offset);
+    writer.u32(4, length);
 }
 
 fn write_and(writer: &mut Writer, mask: &[u8]) {
