@@ -4,6 +4,7 @@
 //! makes it so with network namespaces and netlink, one real `dualgate run` on every node, and an echo backend for every
 //! pod. [`report::Status`] says what it is like; nothing here ever touches the machine's own network.
 
+pub mod capture;
 pub mod checks;
 pub mod cluster;
 pub mod control;

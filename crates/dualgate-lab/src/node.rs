@@ -40,6 +40,8 @@ pub struct Nodes {
 #[derive(Debug)]
 struct Node {
     process: Option<Process>,
+    /// Those from which it took over, until they have ended.
+    former: Vec<Process>,
     /// When it is started again.
     restart: Option<Instant>,
     /// How it ended last by itself.
@@ -70,13 +72,33 @@ impl Nodes {
 
     /// Starts a node's process.
     pub fn start(&self, host: &str) -> io::Result<()> {
-        let process = self.spawn(host)?;
-        let node = Node { process: Some(process), restart: None, ended: None, restarts: 0 };
+        let process = self.spawn(host, &[])?;
+        let node = Node { process: Some(process), former: Vec::new(), restart: None, ended: None, restarts: 0 };
         self.lock().insert(host.to_owned(), node);
         Ok(())
     }
 
-    fn spawn(&self, host: &str) -> io::Result<Process> {
+    /// Starts a successor of a node's process: it takes over from that one, which then ends by itself.
+    pub fn succeed(&self, host: &str) -> io::Result<()> {
+        let successor = self.spawn(host, &["--take-over"])?;
+        if let Some(node) = self.lock().get_mut(host) {
+            node.former.extend(node.process.replace(successor));
+        }
+        Ok(())
+    }
+
+    /// Whether a process of a node has a successor and has not ended yet.
+    pub fn is_succeeded(&self, host: &str) -> bool {
+        let former_runs = |node: &Node| node.former.iter().any(|process| process.ended().is_none());
+        self.lock().get(host).is_some_and(former_runs)
+    }
+
+    /// What starts and waits for processes here: there is one such thing in a lab.
+    pub fn processes(&self) -> &Processes {
+        &self.processes
+    }
+
+    fn spawn(&self, host: &str, more: &[&str]) -> io::Result<Process> {
         let off = || io::Error::new(io::ErrorKind::NotConnected, format!("`{host}` is off"));
         let namespace = self.world.host(host).ok_or_else(off)?;
         let mut command = Command::new(&self.program);
@@ -87,7 +109,7 @@ impl Nodes {
             Objects::Manifests => "folder:/run/dualgate/manifests",
             Objects::Told => "home",
         };
-        command.args(["--source", source, "--state", "/run/dualgate/state", "--node", host]);
+        command.args(["--source", source, "--state", "/run/dualgate/state", "--node", host]).args(more);
         command.current_dir("/");
         self.processes.spawn(&namespace, command, &self.log_file(host))
     }
@@ -114,6 +136,7 @@ impl Nodes {
     /// Starts again what ended by itself.
     pub fn look_after(&self, now: Instant) {
         for (host, node) in self.lock().iter_mut() {
+            node.former.retain(|process| process.ended().is_none());
             if let Some(status) = node.process.as_ref().and_then(Process::ended) {
                 node.ended = Some(format!("ended: {status}"));
                 (node.process, node.restart) = (None, Some(now + RESTART));
@@ -121,7 +144,7 @@ impl Nodes {
             if node.restart.is_some_and(|due| due <= now) {
                 node.restarts += 1;
                 node.restart = None;
-                match self.spawn(host) {
+                match self.spawn(host, &[]) {
                     Ok(process) => node.process = Some(process),
                     Err(error) => (node.ended, node.restart) = (Some(error.to_string()), Some(now + RESTART)),
                 }

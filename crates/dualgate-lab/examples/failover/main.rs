@@ -1,0 +1,190 @@
+//! How long a virtual IP does not answer when something happens to its owner: dualgate beside keepalived, in one lab, in one
+//! interleaved run.
+//!
+//! ```text
+//! cargo build --release -p dualgate
+//! cargo run --release -p dualgate-lab --example failover -- --binary target/release/dualgate --runs 100
+//! ```
+//!
+//! A client on the LAN pings both addresses once each millisecond. "Time without answers" is from the last probe that was
+//! answered before a loss to the first one that was answered after it, by the clock of the sender; 0 if none was lost.
+//! Meanwhile who has the addresses is asked for again and again, and all that is said of them is captured at the switch: if a
+//! station speaks for an address after another one has taken it, two answered. Progress goes to stderr, the table to stdout.
+
+mod load;
+mod measure;
+mod prober;
+mod services;
+mod subject;
+mod table;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use dualgate_core::model::GateName;
+use dualgate_lab::cluster::Patience;
+use dualgate_lab::init;
+use dualgate_lab::lab::{Lab, Options};
+use dualgate_lab::trial::chain;
+
+use crate::measure::Watch;
+use crate::subject::{Failure, Fault, Keepalived, Ours, Subject};
+use crate::table::Results;
+
+const INSIDE: &str = "DUALGATE_FAILOVER_INSIDE";
+const USAGE: &str = "usage: failover [--binary PATH] [--runs N] [--output text|json] [--only PART]\n\
+                     parts: faults, requests, services, idle";
+/// keepalived's own default, and as fast as VRRPv3 is set up by people who want to lose little.
+const ADVERTS: [&str; 2] = ["1", "0.11"];
+
+struct Arguments {
+    binary: PathBuf,
+    runs: u32,
+    json: bool,
+    only: Option<String>,
+}
+
+impl Arguments {
+    fn read() -> Option<Self> {
+        let own = std::env::current_exe().ok()?;
+        let beside = own.parent()?.parent()?.join("dualgate");
+        let mut read = Self { binary: beside, runs: 100, json: false, only: None };
+        let mut arguments = std::env::args().skip(1);
+        while let Some(argument) = arguments.next() {
+            let value = arguments.next()?;
+            match argument.as_str() {
+                "--binary" => read.binary = value.into(),
+                "--runs" => read.runs = value.parse().ok().filter(|runs| (1..=1000).contains(runs))?,
+                "--output" => read.json = value == "json",
+                "--only" => read.only = Some(value),
+                _ => return None,
+            }
+        }
+        read.binary = read.binary.canonicalize().ok()?;
+        Some(read)
+    }
+
+    fn wants(&self, part: &str) -> bool {
+        self.only.as_deref().is_none_or(|only| only == part)
+    }
+}
+
+fn main() -> ExitCode {
+    let Some(arguments) = Arguments::read() else {
+        eprintln!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    let outcome = if std::env::var_os(INSIDE).is_some() { inside(&arguments) } else { outside() };
+    outcome.unwrap_or_else(|failure| {
+        eprintln!("{failure}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Starts this program as the first process of namespaces of its own.
+fn outside() -> Result<ExitCode, Failure> {
+    let program = std::env::current_exe()?;
+    let mut child = init::start(Command::new(program).args(std::env::args_os().skip(1)).env(INSIDE, "1"))?;
+    let code = child.wait()?.code().and_then(|code| u8::try_from(code).ok());
+    Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
+}
+
+fn inside(arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let directory = init::settle().map_err(|error| chain(&error))?;
+    let mut results = Results::new(arguments.runs);
+    let (ours, manifests) = start(arguments, &directory)?;
+    let addresses: Vec<_> = ours.0.site().virtual_addresses(GateName::Internal).collect();
+    let addresses = <[_; 2]>::try_from(addresses).map_err(|_| "the internal gate needs an address of each family")?;
+    if arguments.wants("idle") {
+        load::idle(&ours, &directory.join("home/site.yaml"), &mut results)?;
+    }
+    if arguments.wants("faults") {
+        faults(arguments.runs, &ours, addresses, &directory, &mut results)?;
+    }
+    if arguments.wants("requests") {
+        load::requests(&ours, addresses, &mut results)?;
+    }
+    if arguments.wants("services") {
+        services::measure(&ours, &manifests, arguments.runs, &mut results)?;
+    }
+    results.finish();
+    match arguments.json {
+        true => println!("{}", results.json()),
+        false => println!("{results}"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A lab of the example's site, whose manifests and site file can be changed.
+fn start(arguments: &Arguments, directory: &Path) -> Result<(Ours, PathBuf), Failure> {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/home");
+    let home = directory.join("home");
+    let manifests = home.join("manifests");
+    std::fs::create_dir_all(&manifests)?;
+    std::fs::copy(example.join("site.yaml"), home.join("site.yaml"))?;
+    for file in std::fs::read_dir(example.join("manifests"))? {
+        let file = file?;
+        std::fs::copy(file.path(), manifests.join(file.file_name()))?;
+    }
+    let options = Options {
+        name: None,
+        site: home.join("site.yaml"),
+        origin: "a measurement".to_owned(),
+        source: manifests.clone(),
+        program: arguments.binary.clone(),
+        directory: directory.to_owned(),
+        patience: Patience::default(),
+    };
+    let lab = Lab::start(&options).map_err(|error| chain(&error))?;
+    let took = lab.wait_until_ready(Duration::from_secs(30))?;
+    eprintln!("the lab is ready after {} ms", took.as_millis());
+    Ok((Ours(lab), manifests))
+}
+
+/// Every fault at every subject, in turns.
+fn faults(
+    runs: u32,
+    ours: &Ours,
+    addresses: [std::net::IpAddr; 2],
+    directory: &Path,
+    results: &mut Results,
+) -> Result<(), Failure> {
+    let mut peers = Vec::new();
+    for (number, advert) in ADVERTS.into_iter().enumerate() {
+        let folder = directory.join(format!("keepalived{number}"));
+        let (topology, processes) = (ours.topology().clone(), ours.0.nodes().processes().clone());
+        match Keepalived::start(topology, &addresses, advert, processes, &folder) {
+            Ok(peer) => peers.push(peer),
+            Err(error) => results.note(format!("keepalived is not measured: {error}")),
+        }
+    }
+    let mut subjects: Vec<(&dyn Subject, Watch)> = vec![(ours, Watch::start(ours, addresses)?)];
+    for peer in &peers {
+        subjects.push((peer, Watch::start(peer, addresses)?));
+    }
+    for run in 1..=runs {
+        for fault in Fault::ALL {
+            for (subject, watch) in &mut subjects {
+                if !subject.does(fault) {
+                    continue;
+                }
+                match watch.measure(*subject, fault) {
+                    Ok(outcome) => {
+                        eprintln!("run {run} of {runs}: {}: {}: {outcome}", subject.name(), fault.words());
+                        results.add(subject.name(), fault, &outcome);
+                    }
+                    Err(failure) => {
+                        eprintln!("run {run} of {runs}: {}: {}: {failure}", subject.name(), fault.words());
+                        results.failed(subject.name(), fault, failure.to_string());
+                    }
+                }
+            }
+        }
+    }
+    for (subject, mut watch) in subjects {
+        watch.account();
+        results.watched(subject.name(), &watch);
+    }
+    Ok(())
+}
