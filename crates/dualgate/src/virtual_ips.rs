@@ -152,3 +152,40 @@ fn unheard(group: &Group, tunnel: &TunnelReport) -> String {
         false => format!("the tunnel of this node does not reach {}", away.join(", ")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use dualgate_core::model::GateName;
+    use dualgate_tunnel::PeerReport;
+
+    use super::*;
+
+    fn group(path: DataPath, user: User) -> Group {
+        let addresses = ["192.168.1.10", "fd00::10"].map(|text| text.parse().expect("an address")).to_vec();
+        Group { id: GroupId(addresses[0]), addresses, users: vec![user], candidates: Vec::new(), path }
+    }
+
+    fn open(text: &[&str]) -> BTreeSet<SocketAddr> {
+        text.iter().map(|text| text.parse().expect("a socket's address")).collect()
+    }
+
+    #[test]
+    fn an_address_is_ready_once_everything_listens_that_should() {
+        let gate = group(DataPath::Local, User::Gate(GateName::Internal));
+        let desired = open(&["192.168.1.10:80", "[fd00::10]:80", "192.168.1.99:80"]);
+        assert_eq!(missing(&gate, &desired, &desired), "");
+        assert_eq!(missing(&gate, &desired, &open(&["192.168.1.10:80"])), "[fd00::10]:80 cannot be listened at");
+        assert_eq!(missing(&gate, &open(&["192.168.1.99:80"]), &BTreeSet::new()), "nothing is to listen there");
+    }
+
+    #[test]
+    fn an_edges_address_is_ready_while_the_tunnel_reaches_the_edge() {
+        let edge = group(DataPath::Tunnel, User::Edge(NodeName::new("ionos")));
+        let peer = |age| PeerReport { name: "ionos".to_owned(), last_handshake_seconds: age, ..PeerReport::default() };
+        let report = |age| TunnelReport { peers: vec![peer(age)], ..TunnelReport::default() };
+        assert_eq!(unheard(&edge, &report(Some(5))), "");
+        for away in [report(None), report(Some(AWAY)), TunnelReport::default()] {
+            assert_eq!(unheard(&edge, &away), "the tunnel of this node does not reach ionos");
+        }
+    }
+}

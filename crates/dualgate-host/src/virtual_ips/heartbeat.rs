@@ -4,6 +4,7 @@
 //! of `core::machine::ownership`, whose messages name the sessions that they belong to.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -76,9 +77,8 @@ impl Sockets {
     pub fn open(addresses: &[IpAddr], port: u16) -> io::Result<Self> {
         let mut sockets = BTreeMap::new();
         for address in addresses {
-            let family = Family::of(*address);
-            if !sockets.contains_key(&family) {
-                sockets.insert(family, (*address, socket(*address, port)?));
+            if let Entry::Vacant(place) = sockets.entry(Family::of(*address)) {
+                place.insert((*address, socket(*address, port)?));
             }
         }
         Ok(Self(sockets))

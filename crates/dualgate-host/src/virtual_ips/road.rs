@@ -169,9 +169,11 @@ fn converge(kernel: &mut Option<Kernel>, wanted: &DataPath) -> (BTreeSet<IpAddr>
             Some(kernel) => kernel,
             None => kernel.insert(Kernel::open()?),
         };
-        let changes = diff(&kernel.observe()?, wanted);
+        let observed = kernel.observe()?;
+        let changes = diff(&observed, wanted);
         if changes.is_empty() {
-            return Ok((kernel.observe()?.local, None));
+            // The host's settings are looked at all the same.
+            return Ok((observed.local, kernel.apply(wanted, &[]).err().map(|error| chain(&error))));
         }
         let applied = kernel.apply(wanted, &changes);
         changes.iter().for_each(|change| tracing::debug!("{change}"));
@@ -211,14 +213,15 @@ pub fn data_path(
                 let source = of(node, Family::of(*address))?;
                 Some(Tunnelled { address: *address, interface: INTERFACE.to_owned(), source })
             })),
-            Path::Translated => continue,
+            // Nothing of ours takes them; but a kernel with IPVS must not answer for them either.
+            Path::Translated => path.silent.extend(group.addresses.iter().filter_map(|address| v4(*address))),
         }
         if let Some(former) = relays.get(&group.id) {
             let relayed = |address: &IpAddr| Some((*address, of(former, Family::of(*address))?));
             path.relays.extend(group.addresses.iter().filter_map(relayed));
         }
     }
-    path.silent = path.local.iter().filter_map(|address| v4(*address)).collect();
+    path.silent.extend(path.local.iter().filter_map(|address| v4(*address)));
     let own = |(name, own): &(String, Vec<IpAddr>)| Some((name.clone(), own.iter().copied().find_map(v4)?));
     path.own = lans.iter().filter_map(own).collect();
     path
@@ -228,5 +231,61 @@ fn v4(address: IpAddr) -> Option<std::net::Ipv4Addr> {
     match address {
         IpAddr::V4(address) => Some(address),
         IpAddr::V6(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dualgate_core::plan::virtual_ips::{Member, User};
+
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    fn plan() -> VirtualIpPlan {
+        let member = |name: &str, last: u8| Member {
+            name: NodeName::new(name),
+            addresses: vec![IpAddr::from([192, 168, 1, last]), ip(&format!("fd00::{last}"))],
+        };
+        let group = |addresses: &[&str], path| Group {
+            id: GroupId(ip(addresses[0])),
+            addresses: addresses.iter().map(|address| ip(address)).collect(),
+            users: vec![User::Edge(NodeName::new("edge"))],
+            candidates: Vec::new(),
+            path,
+        };
+        let groups = vec![
+            group(&["192.168.1.10", "fd00::10"], Path::Local),
+            group(&["192.168.1.11"], Path::Translated),
+            group(&["192.168.1.201", "fd00::201"], Path::Tunnel),
+        ];
+        VirtualIpPlan { members: vec![member("one", 5), member("two", 6)], groups, ..VirtualIpPlan::default() }
+    }
+
+    #[test]
+    fn only_what_is_served_here_is_local_and_the_kernel_is_silent_of_all_that_it_may_know() {
+        let lans = [("eth0".to_owned(), vec![ip("fd00::5"), ip("192.168.1.5")])];
+        let path = data_path(&plan(), &NodeName::new("one"), &BTreeMap::new(), &lans);
+        assert_eq!(path.local, BTreeSet::from([ip("192.168.1.10"), ip("fd00::10")]));
+        let silent: Vec<String> = path.silent.iter().map(ToString::to_string).collect();
+        assert_eq!(silent, ["192.168.1.10", "192.168.1.11"]);
+        assert_eq!(path.own, BTreeMap::from([("eth0".to_owned(), [192, 168, 1, 5].into())]));
+        let tunnelled = |address: &str, source: &str| Tunnelled {
+            address: ip(address),
+            interface: INTERFACE.to_owned(),
+            source: ip(source),
+        };
+        assert_eq!(path.tunnelled, [tunnelled("192.168.1.201", "192.168.1.5"), tunnelled("fd00::201", "fd00::5")]);
+        assert!(path.relays.is_empty());
+    }
+
+    #[test]
+    fn a_relay_leads_to_the_former_owners_address_of_the_same_family() {
+        let relays = BTreeMap::from([(GroupId(ip("192.168.1.10")), NodeName::new("two"))]);
+        let path = data_path(&plan(), &NodeName::new("one"), &relays, &[]);
+        let expected = [("192.168.1.10", "192.168.1.6"), ("fd00::10", "fd00::6")];
+        assert_eq!(path.relays, expected.map(|(address, to)| (ip(address), ip(to))).into());
     }
 }
