@@ -2,8 +2,8 @@
 
 use crate::support::{dualgate, root};
 
-const COMMANDS: [&str; 11] =
-    ["run", "check", "explain", "exposure", "plan", "status", "keys", "tunnel", "firewall", "echo", "lab"];
+const COMMANDS: [&str; 12] =
+    ["run", "check", "explain", "exposure", "plan", "status", "keys", "tunnel", "firewall", "vip", "echo", "lab"];
 
 #[test]
 fn the_first_help_names_every_command_and_how_to_begin() {

@@ -9,3 +9,4 @@ mod keys;
 mod lab;
 mod node;
 mod support;
+mod vip;
