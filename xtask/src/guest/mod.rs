@@ -29,7 +29,7 @@ Usage: cargo xtask guest [--test FILTER]... [--seconds N]
 
 Options:
   --test FILTER  Only tests whose names hold one of these
-  --seconds N    End the machine after so long [default: 240]
+  --seconds N    End the machine after so long [default: 400]
 
 It needs Debian's qemu-system-x86 and takes the kernel's package from apt once, into target/guest. What it lacks is said, and
 then it passes; with DUALGATE_REQUIRE_TOOLS=1 it fails.
@@ -62,7 +62,7 @@ struct Options {
 
 impl Options {
     fn read(arguments: &[&str]) -> Result<Option<Self>> {
-        let mut read = Self { filters: Vec::new(), limit: Duration::from_secs(240) };
+        let mut read = Self { filters: Vec::new(), limit: Duration::from_secs(400) };
         let mut rest = arguments.iter();
         while let Some(name) = rest.next() {
             let mut value = || rest.next().with_context(|| format!("`{name}` lacks its value"));
