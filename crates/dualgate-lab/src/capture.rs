@@ -16,8 +16,9 @@ use std::time::{Duration, Instant};
 use dualgate_host::namespace::Namespace;
 use dualgate_host::network::Network;
 use dualgate_wire::arp::{self, Operation};
-use dualgate_wire::bpf::{AUXILIARY, EQUALS, LOAD_OCTET, LOAD_WORD, PACKET_TYPE, RETURN};
-use dualgate_wire::ethernet::{EtherType, Header, Mac};
+use dualgate_wire::bpf::{AUXILIARY, EQUALS, LOAD_HALF, LOAD_OCTET, LOAD_WORD, PACKET_TYPE, RETURN};
+pub use dualgate_wire::ethernet::Mac;
+use dualgate_wire::ethernet::{EtherType, Header};
 use dualgate_wire::ndp::{self, Message};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::{RecvFlags, recv};
@@ -31,7 +32,6 @@ const ALL: u16 = 0x0003;
 const OUTGOING: u32 = 4;
 /// Where it came in (SKF_AD_IFINDEX).
 const INTERFACE: u32 = AUXILIARY + 8;
-const LOAD_HALF: u16 = dualgate_wire::bpf::LOAD_HALF;
 /// More than any frame that is kept.
 const SPACE: usize = 2048;
 /// The most that is kept; older ones go.

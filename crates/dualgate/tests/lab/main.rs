@@ -1,5 +1,6 @@
 //! Whole sites, end to end: each trial builds one in namespaces of its own, with a real `dualgate run` on every node.
 
+mod acceptance;
 mod confirm;
 mod failures;
 mod firewall;
@@ -8,6 +9,7 @@ mod site;
 mod told;
 mod topologies;
 mod tunnel;
+mod virtual_ips;
 
 use std::process::ExitCode;
 
@@ -24,6 +26,8 @@ fn main() -> ExitCode {
             firewall::TRIALS,
             told::TRIALS,
             tunnel::TRIALS,
+            virtual_ips::TRIALS,
+            acceptance::TRIALS,
         ]
         .concat(),
     )
