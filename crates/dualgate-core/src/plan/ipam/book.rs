@@ -1,7 +1,11 @@
 //! Who holds which address, and with whom it may be shared.
 
+#[expect(clippy::disallowed_types, reason = "only asked by address, never gone through")]
+use std::collections::HashMap;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+
+use foldhash::fast::FixedState;
 
 use super::pools::PoolIndex;
 use crate::model::Family;
@@ -49,10 +53,13 @@ pub(super) enum Unshared {
     Port(Port),
 }
 
+#[expect(clippy::disallowed_types, reason = "only asked by address, never gone through")]
+type Map<T> = HashMap<IpAddr, T, FixedState>;
+
 /// Who holds which address.
 #[derive(Default)]
 pub(super) struct Book<'a> {
-    held: BTreeMap<IpAddr, Entry<'a>>,
+    held: Map<Entry<'a>>,
     /// Addresses that others may join.
     shared: BTreeMap<(Sharing<'a>, PoolIndex, Family), Shared>,
 }
@@ -78,9 +85,9 @@ impl<'a> Book<'a> {
         self.held.contains_key(&address)
     }
 
-    /// Every address that is held, with its pool.
-    pub(super) fn held(&self) -> impl Iterator<Item = (IpAddr, PoolIndex)> {
-        self.held.iter().map(|(address, entry)| (*address, entry.pool))
+    /// Of the Services that have an address, the one that came first.
+    pub(super) fn first(&self, address: IpAddr) -> Option<Who> {
+        self.held.get(&address)?.tenants.first().copied()
     }
 
     /// Whether a Service may have an address beside those that have it.
@@ -100,13 +107,13 @@ impl<'a> Book<'a> {
 
     /// Somebody may join those that hold it: not if it is reserved.
     pub(super) fn hold(&mut self, who: Who, tenant: &Tenant<'a>, pool: PoolIndex, address: IpAddr, joinable: bool) {
-        let fresh = !self.held.contains_key(&address);
         let entry = self.held.entry(address).or_insert_with(|| Entry {
             pool,
             sharing: tenant.sharing,
             ports: BTreeMap::new(),
             tenants: Vec::new(),
         });
+        let fresh = entry.tenants.is_empty();
         entry.tenants.push(who);
         entry.ports.extend(tenant.ports.iter().map(|port| (*port, who)));
         if let Some(sharing) = tenant.sharing.filter(|_| fresh && joinable) {

@@ -21,7 +21,8 @@ pub(super) struct Claim<'a> {
     /// What it had.
     pub(super) former: &'a [IpAddr],
     pub(super) service: &'a Service,
-    pub(super) held: BTreeMap<Family, Grant>,
+    /// At most one of each family.
+    pub(super) held: Vec<Grant>,
     pub(super) missing: BTreeMap<Family, Why>,
 }
 
@@ -74,6 +75,11 @@ impl<'a> Claim<'a> {
         &self.object.key.name
     }
 
+    /// What it has in this family.
+    pub(super) fn held(&self, family: Family) -> Option<&Grant> {
+        self.held.iter().find(|grant| Family::of(grant.address) == family)
+    }
+
     /// What it asks for in this family.
     pub(super) fn asked(&self, family: Family) -> Option<IpAddr> {
         let asked = self.asks.addresses.as_ref()?;
@@ -112,33 +118,34 @@ pub(super) fn claims<'a>(snapshot: &'a Snapshot, findings: &mut Vec<Finding>) ->
     for object in &snapshot.objects.objects {
         let Body::Service(service) = &object.body else { continue };
         if is_ours(service) {
-            claims.push(claim(snapshot, object, service, findings));
+            claims.push(claim(&snapshot.site, object, service, findings));
         }
     }
     claims.sort_by_key(|claim| claim.name());
+    // Both are in order, so nobody is looked for.
+    let mut assigned = snapshot.facts.assigned.iter().peekable();
+    for claim in &mut claims {
+        while assigned.next_if(|(name, _)| *name < claim.name()).is_some() {}
+        if let Some((_, addresses)) =
+            assigned.next_if(|(name, addresses)| *name == claim.name() && !addresses.is_empty())
+        {
+            claim.former = addresses;
+        }
+    }
     claims
 }
 
-fn claim<'a>(
-    snapshot: &'a Snapshot,
-    object: &'a Object,
-    service: &'a Service,
-    findings: &mut Vec<Finding>,
-) -> Claim<'a> {
+fn claim<'a>(site: &Site, object: &'a Object, service: &'a Service, findings: &mut Vec<Finding>) -> Claim<'a> {
     let asks = OfLoadBalancer::read(object, service, findings);
-    let former = match snapshot.facts.assigned.of(&object.key.name) {
-        [] => &service.status_addresses,
-        assigned => assigned,
-    };
-    let (families, missing) = families(&snapshot.site, service);
+    let (families, missing) = families(site, service);
     let claim = Claim {
         object,
         service,
         policy: service.family_policy,
         families,
         asks,
-        former,
-        held: BTreeMap::new(),
+        former: &service.status_addresses,
+        held: Vec::new(),
         missing,
     };
     let asked = claim.asks.addresses.iter().flat_map(|asked| asked.value.iter().map(move |address| (asked, address)));

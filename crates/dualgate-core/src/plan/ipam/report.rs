@@ -21,7 +21,7 @@ pub(super) fn report(round: &Round<'_>, mut findings: Vec<Finding>) -> Assigned 
     let mut services = Vec::new();
     let mut assignments = Vec::new();
     for claim in &round.claims {
-        let grants = || claim.families.iter().filter_map(|family| claim.held.get(family));
+        let grants = || claim.families.iter().filter_map(|family| claim.held(*family));
         let held = grants().map(|grant| Held {
             address: grant.address,
             pool: names[&grant.pool].clone(),
@@ -56,10 +56,12 @@ fn counts(round: &Round<'_>) -> BTreeMap<(PoolIndex, Family), Count> {
             counts.insert((pool, family), Count { used: 0, reserved: all.saturating_sub(open), free: open });
         }
     }
-    for (address, pool) in round.book.held() {
-        let Some(count) = counts.get_mut(&(pool, Family::of(address))) else { continue };
+    let claims = round.claims.iter().enumerate();
+    let grants = claims.flat_map(|(who, claim)| claim.held.iter().map(move |grant| (who, grant)));
+    for (_, grant) in grants.filter(|(who, grant)| round.book.first(grant.address) == Some(*who)) {
+        let Some(count) = counts.get_mut(&(grant.pool, Family::of(grant.address))) else { continue };
         count.used += 1;
-        let from = if round.pools.reserved(address).is_some() { &mut count.reserved } else { &mut count.free };
+        let from = if round.pools.reserved(grant.address).is_some() { &mut count.reserved } else { &mut count.free };
         *from = from.saturating_sub(1);
     }
     counts

@@ -110,7 +110,7 @@ impl<'a> Round<'a> {
     fn complete(&mut self, who: Who) -> bool {
         let claim = &self.claims[who];
         let lacking: Vec<Family> =
-            claim.families.iter().copied().filter(|family| !claim.held.contains_key(family)).collect();
+            claim.families.iter().copied().filter(|family| claim.held(*family).is_none()).collect();
         if lacking.is_empty() {
             return false;
         }
@@ -145,7 +145,7 @@ impl<'a> Round<'a> {
     /// Takes what was found, or gives everything back where both families are needed and one is missing.
     fn settle(&mut self, who: Who, found: Vec<Grant>, mut missing: BTreeMap<Family, Why>) -> bool {
         if self.claims[who].policy == FamilyPolicy::RequireDualStack && !missing.is_empty() {
-            for grant in std::mem::take(&mut self.claims[who].held).into_values() {
+            for grant in std::mem::take(&mut self.claims[who].held) {
                 self.book.release(who, grant.address);
                 self.pools.released(grant.pool, grant.address);
             }
@@ -164,7 +164,7 @@ impl<'a> Round<'a> {
     fn hold(&mut self, who: Who, grant: Grant) {
         let joinable = self.pools.reserved(grant.address).is_none();
         self.book.hold(who, &self.tenants[who], grant.pool, grant.address, joinable);
-        self.claims[who].held.insert(Family::of(grant.address), grant);
+        self.claims[who].held.push(grant);
     }
 
     /// Whether a Service can have this address; of which pool it is.
@@ -234,7 +234,7 @@ impl<'a> Round<'a> {
                 Err(Why::ForeignPool(pool))
             };
         }
-        let own = claim.held.values().chain(found).map(|grant| grant.pool);
+        let own = claim.held.iter().chain(found).map(|grant| grant.pool);
         let mut groups = vec![own.filter(|pool| self.pools.is_for(*pool, claim.object)).collect()];
         groups.extend(self.pools.unasked(claim.object));
         if groups.iter().all(Vec::is_empty) { Err(Why::NoPool) } else { Ok(groups) }
