@@ -221,7 +221,7 @@ fn betray(world: &mut World, wanted: usize) {
 
 fn publish(world: &mut World) {
     let Some(holder) = world.owner(&Resource::Holder) else { return };
-    let length = *world.random.pick(&[0, 10, 512, 3_000, 90_000]);
+    let length = *world.random.pick(&[0, 10, 480, 3_000, 20_000]);
     let fill = world.random.next() as u8;
     let published = world.publish(holder, vec![fill; length].into());
     world.tell(|| format!("publish {length} at node{holder}: {published}"));

@@ -49,13 +49,15 @@
 //!
 //! # Bounds
 //!
-//! With `d` the longest way of a datagram between members that are alive and a majority, all candidates ready:
+//! With `d` the longest way of a datagram between members that are alive, and a majority of them, on the slowest clock:
 //!
-//! - an owner that dies is followed within `lease + margin + 2 d` (its last request came `d` after it was sent, its
-//!   promises end, the first candidate asks), one `beat` more if its last request reached some voters only, and one
-//!   `stagger` more for each better candidate that is alive but not ready;
-//! - a resource whose only obstacle is gone has an owner within `2 (lease + margin) + 3 beat + 8 d`;
-//! - a planned move leaves it without an owner for `3 d`; if its target vanishes, for `reserve + margin + 2 d`.
+//! - an owner that dies is followed within `lease + margin + beat + 4 d`, if all candidates are ready: its last request
+//!   came `d` after it was sent, perhaps to some voters only and a `beat` later to none; the promises end, the first
+//!   candidate asks, and asks once more if a promise ended later than its own. Mostly it is `lease + margin`. A better
+//!   candidate that is alive but not ready makes it one `stagger` longer. For two members it is the same, by the witness;
+//! - a resource whose only obstacle is gone has an owner within `2 (lease + margin) + 3 beat + 2 stagger * n + 8 d`, with
+//!   `n` members: sessions begin, voters that have just started are silent, votes that were split go back;
+//! - a planned move leaves it without an owner for `3 d`; if its target vanishes, for `reserve + 2 d`.
 //!
 //! Each member sends one datagram per `beat` to each other one, and an answer to each that asks for something; 1,000
 //! groups take six datagrams. All tables are bounded by the caller's wishes and by `lease::ROOM`.
