@@ -177,7 +177,7 @@ fn may_share((a, of_a): (&Object, &Service), (b, of_b): (&Object, &Service)) -> 
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 400, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 256, ..ProptestConfig::default() })]
 
     #[test]
     fn every_address_is_one_that_its_service_may_have((site, lines, had) in (sites(), services(), had())) {
