@@ -45,7 +45,13 @@ impl Kernel {
     pub fn modules(&self, wanted: &[&str]) -> Result<Vec<PathBuf>> {
         let mut order = Vec::new();
         for name in wanted {
-            self.order(name, &mut order)?;
+            match name.strip_suffix('*') {
+                None => self.order(name, &mut order)?,
+                Some(first) => {
+                    let mut names = self.modules.keys().filter(|name| name.starts_with(first));
+                    names.try_for_each(|name| self.order(name, &mut order))?;
+                }
+            }
         }
         Ok(order.iter().map(|name| self.modules[name].clone()).collect())
     }
