@@ -7,7 +7,8 @@
 //! ```
 //!
 //! A client on the LAN pings both addresses once each millisecond. "Time without answers" is from the last probe that was
-//! answered before a loss to the first one that was answered after it, by the clock of the sender; 0 if none was lost.
+//! answered before a loss to the first one that was answered after it, by the clock of the sender; 0 if none was lost. After a
+//! process was killed its host's kernel goes on to answer pings: there, connections to the gate tell, each 2 ms ("TCP").
 //! Meanwhile who has the addresses is asked for again and again, and all that is said of them is captured at the switch: if a
 //! station speaks for an address after another one has taken it, two answered. Progress goes to stderr, the table to stdout.
 

@@ -1,7 +1,7 @@
 //! One fault at one subject.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -11,7 +11,7 @@ use dualgate_host::namespace::Namespace;
 use dualgate_lab::capture::{Capture, Claim, owners};
 use dualgate_lab::probe::who_has;
 
-use crate::prober::{Gap, Prober};
+use crate::prober::{Dialler, Gap, Prober};
 use crate::subject::{Failure, Fault, Subject};
 
 /// Nothing takes longer, or it has failed.
@@ -24,12 +24,16 @@ const LEAD: Duration = Duration::from_millis(250);
 pub struct Outcome {
     /// By family, IPv4 first.
     pub gaps: [Gap; 2],
+    /// Of connections to the gate, where the process that serves them was killed.
+    pub refused: Option<[Gap; 2]>,
 }
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [v4, v6] = self.gaps.map(|gap| (gap.without.as_secs_f64() * 1000.0, gap.lost));
-        write!(f, "IPv4 {:.0} ms ({} lost), IPv6 {:.0} ms ({} lost)", v4.0, v4.1, v6.0, v6.1)
+        write!(f, "IPv4 {:.0} ms ({} lost), IPv6 {:.0} ms ({} lost)", v4.0, v4.1, v6.0, v6.1)?;
+        let refused = self.refused.iter().flatten().map(|gap| gap.without.as_millis());
+        refused.into_iter().try_for_each(|without| write!(f, ", TCP {without} ms"))
     }
 }
 
@@ -92,6 +96,8 @@ impl Watch {
         self.account();
         let client = subject.host("lan-client").ok_or("the LAN's client is off")?;
         let prober = Prober::start(&client, self.addresses)?;
+        let serves = fault == Fault::Kill && subject.does(Fault::TakeOver);
+        let dialler = serves.then(|| Dialler::start(&client, self.addresses.map(|ip| SocketAddr::new(ip, 80))));
         let before = Instant::now();
         wait("the addresses answer", LIMIT, || prober.answered_since(before))?;
         pass(LEAD);
@@ -101,9 +107,10 @@ impl Watch {
         let over = self.until_over(subject, fault, &owner, &prober);
         pass(LEAD);
         let gaps = prober.stop(moment);
+        let refused = dialler.map(Dialler::stop);
         subject.mend(fault, &owner)?;
         over?;
-        Ok(Outcome { gaps })
+        Ok(Outcome { gaps, refused })
     }
 
     fn until_over(&self, subject: &dyn Subject, fault: Fault, owner: &str, prober: &Prober) -> Result<(), Failure> {

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use dualgate_host::namespace::Namespace;
+use dualgate_lab::probe;
 use rustix::net::{RecvFlags, recv};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -168,4 +169,57 @@ fn send(lanes: &[Arc<Lane>; 2], started: Instant, stop: &AtomicBool) {
 
 fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Connections to a port of both addresses, one after the other each two milliseconds: after a process was killed its host's
+/// kernel still answers echo requests, and refuses connections.
+pub struct Dialler {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<Vec<(Instant, bool)>>>,
+}
+
+impl Dialler {
+    /// Begins.
+    pub fn start(from: &Arc<Namespace>, to: [SocketAddr; 2]) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let dial = |to: SocketAddr| {
+            let (from, stop) = (from.clone(), stop.clone());
+            std::thread::spawn(move || {
+                let mut dialled = Vec::new();
+                while !stop.load(Ordering::Relaxed) && dialled.len() < MOST {
+                    let at = Instant::now();
+                    dialled.push((at, probe::tcp(&from, to, PATIENCE).is_ok()));
+                    std::thread::park_timeout((2 * PACE).saturating_sub(at.elapsed()));
+                }
+                dialled
+            })
+        };
+        Self { threads: to.map(dial).into(), stop }
+    }
+
+    /// Ends; what was refused.
+    pub fn stop(self) -> [Gap; 2] {
+        self.stop.store(true, Ordering::Relaxed);
+        let mut gaps = [Gap::default(); 2];
+        for (gap, thread) in gaps.iter_mut().zip(self.threads) {
+            *gap = gap_of(&thread.join().unwrap_or_default());
+        }
+        gaps
+    }
+}
+
+fn gap_of(dialled: &[(Instant, bool)]) -> Gap {
+    let mut gap = Gap::default();
+    let (mut before, mut missing) = (None, false);
+    for (at, connected) in dialled {
+        let span = before.map_or(Duration::ZERO, |before| *at - before);
+        match connected {
+            false => (gap.lost, missing, gap.without) = (gap.lost + 1, true, gap.without.max(span)),
+            true => {
+                gap.without = if std::mem::take(&mut missing) { gap.without.max(span) } else { gap.without };
+                before = Some(*at);
+            }
+        }
+    }
+    gap
 }

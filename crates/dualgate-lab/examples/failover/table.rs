@@ -8,6 +8,7 @@ use dualgate_lab::probe::Loss;
 use serde_json::{Value, json};
 
 use crate::measure::{Outcome, Watch};
+use crate::prober::Gap;
 use crate::subject::Fault;
 
 const FAMILIES: [&str; 2] = ["IPv4", "IPv6"];
@@ -18,14 +19,23 @@ pub struct Results {
     started: Instant,
     busy: [Option<(u64, u64)>; 2],
     load: Vec<String>,
-    /// By fault, family and subject (in the order of their first result): milliseconds and probes.
-    faults: BTreeMap<(Fault, usize), Vec<(String, Vec<f64>, Vec<f64>)>>,
+    /// By fault and family; subjects in the order of their first result.
+    faults: BTreeMap<(Fault, usize), Vec<Row>>,
     failures: Vec<String>,
     watched: Vec<Value>,
     requests: Vec<Value>,
     services: Vec<((&'static str, &'static str), Vec<f64>)>,
     idle: BTreeMap<&'static str, Vec<(f64, f64)>>,
     notes: Vec<String>,
+}
+
+/// What one subject lost, run by run.
+struct Row {
+    subject: String,
+    /// Milliseconds.
+    without: Vec<f64>,
+    /// Probes.
+    lost: Vec<f64>,
 }
 
 impl Results {
@@ -48,16 +58,21 @@ impl Results {
     }
 
     pub fn add(&mut self, subject: String, fault: Fault, outcome: &Outcome) {
-        for (family, gap) in outcome.gaps.iter().enumerate() {
+        if let Some(refused) = &outcome.refused {
+            self.add_gaps(format!("{subject}, TCP"), fault, refused);
+        }
+        self.add_gaps(subject, fault, &outcome.gaps);
+    }
+
+    fn add_gaps(&mut self, subject: String, fault: Fault, gaps: &[Gap; 2]) {
+        for (family, gap) in gaps.iter().enumerate() {
             let rows = self.faults.entry((fault, family)).or_default();
-            if !rows.iter().any(|(name, ..)| *name == subject) {
-                rows.push((subject.clone(), Vec::new(), Vec::new()));
-            }
-            let row = rows.iter_mut().find(|(name, ..)| *name == subject);
-            if let Some((_, without, lost)) = row {
-                without.push(milliseconds(gap.without));
-                lost.push(gap.lost as f64);
-            }
+            let at = rows.iter().position(|row| row.subject == subject).unwrap_or_else(|| {
+                rows.push(Row { subject: subject.clone(), without: Vec::new(), lost: Vec::new() });
+                rows.len() - 1
+            });
+            rows[at].without.push(milliseconds(gap.without));
+            rows[at].lost.push(gap.lost as f64);
         }
     }
 
@@ -119,8 +134,8 @@ impl Results {
     }
 
     pub fn json(&self) -> Value {
-        let fault = |((fault, family), rows): (&(Fault, usize), &Vec<(String, Vec<f64>, Vec<f64>)>)| {
-            let row = |(subject, without, lost): &(String, Vec<f64>, Vec<f64>)| {
+        let fault = |((fault, family), rows): (&(Fault, usize), &Vec<Row>)| {
+            let row = |Row { subject, without, lost }: &Row| {
                 json!({
                     "fault": fault.words(), "family": FAMILIES[*family], "subject": subject, "runs": without.len(),
                     "withoutAnswersMs": figures(without), "lostProbes": figures(lost),
@@ -155,8 +170,8 @@ impl Results {
             "", "", "", "runs", "median", "p99", "max", "ratio", "lost med/max"
         )?;
         for ((fault, family), rows) in &self.faults {
-            let ours = rows.first().map_or(0.0, |(_, without, _)| rank(without, 0.5));
-            for (subject, without, lost) in rows {
+            let ours = rows.first().map_or(0.0, |row| rank(&row.without, 0.5));
+            for Row { subject, without, lost } in rows {
                 let median = rank(without, 0.5);
                 let ratio = if ours > 0.0 { format!("{:.1}", median / ours) } else { "-".to_owned() };
                 writeln!(
