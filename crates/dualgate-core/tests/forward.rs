@@ -248,7 +248,10 @@ fn a_service_without_servers_is_forwarded_to_nobody_and_said() {
         said(&snapshot),
         [
             (Code::ServiceNoEndpoints, "port 53 (dns): it has no EndpointSlice; its datagrams are dropped".to_owned()),
-            (Code::ServiceNoEndpoints, "port 53 (dns-tcp): it has no EndpointSlice; connections are reset".to_owned()),
+            (
+                Code::ServiceNoEndpoints,
+                "port 53 (dns-tcp): it has no EndpointSlice; nobody answers for its addresses".to_owned()
+            ),
         ]
     );
 }

@@ -115,14 +115,15 @@ pub enum KeysError {
     NoKey(PathBuf),
     /// Another key has this place.
     #[error(
-        "`{0}` holds another key already: to change it, use `dualgate keys rotate`; to give it up, remove the file"
+        "`{0}` holds another key already: to change it, use `dualgate keys rotate` (for that of the heartbeats with \
+         --heartbeat); to give it up, remove the file"
     )]
     Exists(PathBuf),
     /// There is none.
     #[error("there is no key `{0}`: make one with `dualgate keys init`, a preshared one with --preshared-with")]
     Missing(PathBuf),
     /// No rotation is prepared.
-    #[error("there is no next key `{0}`: prepare one with `dualgate keys rotate`")]
+    #[error("there is no next key `{0}`: prepare one with `dualgate keys rotate`, without --finish and --cancel")]
     NotRotating(PathBuf),
     /// Another process writes here.
     #[error("another process changes the keys in `{0}` at this moment: try again")]
@@ -233,6 +234,11 @@ impl Keys {
     /// Where a state directory has its keys.
     pub fn directory(state: &Path) -> PathBuf {
         state.join(DIRECTORY)
+    }
+
+    /// Where a state directory has the key of the heartbeats.
+    pub fn heartbeat(state: &Path) -> PathBuf {
+        state.join(HEARTBEAT)
     }
 
     /// Makes the folders if need be. Ones that others can enter, or that belong to somebody else, are refused.
@@ -375,6 +381,15 @@ impl Keys {
     }
 }
 
+/// The key of the heartbeats in a state directory, and the one that comes next while it changes. Neither needs the folders of
+/// WireGuard's keys.
+pub fn heartbeat(state: &Path) -> (Result<Key, KeysError>, Result<Option<Key>, KeysError>) {
+    let path = Keys::heartbeat(state);
+    let mut next = path.clone().into_os_string();
+    next.push(NEXT);
+    (read(&path).and_then(|key| key.ok_or(KeysError::Missing(path))), read(Path::new(&next)))
+}
+
 /// Reads a key that lies somewhere else, such as `/etc/wireguard/private.key`; as careful with it as with our own.
 pub fn read_file(path: &Path) -> Result<Key, KeysError> {
     read(path)?.ok_or_else(|| KeysError::Read { path: path.to_owned(), source: io::ErrorKind::NotFound.into() })
@@ -418,10 +433,10 @@ fn read(path: &Path) -> Result<Option<Key>, KeysError> {
         Err(error) => return Err(failed(error)),
     };
     let meta = file.metadata().map_err(failed)?;
-    guarded(path, &meta, 0o077, 0o600)?;
     if !meta.is_file() {
         return Err(KeysError::NoKey(path.to_owned()));
     }
+    guarded(path, &meta, 0o077, 0o600)?;
     let key = Key::read(file).map_err(failed)?;
     key.map(Some).ok_or_else(|| KeysError::NoKey(path.to_owned()))
 }

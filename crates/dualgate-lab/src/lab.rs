@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use dualgate_core::model::{GateName, NodeName, Snapshot};
 use dualgate_core::model::finding::{Finding, Severity};
 use dualgate_core::model::site::{Role, Site};
 use dualgate_core::model::snapshot::{Facts, Generation};
+use dualgate_core::model::{GateName, NodeName, Snapshot};
 use dualgate_core::parse;
 use dualgate_core::plan::tunnel::INTERFACE;
 use dualgate_host::folder::FolderError;
@@ -146,6 +146,12 @@ impl Lab {
             Tunnel::StandIn => PublicKeys::new(),
         };
         make_heartbeat_key(&site, state)?;
+        for host in &world.topology().hosts {
+            let programs = world.run_directory(&host.name).join("dualgate/bin");
+            let linked = std::fs::create_dir_all(&programs)
+                .and_then(|()| std::os::unix::fs::symlink(&options.program, programs.join("dualgate")));
+            linked.map_err(|error| LabError::Process("put `dualgate` on the hosts' path", error))?;
+        }
         let lab = Self {
             name: options.name.clone().unwrap_or_else(|| site.name.clone()),
             origin: options.origin.clone(),
@@ -486,8 +492,15 @@ impl Operator for Lab {
         };
         let opened = namespace.run(open);
         let namespaces = opened.map_err(|error| Refusal::new(format!("open `{host}`: {error}"), String::new()))?;
-        let environment = vec![("DUALGATE_LAB_HOST".to_owned(), host.to_owned())];
-        Ok(Entrance { namespaces, directory: "/".to_owned(), environment })
+        // `dualgate` is the lab's own there, and finds the node's site, manifests and state by itself.
+        let path = std::env::var("PATH").unwrap_or_default();
+        let of_node = self.known_host(host)?.node.is_some();
+        let mut environment =
+            vec![("DUALGATE_LAB_HOST", host.to_owned()), ("PATH", format!("/run/dualgate/bin:{path}"))];
+        environment.extend(of_node.then(|| ("STATE_DIRECTORY", "/run/dualgate/state".to_owned())));
+        let environment = environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let directory = if of_node { "/run/dualgate" } else { "/" };
+        Ok(Entrance { namespaces, directory: directory.to_owned(), environment })
     }
 
     fn down(&self) {

@@ -6,10 +6,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use dualgate_core::machine::dial::{Dial, Seen};
+use dualgate_core::machine::dial::{Dial, STALE, Seen};
 use dualgate_core::model::finding::{Code, Finding, Place};
 use dualgate_core::model::{PublicKey, PublicKeys, Secret};
 use dualgate_core::plan::tunnel::{Interface, Pair, Peer as Planned, PeerName, TunnelPlan};
@@ -53,6 +54,8 @@ struct Wish {
     /// Peers that do not answer those who speak through the tunnel.
     doubted: Mutex<BTreeSet<PeerName>>,
     changed: Condvar,
+    /// A successor goes on with the interface.
+    succeeded: AtomicBool,
 }
 
 impl Wish {
@@ -134,9 +137,17 @@ impl Keeper {
                 work.doubted = std::mem::take(&mut *wanted.doubted.lock().unwrap_or_else(PoisonError::into_inner));
                 work.round();
             }
+            if let Some(running) = work.running.take().filter(|_| wanted.succeeded.load(Ordering::Relaxed)) {
+                running.engine.hand_over();
+            }
         };
         let thread = std::thread::Builder::new().name("tunnel".to_owned()).spawn(keep)?;
         Ok(Self { wish, report, thread: Some(thread) })
+    }
+
+    /// When it ends, the interface stays for a successor, where it is the kernel's.
+    pub fn hand_over(&self) {
+        self.wish.succeeded.store(true, Ordering::Relaxed);
     }
 
     /// What is to be from now on.
@@ -415,8 +426,13 @@ impl Running {
     /// Dials those who dial us, where they were heard last: after a restart their side believes in a session that is gone,
     /// and the way through their router is still open.
     fn dial_back(&mut self, interface: &Interface) -> Result<(), TunnelError> {
+        let status = self.engine.status()?;
         for planned in interface.peers.iter().filter(|peer| peer.endpoints.is_empty()) {
             for key in planned.public_keys.iter() {
+                let living = |peer: &PeerStatus| peer.public_key == key && is_alive(peer);
+                if status.peers.iter().any(living) {
+                    continue;
+                }
                 if let Some(endpoint) = self.heard.at.get(&key.to_string()) {
                     self.engine.dial(&key, *endpoint)?;
                 }
@@ -437,7 +453,11 @@ impl Running {
         self.dials.retain(|name, _| interface.peers.iter().any(|peer| peer.name == *name));
         for planned in interface.peers.iter().filter(|peer| !peer.endpoints.is_empty()) {
             let Some(seen) = carrier(planned, &status.peers) else { continue };
-            let fresh = || Dial::new(planned.endpoints.clone());
+            let standing = seen.endpoint.filter(|_| is_alive(seen));
+            let fresh = || match standing {
+                Some(endpoint) => Dial::new(planned.endpoints.clone()).adopt(endpoint, started.elapsed()),
+                None => Dial::new(planned.endpoints.clone()),
+            };
             let dial = self.dials.entry(planned.name.clone()).or_insert_with(fresh);
             if dial.candidates() != planned.endpoints {
                 *dial = fresh();
@@ -551,6 +571,11 @@ fn in_use(keys: PublicKeys, seen: &[PeerStatus]) -> Option<PublicKey> {
             (Some(_) | None, Some(_) | None) => Some(current),
         },
     }
+}
+
+/// Whether its session can carry packets.
+fn is_alive(peer: &PeerStatus) -> bool {
+    peer.last_handshake.is_some_and(|age| age < STALE)
 }
 
 /// What the engine says of the key that carries a peer's traffic.

@@ -310,7 +310,7 @@ impl River {
         let Some(objects) = self.current.clone() else { return };
         self.generation = Generation(self.generation.0 + 1);
         let mut snapshot = self.snapshot(objects.clone());
-        self.virtual_ips.assign(&mut snapshot);
+        self.virtual_ips.assign(&mut snapshot, self.origin == Origin::Source);
         let lowered = lower::snapshot(&snapshot);
         let plan = plan::select(&snapshot, &lowered, &self.node);
         self.findings = self.site_findings.clone();
@@ -402,7 +402,11 @@ impl River {
         log_findings(&findings, &self.state.findings());
         self.state.found(findings);
         let (exchange, firewall) = (self.exchange(), self.wall.report());
-        self.state.neighbours(exchange, firewall, describe::beside(&self.tunnel_plan, self.wall.planned(), self.virtual_ips.planned()));
+        self.state.neighbours(
+            exchange,
+            firewall,
+            describe::beside(&self.tunnel_plan, self.wall.planned(), self.virtual_ips.planned()),
+        );
     }
 
     /// Tells home how this edge is.

@@ -1,6 +1,7 @@
 //! What the running process knows of itself: written by the river, read by the admin listener.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -21,6 +22,7 @@ pub struct State(Arc<Mutex<Inner>>);
 
 struct Inner {
     node: NodeName,
+    state: PathBuf,
     site: String,
     started: Instant,
     phase: Phase,
@@ -90,6 +92,9 @@ pub struct Report {
     pub site: String,
     /// The node.
     pub node: String,
+    /// Its state directory.
+    #[serde(default)]
+    pub state: PathBuf,
     /// `starting`, `serving` or `draining`.
     pub phase: String,
     /// `nothing`, `source` or `disk`.
@@ -124,8 +129,10 @@ pub struct Report {
     pub findings: Vec<serde_json::Value>,
 }
 
-/// What runs beside the gates and tells how it is by itself.
+/// What runs beside the gates and tells how it is by itself, and where it keeps what it knows.
 pub struct Beside {
+    /// The state directory.
+    pub state: PathBuf,
     /// The tunnel.
     pub tunnel: TunnelView,
     /// The virtual IPs.
@@ -136,9 +143,10 @@ impl State {
     /// Of a process that begins.
     pub fn new(site: String, node: NodeName, proxy: (ProxyView, EntryPointMetrics), beside: Beside) -> Self {
         let (view, metrics) = proxy;
-        let Beside { tunnel, virtual_ips } = beside;
+        let Beside { state, tunnel, virtual_ips } = beside;
         Self(Arc::new(Mutex::new(Inner {
             node,
+            state,
             site,
             started: Instant::now(),
             phase: Phase::Starting,
@@ -218,6 +226,7 @@ impl State {
         self.with(|inner| Report {
             site: inner.site.clone(),
             node: inner.node.to_string(),
+            state: inner.state.clone(),
             phase: word(&inner.phase),
             objects_from: word(&inner.origin),
             ready: not_ready.is_empty(),

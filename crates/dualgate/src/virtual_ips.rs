@@ -7,8 +7,10 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use dualgate_core::model::object::Body;
 use dualgate_core::model::snapshot::Facts;
-use dualgate_core::model::{NodeName, ServiceProxy, Snapshot};
+use dualgate_core::model::{Code, NodeName, ObjectName, ServiceProxy, Snapshot};
+use dualgate_core::plan::forward::Transport;
 use dualgate_core::plan::ipam;
 use dualgate_core::plan::proxy::ProxyPlan;
 use dualgate_core::plan::virtual_ips::{DataPath, Group, GroupId, User, VirtualIpPlan};
@@ -51,9 +53,10 @@ impl VirtualIps {
         Facts { now, assigned: self.known.borrow().assigned.clone(), service_proxy: self.service_proxy }
     }
 
-    /// The holder gives addresses to Services that have none, and says so to all; others wait to hear.
-    pub fn assign(&self, snapshot: &mut Snapshot) {
-        if !self.known.borrow().holds {
+    /// The holder gives addresses to Services that have none, and says so to all; others wait to hear. While something of
+    /// the source cannot be read, nobody loses what it has: its Service may be just there.
+    pub fn assign(&self, snapshot: &mut Snapshot, is_from_source: bool) {
+        if !self.known.borrow().holds || !is_from_source || (is_broken(snapshot) && loses(snapshot)) {
             return;
         }
         let assigned = Arc::new(ipam::assign(snapshot).assignments);
@@ -117,19 +120,37 @@ impl VirtualIps {
     }
 }
 
-/// Address and port of everything that listens; TCP and UDP at one port count once.
-fn sockets(plan: &ProxyPlan) -> BTreeSet<SocketAddr> {
-    let gates = plan.listeners.iter().map(|listener| listener.address);
-    let services = plan.forwards.iter().flat_map(|forward| forward.sockets()).map(|socket| socket.address);
-    gates.chain(services).collect()
+/// Whether the source has something that was never read: a file that is broken since the start.
+fn is_broken(snapshot: &Snapshot) -> bool {
+    snapshot.objects.findings.iter().any(|finding| matches!(finding.code, Code::Syntax | Code::Unreadable))
 }
 
-fn missing(group: &Group, desired: &BTreeSet<SocketAddr>, open: &BTreeSet<SocketAddr>) -> String {
-    let here = |sockets: &BTreeSet<SocketAddr>| -> BTreeSet<SocketAddr> {
-        sockets.iter().copied().filter(|socket| group.addresses.contains(&socket.ip())).collect()
+/// Whether a Service that has addresses is not there.
+fn loses(snapshot: &Snapshot) -> bool {
+    let objects = &snapshot.objects.objects;
+    let is_there = |name: &ObjectName| {
+        objects.iter().any(|object| matches!(object.body, Body::Service(_)) && object.key.name == *name)
+    };
+    snapshot.facts.assigned.iter().any(|(name, _)| !is_there(name))
+}
+
+/// Something that listens.
+type Socket = (Transport, SocketAddr);
+
+/// Everything that listens.
+fn sockets(plan: &ProxyPlan) -> BTreeSet<Socket> {
+    let gates = plan.listeners.iter().map(|listener| (Transport::Tcp, listener.address));
+    let services = plan.forwards.iter().flat_map(|forward| forward.sockets());
+    gates.chain(services.map(|socket| (socket.forward.transport, socket.address))).collect()
+}
+
+fn missing(group: &Group, desired: &BTreeSet<Socket>, open: &BTreeSet<Socket>) -> String {
+    let here = |sockets: &BTreeSet<Socket>| -> BTreeSet<Socket> {
+        sockets.iter().copied().filter(|(_, socket)| group.addresses.contains(&socket.ip())).collect()
     };
     let (desired, open) = (here(desired), here(open));
-    let missing: Vec<String> = desired.difference(&open).map(ToString::to_string).collect();
+    let missing: Vec<String> =
+        desired.difference(&open).map(|(transport, socket)| format!("{transport} {socket}")).collect();
     match (desired.is_empty(), missing.is_empty()) {
         (true, _) => "nothing is to listen there".to_owned(),
         (false, true) => String::new(),
@@ -165,8 +186,8 @@ mod tests {
         Group { id: GroupId(addresses[0]), addresses, users: vec![user], candidates: Vec::new(), path }
     }
 
-    fn open(text: &[&str]) -> BTreeSet<SocketAddr> {
-        text.iter().map(|text| text.parse().expect("a socket's address")).collect()
+    fn open(text: &[&str]) -> BTreeSet<Socket> {
+        text.iter().map(|text| (Transport::Tcp, text.parse().expect("a socket's address"))).collect()
     }
 
     #[test]
@@ -174,7 +195,7 @@ mod tests {
         let gate = group(DataPath::Local, User::Gate(GateName::Internal));
         let desired = open(&["192.168.1.10:80", "[fd00::10]:80", "192.168.1.99:80"]);
         assert_eq!(missing(&gate, &desired, &desired), "");
-        assert_eq!(missing(&gate, &desired, &open(&["192.168.1.10:80"])), "[fd00::10]:80 cannot be listened at");
+        assert_eq!(missing(&gate, &desired, &open(&["192.168.1.10:80"])), "tcp [fd00::10]:80 cannot be listened at");
         assert_eq!(missing(&gate, &open(&["192.168.1.99:80"]), &BTreeSet::new()), "nothing is to listen there");
     }
 

@@ -133,7 +133,9 @@ fn nobody(of: &Endpoints<'_>) -> Finding {
     let (code, consequence) = match (of.purpose, of.port.protocol) {
         (Purpose::Routes, _) => (Code::IngressNoEndpoints, "requests get 503"),
         (Purpose::Forward, Protocol::Udp) => (Code::ServiceNoEndpoints, "its datagrams are dropped"),
-        (Purpose::Forward, Protocol::Tcp | Protocol::Sctp) => (Code::ServiceNoEndpoints, "connections are reset"),
+        (Purpose::Forward, Protocol::Tcp | Protocol::Sctp) => {
+            (Code::ServiceNoEndpoints, "nobody answers for its addresses")
+        }
     };
     let message = format!("port {label}: {why}; {consequence}");
     let mut finding = Finding::new(code, of.object.place(""), message).help(help);

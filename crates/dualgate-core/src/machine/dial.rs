@@ -50,12 +50,21 @@ pub struct Dial {
     heard: (u64, Duration),
     /// What had gone at that moment.
     sent: u64,
+    /// Whether somebody before us had dialled it, and was answered.
+    adopted: bool,
 }
 
 impl Dial {
     /// Nothing is dialled yet. `candidates` are in order, the best first.
     pub fn new(candidates: Vec<SocketAddr>) -> Self {
-        Self { candidates, at: None, tried: Duration::ZERO, heard: (0, Duration::ZERO), sent: 0 }
+        Self { candidates, at: None, tried: Duration::ZERO, heard: (0, Duration::ZERO), sent: 0, adopted: false }
+    }
+
+    /// A session with this candidate stands already: it is not dialled again while it lives.
+    pub fn adopt(mut self, endpoint: SocketAddr, now: Duration) -> Self {
+        let number = self.candidates.iter().position(|candidate| *candidate == endpoint);
+        (self.at, self.adopted) = (number.map(|number| (number, now)), number.is_some());
+        self
     }
 
     /// The candidates.
@@ -76,12 +85,13 @@ impl Dial {
         }
         let Some((number, since)) = self.at else { return self.dial(0, now) };
         let dialled_for = now.saturating_sub(since);
-        let answered = seen.handshake.is_some_and(|age| age < dialled_for && age < STALE);
+        let since_dialled = |age: Duration| age < dialled_for || self.adopted;
+        let answered = seen.handshake.is_some_and(|age| since_dialled(age) && age < STALE);
         if answered && !self.is_silent(now, since, seen) {
             return None;
         }
         // A path that carried something and died is looked for from the best candidate on.
-        let had_answered = seen.handshake.is_some_and(|age| age < dialled_for);
+        let had_answered = seen.handshake.is_some_and(since_dialled);
         match (had_answered, dialled_for >= STEP) {
             (true, _) => self.dial(0, now),
             (false, true) => self.dial(number + 1, now),
@@ -108,7 +118,7 @@ impl Dial {
 
     fn dial(&mut self, number: usize, now: Duration) -> Option<SocketAddr> {
         let number = number.checked_rem(self.candidates.len())?;
-        (self.at, self.tried) = (Some((number, now)), now);
+        (self.at, self.tried, self.adopted) = (Some((number, now)), now, false);
         self.candidates.get(number).copied()
     }
 }
@@ -247,5 +257,15 @@ mod tests {
     fn without_candidates_nothing_is_dialled() {
         let mut dial = Dial::new(Vec::new());
         assert_eq!(dial.look(Duration::from_secs(9), Seen::default()), None);
+    }
+
+    #[test]
+    fn a_session_that_a_predecessor_began_is_left_as_it_is_and_dialled_again_once_it_has_died() {
+        let candidates: Vec<SocketAddr> = [V6, V4].map(|text| text.parse().unwrap()).to_vec();
+        let mut dial = Dial::new(candidates.clone()).adopt(candidates[1], Duration::ZERO);
+        let seen = |age| Seen { handshake: Some(Duration::from_secs(age)), received: 1, sent: 1 };
+        assert_eq!(dial.look(Duration::from_secs(1), seen(60)), None);
+        assert_eq!(dial.current(), Some(candidates[1]));
+        assert_eq!(dial.look(Duration::from_secs(80), seen(139)), Some(candidates[0]), "it has died");
     }
 }

@@ -241,7 +241,7 @@ catalogue! {
     IngressReading = "ingress-reading" Note;
     /// A Service has endpoints that cannot be used.
     ServiceEndpoints = "service-endpoints" Error;
-    /// A LoadBalancer Service has no endpoint that is ready; connections are reset.
+    /// A LoadBalancer Service has no endpoint that is ready; nobody answers for its addresses.
     ServiceNoEndpoints = "service-no-endpoints" Warning;
     /// A port of a LoadBalancer Service is not forwarded.
     ServicePort = "service-port" Error;

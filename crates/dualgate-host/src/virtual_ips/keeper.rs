@@ -14,6 +14,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::watch;
 
 use super::report::Report;
+use super::trouble;
 use super::work::Work;
 
 /// How long a node that leaves waits until others have taken what it held.
@@ -108,7 +109,7 @@ impl Keeper {
         let (sender, known) = watch::channel(Known::default());
         let told = Arc::new(Told { report: Mutex::default(), known: sender });
         let work = Work::new(state, node, wish.clone(), told.clone())?;
-        let thread = std::thread::Builder::new().name("virtual-ips".to_owned()).spawn(move || work.run())?;
+        let thread = std::thread::Builder::new().name("virtual-ips".to_owned()).spawn(run(work, told.clone()))?;
         Ok(Self { wish, told, known, thread: Some(thread) })
     }
 
@@ -169,6 +170,17 @@ impl Keeper {
 impl Drop for Keeper {
     fn drop(&mut self) {
         self.end(Leave::Clean);
+    }
+}
+
+/// Runs the thread's work. Other nodes take over when it ends by a fault, as its heartbeats end too; people hear why.
+fn run(work: Work, told: Arc<Told>) -> impl FnOnce() + Send {
+    move || {
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(move || work.run()));
+        if ended.is_err() {
+            tracing::error!("the thread of the virtual IPs has died of a fault: restart dualgate on this node");
+            *told.report() = Report { on: true, findings: vec![trouble::died()], ..Report::default() };
+        }
     }
 }
 

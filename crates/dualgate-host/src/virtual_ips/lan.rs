@@ -34,7 +34,8 @@ pub struct Lan {
     sockets: Vec<PacketSocket>,
     /// What the sockets let through.
     about: BTreeSet<IpAddr>,
-    membership: Socket,
+    /// None on a host without IPv6, where nobody asks by multicast.
+    membership: Option<Socket>,
     joined: BTreeSet<Ipv6Addr>,
 }
 
@@ -45,9 +46,11 @@ impl Lan {
     ///
     /// If the system has no descriptor left.
     pub fn open(interface: &Interface, seed: u64, now: Duration) -> io::Result<Self> {
-        let membership = Socket::new(Domain::IPV6, Type::DGRAM, None)?;
+        let membership = Socket::new(Domain::IPV6, Type::DGRAM, None).ok();
         let nothing = Link { mac: Mac::ZERO, link_local: None, addresses: Vec::new() };
-        let mut announcer = Announcer::new(nothing, seed, Timing::default());
+        // A fence counts only what was asked for long enough (ownership's `Timing::fence`).
+        let timing = Timing { probe_questions: 6, probe_end: Duration::from_millis(260), ..Timing::default() };
+        let mut announcer = Announcer::new(nothing, seed, timing);
         announcer.set_link(None, now);
         let mut lan = Self {
             index: interface.index,
@@ -75,9 +78,14 @@ impl Lan {
         }
     }
 
-    /// Whether it can send and receive.
+    /// Whether it is up.
     pub const fn is_up(&self) -> bool {
         self.link.is_some()
+    }
+
+    /// Whether it can also be heard and spoken on.
+    pub const fn can_speak(&self) -> bool {
+        self.is_up() && !self.sockets.is_empty()
     }
 
     /// Its addresses at the moment.
@@ -106,19 +114,18 @@ impl Lan {
             self.about = about;
         }
         let groups = self.announcer.groups();
-        for group in self.joined.difference(&groups) {
-            // It is gone when the interface is.
-            let _ = self.membership.leave_multicast_v6(group, self.index);
-        }
-        for group in groups.difference(&self.joined) {
-            match self.membership.join_multicast_v6(group, self.index) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
-                // No IPv6 here: nobody asks for these addresses either.
-                Err(error) => tracing::debug!(interface = self.name, %group, %error, "the group was not joined"),
+        if let Some(membership) = &self.membership {
+            for group in self.joined.difference(&groups) {
+                // It is gone when the interface is.
+                let _ = membership.leave_multicast_v6(group, self.index);
             }
+            let join = |group: &Ipv6Addr| match membership.join_multicast_v6(group, self.index) {
+                Ok(()) => true,
+                Err(error) => error.kind() == io::ErrorKind::AddrInUse,
+            };
+            // One that failed is tried again: an interface without IPv6 may get it later.
+            self.joined = groups.into_iter().filter(|group| self.joined.contains(group) || join(group)).collect();
         }
-        self.joined = groups;
         Ok(())
     }
 
@@ -130,8 +137,8 @@ impl Lan {
     /// Takes what waits, and answers it.
     pub fn hear(&mut self, clock: &dyn Fn() -> Duration) {
         let mut space = [0; SPACE];
-        let mut taken = 0;
         for number in 0..self.sockets.len() {
+            let mut taken = 0;
             while taken < AT_ONCE {
                 match self.sockets[number].receive(&mut space) {
                     Ok(Some(frame)) => {

@@ -11,9 +11,7 @@ pub struct Report {
     /// Whether this node has a part in it.
     pub on: bool,
     /// Who assigns addresses to Services, as far as it is known here.
-    pub holder: Option<String>,
-    /// Whether that is this node.
-    pub holds: bool,
+    pub assigned_by: Option<String>,
     /// Whether this node gives everything away and takes nothing.
     pub drained: bool,
     /// The addresses that Services have, as far as it is known here.
@@ -41,6 +39,8 @@ pub struct GroupReport {
     pub addresses: Vec<IpAddr>,
     /// What they are for.
     pub users: Vec<String>,
+    /// How packets to them go on at their owner: `local`, `translated` by kube-proxy, or into the `tunnel`.
+    pub path: String,
     /// Who holds them, as far as it is known here.
     pub owner: Option<String>,
     /// Whether that is this node.
@@ -68,6 +68,8 @@ pub struct PeerReport {
     pub heard_ms: Option<u64>,
     /// Microseconds from a heartbeat to its answer.
     pub round_trip_us: Option<u64>,
+    /// Whether its heartbeats are sealed with another key than this node's.
+    pub other_key: bool,
 }
 
 /// An interface of the LAN.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use dualgate_core::model::Finding;
 
-use crate::keys::{Keys, KeysError, Slot};
+use crate::keys::{self, Keys, KeysError};
 
 use super::heartbeat::Seal;
 use super::trouble;
@@ -14,32 +14,38 @@ use super::trouble;
 pub struct Ring {
     current: Option<Seal>,
     next: Option<Seal>,
-    trouble: Option<String>,
+    trouble: Option<Finding>,
 }
 
 impl Ring {
-    /// Looks at the key folder: keys may be made or changed while this runs.
+    /// Looks at the files: keys may be made or changed while this runs. What cannot be read at the moment costs no key that
+    /// was read before; a file that is gone does.
     pub fn look(&mut self, state: &Path) {
-        let read = || -> Result<_, KeysError> {
-            let keys = Keys::open(state)?;
-            Ok((keys.current(&Slot::Heartbeat)?, keys.next(&Slot::Heartbeat)?))
-        };
-        match read() {
-            Ok((current, next)) => {
-                self.current = Seal::new(current.secret());
-                self.next = next.and_then(|next| Seal::new(next.secret()));
-                self.trouble = None;
-            }
+        let (current, next) = keys::heartbeat(state);
+        self.trouble = None;
+        match current {
+            Ok(key) => self.current = Seal::new(key.secret()),
             Err(error) => {
-                (self.current, self.next) = (None, None);
-                self.trouble = Some(error.to_string());
+                if matches!(error, KeysError::Missing(_)) {
+                    self.current = None;
+                }
+                self.trouble = Some(trouble::key(&error, &Keys::heartbeat(state)));
             }
         }
+        match next {
+            Ok(key) => self.next = key.and_then(|key| Seal::new(key.secret())),
+            Err(error) => self.trouble = self.trouble.take().or(Some(trouble::next_key(&error))),
+        }
+    }
+
+    /// Whether there is a key to speak with.
+    pub const fn has_key(&self) -> bool {
+        self.current.is_some()
     }
 
     /// Why there is no key.
     pub fn trouble(&self) -> Option<Finding> {
-        self.trouble.as_deref().map(trouble::key)
+        self.trouble.clone()
     }
 
     /// Seals with the key in use.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use dualgate_core::model::{Family, Finding, NodeName};
 use dualgate_core::plan::tunnel::INTERFACE;
-use dualgate_core::plan::virtual_ips::{DataPath as Path, Group, GroupId, VirtualIpPlan};
+use dualgate_core::plan::virtual_ips::{DataPath as Path, Group, VirtualIpPlan};
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::data_path::{DataPath, DataPathError, Kernel, Tunnelled, diff};
@@ -18,6 +18,10 @@ use super::trouble;
 
 /// How often the kernel is looked at: others may have changed it.
 const RESYNC: Duration = Duration::from_secs(5);
+/// How soon what failed is tried again.
+const RETRY: Duration = Duration::from_millis(200);
+/// How soon it is looked whether a predecessor has let go of its rules.
+const SUCCESSION: Duration = Duration::from_millis(10);
 
 /// What the host is to do with packets, and what it does.
 #[derive(Debug)]
@@ -131,11 +135,12 @@ impl Drop for Road {
 /// Makes the kernel do as wanted, again and again.
 fn keep(shared: &Shared) {
     let mut kernel = None;
+    let mut rest = RESYNC;
     loop {
         let (wanted, version) = {
             let rests = |state: &mut State| !state.ends && state.done == state.version;
             let state = shared.lock();
-            let waited = shared.changed.wait_timeout_while(state, RESYNC, rests);
+            let waited = shared.changed.wait_timeout_while(state, rest, rests);
             let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
             if state.ends && state.done == state.version {
                 return;
@@ -145,8 +150,23 @@ fn keep(shared: &Shared) {
             }
             (state.wanted.clone(), state.version)
         };
-        let (local, trouble) = converge(&mut kernel, &wanted);
+        let round = converge(&mut kernel, &wanted);
         let mut state = shared.lock();
+        let (local, trouble) = match round {
+            Ok((local, None)) => {
+                rest = RESYNC;
+                (local, None)
+            }
+            Ok((local, Some(error))) => {
+                rest = RESYNC;
+                (local, Some(chain(&error)))
+            }
+            Err(error) => {
+                rest = if matches!(error, DataPathError::Taken { .. }) { SUCCESSION } else { RETRY };
+                // What was there is there still, as far as it is known.
+                (state.local.clone(), Some(chain(&error)))
+            }
+        };
         if trouble != state.trouble
             && let Some(trouble) = &trouble
         {
@@ -162,24 +182,22 @@ fn keep(shared: &Shared) {
     }
 }
 
-/// One round; what is local afterwards, and what was wrong. What cannot be done costs only itself.
-fn converge(kernel: &mut Option<Kernel>, wanted: &DataPath) -> (BTreeSet<IpAddr>, Option<String>) {
-    let mut round = || -> Result<(BTreeSet<IpAddr>, Option<String>), DataPathError> {
-        let kernel = match kernel {
-            Some(kernel) => kernel,
-            None => kernel.insert(Kernel::open()?),
-        };
-        let observed = kernel.observe()?;
-        let changes = diff(&observed, wanted);
-        if changes.is_empty() {
-            // The host's settings are looked at all the same.
-            return Ok((observed.local, kernel.apply(wanted, &[]).err().map(|error| chain(&error))));
-        }
-        let applied = kernel.apply(wanted, &changes);
-        changes.iter().for_each(|change| tracing::debug!("{change}"));
-        Ok((kernel.observe()?.local, applied.err().map(|error| chain(&error))))
+/// What is local after a round, and what of it could not be done; an error if the kernel cannot be looked at.
+type Round = Result<(BTreeSet<IpAddr>, Option<DataPathError>), DataPathError>;
+
+/// One round. What cannot be done costs only itself.
+fn converge(kernel: &mut Option<Kernel>, wanted: &DataPath) -> Round {
+    let kernel = match kernel {
+        Some(kernel) => kernel,
+        None => kernel.insert(Kernel::open()?),
     };
-    round().unwrap_or_else(|error| (BTreeSet::new(), Some(chain(&error))))
+    let observed = kernel.observe()?;
+    let changes = diff(&observed, wanted);
+    // Without a change, the host's settings are looked at all the same.
+    let applied = kernel.apply(wanted, &changes);
+    changes.iter().for_each(|change| tracing::debug!("{change}"));
+    let local = if changes.is_empty() { observed.local } else { kernel.observe()?.local };
+    Ok((local, applied.err()))
 }
 
 fn chain(error: &dyn std::error::Error) -> String {
@@ -192,12 +210,12 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// What this node has to do with packets: `relays` are the groups that came here by a planned move, `lans` the LAN's
+/// What this node has to do with packets: `relays` are the addresses that came here by a planned move, `lans` the LAN's
 /// interfaces with this node's addresses on them.
 pub fn data_path(
     plan: &VirtualIpPlan,
     node: &NodeName,
-    relays: &BTreeMap<GroupId, NodeName>,
+    relays: &BTreeMap<IpAddr, NodeName>,
     lans: &[(String, Vec<IpAddr>)],
 ) -> DataPath {
     let addresses = |name: &NodeName| {
@@ -216,10 +234,8 @@ pub fn data_path(
             // Nothing of ours takes them; but a kernel with IPVS must not answer for them either.
             Path::Translated => path.silent.extend(group.addresses.iter().filter_map(|address| v4(*address))),
         }
-        if let Some(former) = relays.get(&group.id) {
-            let relayed = |address: &IpAddr| Some((*address, of(former, Family::of(*address))?));
-            path.relays.extend(group.addresses.iter().filter_map(relayed));
-        }
+        let relayed = |address: &IpAddr| Some((*address, of(relays.get(address)?, Family::of(*address))?));
+        path.relays.extend(group.addresses.iter().filter_map(relayed));
     }
     path.silent.extend(path.local.iter().filter_map(|address| v4(*address)));
     let own = |(name, own): &(String, Vec<IpAddr>)| Some((name.clone(), own.iter().copied().find_map(v4)?));
@@ -236,7 +252,7 @@ fn v4(address: IpAddr) -> Option<std::net::Ipv4Addr> {
 
 #[cfg(test)]
 mod tests {
-    use dualgate_core::plan::virtual_ips::{Member, User};
+    use dualgate_core::plan::virtual_ips::{GroupId, Member, User};
 
     use super::*;
 
@@ -283,7 +299,8 @@ mod tests {
 
     #[test]
     fn a_relay_leads_to_the_former_owners_address_of_the_same_family() {
-        let relays = BTreeMap::from([(GroupId(ip("192.168.1.10")), NodeName::new("two"))]);
+        let two = || NodeName::new("two");
+        let relays = BTreeMap::from([(ip("192.168.1.10"), two()), (ip("fd00::10"), two()), (ip("fd00::99"), two())]);
         let path = data_path(&plan(), &NodeName::new("one"), &relays, &[]);
         let expected = [("192.168.1.10", "192.168.1.6"), ("fd00::10", "fd00::6")];
         assert_eq!(path.relays, expected.map(|(address, to)| (ip(address), ip(to))).into());

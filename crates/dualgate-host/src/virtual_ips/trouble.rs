@@ -2,10 +2,13 @@
 
 use std::fmt::Display;
 use std::io;
+use std::path::Path;
 
+use dualgate_core::model::NodeName;
 use dualgate_core::model::finding::{Code, Finding, Place};
 use dualgate_core::plan::virtual_ips::PORT;
 
+use crate::keys::KeysError;
 use crate::network::NetworkError;
 
 fn failed(message: String) -> Finding {
@@ -13,11 +16,39 @@ fn failed(message: String) -> Finding {
 }
 
 /// There is no key, or none that can be used.
-pub fn key(why: &str) -> Finding {
-    let message = format!("home nodes do not hear each other, so nobody holds a virtual IP: {why}");
-    let help = "make the key at one home node with `dualgate keys init --heartbeat`, and take its file to the others, where \
-                `dualgate keys init --adopt-heartbeat FILE` reads it";
+pub fn key(error: &KeysError, path: &Path) -> Finding {
+    let finding = |message| Finding::new(Code::VirtualIpsKey, Place::default(), message);
+    match error {
+        KeysError::Missing(_) => finding(format!(
+            "this node has no key of the heartbeats (`{}`), so it holds no virtual IP: the other home nodes do not know it",
+            path.display()
+        ))
+        .help(
+            "make the key at one home node with `dualgate keys init --heartbeat`, and take its file to the others, where \
+             `dualgate keys init --adopt-heartbeat FILE` reads it",
+        ),
+        error => finding(format!("the key of the heartbeats cannot be read: {error}")),
+    }
+}
+
+/// The next key cannot be used.
+pub fn next_key(error: &KeysError) -> Finding {
+    let message = format!("the next key of the heartbeats cannot be used; the one before goes on: {error}");
+    Finding::new(Code::VirtualIpsKey, Place::default(), message)
+}
+
+/// Another home node has another key.
+pub fn other_key(node: &NodeName) -> Finding {
+    let message = format!("{node} has another key of the heartbeats than this node: they do not hear each other");
+    let help = "take the file `heartbeat` of a node that is right to the other one: `dualgate keys rotate --heartbeat \
+                --adopt-heartbeat FILE`, then `--finish`";
     Finding::new(Code::VirtualIpsKey, Place::default(), message).help(help)
+}
+
+/// The thread has ended by a fault of ours.
+pub fn died() -> Finding {
+    failed("the thread of the virtual IPs has died of a fault: this node holds none".to_owned())
+        .help("restart dualgate on this node, and report the panic that its log shows")
 }
 
 /// The heartbeats' port cannot be had.

@@ -19,7 +19,7 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::network::Network;
 
 use super::assigned;
-use super::control::{Answer, Control, Order};
+use super::control::{Answer, Control, Order, Reply};
 use super::heartbeat::{self, Sockets};
 use super::keeper::{Known, Leave, Told, Wanted, Wish};
 use super::lan::Lan;
@@ -30,16 +30,26 @@ use super::tell;
 use super::trouble;
 
 /// How often keys on disk, sockets that could not be had and the router are looked at, and others learn how it is.
-const LOOK: Duration = Duration::from_secs(1);
+const LOOK: Duration = Duration::from_millis(500);
 /// How long a port that is taken may be the former process's, which is about to end.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How long an address waits for the relay of open connections before it is announced all the same. It takes a few
 /// milliseconds; meanwhile the former owner still gets what comes, and serves it.
 const RELAY: Duration = Duration::from_secs(1);
+/// How long a node may take to take over what it is given.
+const ORDER: Duration = Duration::from_millis(1500);
 /// Within this time every neighbour has heard of an owner: it has said so several times.
 const HEARD: Duration = Duration::from_secs(3);
+/// How long the holder's office is asked about: a little longer than counts.
+const FENCE: Duration = Duration::from_millis(260);
 /// How long the router's answer proves that the LAN is there.
 const WITNESS: Duration = Duration::from_secs(3);
+/// How long a heartbeat that does not open is remembered.
+const SEALED_OTHERWISE: Duration = Duration::from_secs(5);
+/// A conflict is told again each minute while it lasts; after this time it is over.
+const CONFLICT: Duration = Duration::from_secs(180);
+/// How long addresses of one group may be at different nodes.
+const GATHER: Duration = Duration::from_secs(1);
 /// How long after the start others may take to be heard.
 const SETTLING: Duration = Duration::from_secs(5);
 /// How many datagrams are taken at a time.
@@ -67,13 +77,20 @@ pub(super) struct Work {
     /// Which interface an address belongs to.
     place: BTreeMap<IpAddr, u32>,
     pub(super) road: Road,
-    pub(super) groups: BTreeMap<GroupId, Held>,
+    /// By address: each is a resource of its own, so that whoever is told other groups still agrees on its owner.
+    pub(super) held: BTreeMap<IpAddr, Held>,
     /// Others that answered for addresses that are held here, and when they were heard.
     pub(super) conflicts: BTreeMap<(IpAddr, Mac), Duration>,
     /// Two voters: what is asked on the wire before it is taken.
-    fences: BTreeMap<IpAddr, GroupId>,
+    fences: BTreeSet<IpAddr>,
+    /// When it has been waited long enough for whoever else has the office of the holder.
+    office_at: Option<Duration>,
+    /// Orders that are under way.
+    pending: Vec<Pending>,
     pub(super) assigned: Arc<Assignments>,
     pub(super) refused: u64,
+    /// Members whose heartbeats do not open, and when one came last.
+    pub(super) sealed_otherwise: BTreeMap<NodeName, Duration>,
     pub(super) troubles: Vec<Finding>,
     /// The home nodes by their link-layer addresses, as far as the kernel knows them.
     pub(super) neighbours: BTreeMap<Mac, NodeName>,
@@ -81,11 +98,13 @@ pub(super) struct Work {
     pub(super) settled: Duration,
     seed: u64,
     look_at: Duration,
+    /// It was told to give everything away, as it is about to end.
+    ends: bool,
     /// Others should hear how it is.
     news: bool,
 }
 
-/// What is remembered of a group.
+/// What is remembered of an address.
 #[derive(Debug, Default)]
 pub(super) struct Held {
     /// When it came here last.
@@ -94,10 +113,21 @@ pub(super) struct Held {
     pub acquired: u64,
     /// Who had it before, and still has connections of it.
     pub relayed: Option<NodeName>,
+    /// Whom it was given to: known here before that node has said so.
+    pub given: Option<NodeName>,
     /// Since when that one has it again.
     circular: Option<Duration>,
     /// Whether it is announced.
     announced: bool,
+}
+
+/// An order that is under way, and who waits for it.
+#[derive(Debug)]
+struct Pending {
+    order: Order,
+    reply: Reply,
+    /// Until then it can come about.
+    until: Duration,
 }
 
 /// The time since the machine started, asleep or not.
@@ -132,16 +162,20 @@ impl Work {
             lans: BTreeMap::new(),
             place: BTreeMap::new(),
             road: Road::start()?,
-            groups: BTreeMap::new(),
+            held: BTreeMap::new(),
             conflicts: BTreeMap::new(),
-            fences: BTreeMap::new(),
+            fences: BTreeSet::new(),
+            office_at: None,
+            pending: Vec::new(),
             assigned: Arc::default(),
             refused: 0,
+            sealed_otherwise: BTreeMap::new(),
             troubles: Vec::new(),
             neighbours: BTreeMap::new(),
             settled: clock() + SETTLING,
             seed,
             look_at: Duration::ZERO,
+            ends: false,
             news: true,
         };
         match assigned::read(state) {
@@ -177,6 +211,7 @@ impl Work {
             self.follow();
             self.untangle(clock());
             self.hold();
+            self.answer(clock());
             self.say();
             if self.news {
                 self.news = false;
@@ -196,7 +231,7 @@ impl Work {
 
     fn wait(&self) {
         let deadlines = self.lans.values().map(|lan| lan.announcer.poll_timeout());
-        let deadlines = deadlines.chain([self.ownership.poll_timeout(), Some(self.look_at)]);
+        let deadlines = deadlines.chain([self.ownership.poll_timeout(), Some(self.look_at), self.office_at]);
         let left = deadlines.flatten().min().unwrap_or(self.look_at).saturating_sub(clock());
         let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
         let mut descriptors = vec![self.wish.bell.as_fd(), self.links.as_fd(), self.road.bell()];
@@ -217,6 +252,7 @@ impl Work {
             let members: Vec<NodeName> = wanted.plan.members.iter().map(|member| member.name.clone()).collect();
             self.ownership.set_members(&members, now);
             self.plan = wanted.plan;
+            self.fall_silent();
             self.look_at = now;
         }
         self.ready = wanted.ready;
@@ -237,15 +273,22 @@ impl Work {
                 Err(refusal) => tracing::debug!(%refusal, "addresses were not published"),
             }
         }
-        match (wanted.drain, self.ownership.is_drained()) {
-            (true, false) if wanted.drain => self.ownership.drain(now),
-            (true, _) | (false, _) => {}
+        if wanted.drain && !std::mem::replace(&mut self.ends, true) {
+            self.ownership.drain(now);
+        }
+    }
+
+    /// Addresses that nobody has any more are not answered for from here on: before others hear that they may take them.
+    fn fall_silent(&mut self) {
+        let planned: BTreeSet<&IpAddr> = self.plan.groups.iter().flat_map(|group| &group.addresses).collect();
+        for address in self.held.keys().filter(|address| !planned.contains(address)) {
+            self.lans.values_mut().for_each(|lan| lan.announcer.release(*address));
         }
     }
 
     /// What the host should do with packets.
     fn walk(&mut self) {
-        let relays = self.groups.iter().filter_map(|(id, held)| Some((*id, held.relayed.clone()?))).collect();
+        let relays = self.held.iter().filter_map(|(address, held)| Some((*address, held.relayed.clone()?))).collect();
         self.road.want(data_path(&self.plan, &self.node, &relays, &self.road_interfaces()));
     }
 
@@ -259,18 +302,23 @@ impl Work {
 
     /// For which addresses this node stands, and which it could serve.
     fn stand(&mut self, now: Duration) {
-        let of = |group: &Group| Candidacy {
-            resource: Resource::Group(group.id),
-            candidates: group.candidates.clone(),
-            ready: self.why_not(group).is_none(),
-        };
-        let mut wishes: Vec<Candidacy> = self.plan.groups.iter().map(of).collect();
+        let mut wishes = Vec::new();
+        for group in &self.plan.groups {
+            let ready = self.why_not(group).is_none();
+            let of = |address: &IpAddr| Candidacy {
+                resource: resource(*address),
+                candidates: group.candidates.clone(),
+                ready,
+            };
+            wishes.extend(group.addresses.iter().map(of));
+        }
         if !self.plan.members.is_empty() {
             let candidates = self.plan.holders.clone();
             wishes.push(Candidacy { resource: Resource::Holder, candidates, ready: true });
         }
         self.ownership.set_wishes(wishes, now);
-        self.groups.retain(|id, _| self.plan.groups.iter().any(|group| group.id == *id));
+        let planned: BTreeSet<&IpAddr> = self.plan.groups.iter().flat_map(|group| &group.addresses).collect();
+        self.held.retain(|address, _| planned.contains(address));
     }
 
     /// What keeps this node from serving a group.
@@ -283,9 +331,10 @@ impl Work {
             Some(why) if !why.is_empty() => return Some(why.clone()),
             Some(_) => {}
         }
-        let absent = |address: &&IpAddr| !self.place.get(address).is_some_and(|index| self.lans[index].is_up());
+        let lan = |address: &IpAddr| self.lans.get(self.place.get(address)?);
+        let absent = |address: &&IpAddr| !lan(address).is_some_and(Lan::can_speak);
         if let Some(address) = group.addresses.iter().find(absent) {
-            return Some(format!("no interface of this node that is up is in the subnet of {address}"));
+            return Some(format!("no interface of this node in the subnet of {address} is up and can be used"));
         }
         self.road.why_not(group)
     }
@@ -295,6 +344,8 @@ impl Work {
         self.look_at = now + LOOK;
         self.news = true;
         self.troubles.clear();
+        self.sealed_otherwise.retain(|_, at| now.saturating_sub(*at) < SEALED_OTHERWISE);
+        self.troubles.extend(self.sealed_otherwise.keys().filter(|_| self.ring.has_key()).map(trouble::other_key));
         if self.plan.members.is_empty() {
             (self.sockets, self.control, self.deaf) = (Sockets::default(), None, None);
             self.lans.clear();
@@ -318,9 +369,11 @@ impl Work {
                         None
                     }
                     Err(error) => {
-                        // A predecessor that is about to end holds it for a moment.
-                        self.look_at = now + Duration::from_millis(20);
                         let since = self.deaf.as_ref().map_or(now, |(since, _)| *since);
+                        if now.saturating_sub(since) < PATIENCE {
+                            // A predecessor that is about to end holds it for a moment.
+                            self.look_at = now + Duration::from_millis(20);
+                        }
                         Some((since, error.to_string()))
                     }
                 };
@@ -342,7 +395,31 @@ impl Work {
                 }
             }
         }
+        self.conflicts.retain(|_, at| now.saturating_sub(*at) < CONFLICT);
+        self.walk();
         self.stand(now);
+        self.gather(now);
+    }
+
+    /// Addresses of one group that came to different nodes are brought together again, where the first of them is.
+    fn gather(&mut self, now: Duration) {
+        let mut moves = Vec::new();
+        for group in self.plan.groups.iter().filter(|group| group.addresses.len() > 1) {
+            let Some(place) = self.ownership.owner(&resource(group.addresses[0])).filter(|owner| *owner != self.node)
+            else {
+                continue;
+            };
+            let here = |address: &&IpAddr| {
+                let settled = self.held.get(*address).is_some_and(|held| now.saturating_sub(held.since) >= GATHER);
+                settled && self.ownership.owned_until(&resource(**address)).is_some_and(|until| until > now)
+            };
+            moves.extend(group.addresses[1..].iter().filter(here).map(|address| (*address, place.clone())));
+        }
+        for (address, place) in moves {
+            if let Err(refusal) = self.ownership.move_to(&resource(address), &place, now) {
+                tracing::debug!(%address, %place, %refusal, "an address stays apart from its group");
+            }
+        }
     }
 
     /// The interfaces that have an address of this node's in one of the LAN's subnets.
@@ -426,50 +503,111 @@ impl Work {
     fn hear(&mut self, now: Duration) {
         let mut space = [0; heartbeat::SPACE];
         for _ in 0..AT_ONCE {
-            let Some((datagram, _)) = self.sockets.receive(&mut space) else { break };
+            let Some((datagram, from)) = self.sockets.receive(&mut space) else { break };
+            let Some(member) = self.plan.members.iter().find(|member| member.addresses.contains(&from)) else {
+                self.refused += 1;
+                continue;
+            };
             match self.ring.open(datagram) {
                 Some(plain) => self.ownership.receive(&plain, clock()),
-                None => self.refused += 1,
+                None => {
+                    self.refused += 1;
+                    self.sealed_otherwise.insert(member.name.clone(), now);
+                }
             }
         }
         self.lans.values_mut().for_each(|lan| lan.hear(&clock));
         for (order, reply) in self.control.iter().flat_map(Control::orders).collect::<Vec<_>>() {
-            let answer = match order {
-                Ok(order) => self.obey(&order, now),
-                Err(why) => Answer::Refused(why),
-            };
-            reply.send(&answer);
+            let begun = order.and_then(|order| self.begin(&order, now).map(|()| order));
+            match begun {
+                Ok(order) => self.pending.push(Pending { order, reply, until: now + ORDER }),
+                Err(why) => reply.send(&Answer::Refused(why)),
+            }
         }
     }
 
-    fn obey(&mut self, order: &Order, now: Duration) -> Answer {
+    fn begin(&mut self, order: &Order, now: Duration) -> Result<(), String> {
         self.news = true;
         match order {
             Order::Move { address, to } => {
+                let unknown = || format!("no gate, edge or Service has {address} (see `dualgate vip list`)");
+                let group = self.plan.group_of(*address).ok_or_else(unknown)?;
+                let mut asked: Vec<IpAddr> = group.addresses.clone();
+                // The one that was named decides; those beside it may be elsewhere for a moment.
+                asked.sort_by_key(|other| other != address);
+                for (number, other) in asked.iter().enumerate() {
+                    match self.ownership.move_to(&resource(*other), to, now) {
+                        Err(refusal) if number == 0 => return Err(format!("{address} stays: {refusal}")),
+                        Ok(()) | Err(_) => {}
+                    }
+                }
+            }
+            Order::Drain => self.ownership.drain(now),
+            Order::Undrain => self.ownership.undrain(),
+        }
+        Ok(())
+    }
+
+    /// Answers the orders that have come about, and those that have not in time.
+    fn answer(&mut self, now: Duration) {
+        for Pending { order, reply, until } in std::mem::take(&mut self.pending) {
+            match self.outcome(&order, now >= until) {
+                Some(answer) => reply.send(&answer),
+                None => self.pending.push(Pending { order, reply, until }),
+            }
+        }
+        if let Some(until) = self.pending.iter().map(|pending| pending.until).min() {
+            self.look_at = self.look_at.min(until);
+        }
+    }
+
+    /// What became of an order; nothing yet while it may still come about.
+    fn outcome(&self, order: &Order, late: bool) -> Option<Answer> {
+        let held = |group: &&Group| {
+            let owned = |address: &IpAddr| self.ownership.owned_until(&resource(*address));
+            group.addresses.iter().any(|address| owned(address).is_some_and(|until| until > clock()))
+        };
+        match order {
+            Order::Move { address, to } => {
                 let Some(group) = self.plan.group_of(*address) else {
-                    return Answer::Refused(format!(
-                        "no gate, edge or Service has {address} (see `dualgate vip list`)"
-                    ));
+                    return Some(Answer::Refused(format!("nobody has {address} any more")));
                 };
-                match self.ownership.move_to(&Resource::Group(group.id), to, now) {
-                    Ok(()) => Answer::Done(format!("{} moves to {to}", shown(&group.addresses))),
-                    Err(refusal) => Answer::Refused(format!("{address} stays: {refusal}")),
+                match (held(&group), late) {
+                    (false, _) => {
+                        let verb = if group.addresses.len() > 1 { "are" } else { "is" };
+                        Some(Answer::Done(format!("{} {verb} at {to} now", shown(&group.addresses))))
+                    }
+                    (true, true) => Some(Answer::Refused(format!(
+                        "{address} stays: {to} did not take it; is it drained, or can it not serve it? (`dualgate vip \
+                         explain {address}` there)"
+                    ))),
+                    (true, false) => None,
                 }
             }
             Order::Drain => {
-                self.ownership.drain(now);
-                Answer::Done(format!("{} gives its addresses away and takes none", self.node))
+                let left: Vec<String> =
+                    self.plan.groups.iter().filter(held).map(|group| shown(&group.addresses)).collect();
+                match (left.as_slice(), late) {
+                    ([], _) => Some(Answer::Done(format!("{} holds no address now, and takes none", self.node))),
+                    (left, true) => Some(Answer::Done(format!(
+                        "{} takes no address any more, and keeps {}, which no other node can take",
+                        self.node,
+                        left.join("; ")
+                    ))),
+                    (_, false) => None,
+                }
             }
-            Order::Undrain => {
-                self.ownership.undrain();
-                Answer::Done(format!("{} takes addresses again", self.node))
-            }
+            Order::Undrain => Some(Answer::Done(format!("{} takes addresses again", self.node))),
         }
     }
 
     /// Follows what the machines say.
     fn follow(&mut self) {
         let now = clock();
+        if self.office_at.is_some_and(|at| at <= now) {
+            self.office_at = None;
+            self.ownership.fence(Resource::Holder, false, now);
+        }
         while let Some(event) = self.ownership.poll_event() {
             self.news = true;
             self.happened(event, now);
@@ -487,19 +625,24 @@ impl Work {
     fn happened(&mut self, event: Event, now: Duration) {
         match event {
             Event::Acquired { resource: Resource::Holder, .. } => {
-                tracing::info!("this node assigns addresses now");
+                tracing::info!("this node assigns addresses");
                 self.know();
             }
             Event::Lost { resource: Resource::Holder, .. } => self.know(),
-            Event::Acquired { resource: Resource::Group(id), from } => {
-                let held = self.groups.entry(id).or_default();
-                (held.since, held.acquired) = (now, held.acquired + 1);
-                held.relayed.clone_from(&from);
-                tracing::info!(address = %id, from = from.map(|from| from.to_string()), "an address came to this node");
+            Event::Acquired { resource: Resource::Group(GroupId(address)), from } => {
+                let held = self.held.entry(address).or_default();
+                (held.since, held.acquired, held.given) = (now, held.acquired + 1, None);
+                if from.is_some() {
+                    held.relayed.clone_from(&from);
+                }
+                tracing::info!(%address, from = from.map(|from| from.to_string()), "an address came to this node");
                 self.walk();
             }
-            Event::Lost { resource: Resource::Group(id), to } => {
-                tracing::info!(address = %id, to = to.as_ref().map(ToString::to_string), "an address left this node");
+            Event::Lost { resource: Resource::Group(GroupId(address)), to } => {
+                tracing::info!(%address, to = to.as_ref().map(ToString::to_string), "an address left this node");
+                if let Some(held) = self.held.get_mut(&address) {
+                    held.given = to;
+                }
             }
             Event::Replicated(replica) => match assigned::decode(&replica.bytes) {
                 Ok(assigned) => {
@@ -510,7 +653,7 @@ impl Work {
             },
             Event::PeerGone(peer) => {
                 tracing::info!(%peer, "a home node is silent");
-                let of_peer = self.groups.values_mut().filter(|held| held.relayed.as_ref() == Some(&peer));
+                let of_peer = self.held.values_mut().filter(|held| held.relayed.as_ref() == Some(&peer));
                 let relayed: Vec<&mut Held> = of_peer.collect();
                 if !relayed.is_empty() {
                     relayed.into_iter().for_each(|held| held.relayed = None);
@@ -518,21 +661,17 @@ impl Work {
                 }
             }
             Event::PeerBack(peer) => tracing::info!(%peer, "a home node is heard again"),
-            Event::Fence(Resource::Group(id)) => {
-                let addresses =
-                    self.plan.groups.iter().find(|group| group.id == id).map(|group| group.addresses.clone());
-                for address in addresses.into_iter().flatten() {
-                    self.fences.insert(address, id);
-                    if let Some(lan) = self.lan_of_net(address) {
-                        lan.announcer.probe(address, now);
-                    }
+            Event::Fence(Resource::Group(GroupId(address))) => {
+                self.fences.insert(address);
+                if let Some(lan) = self.lan_of_net(address) {
+                    lan.announcer.probe(address, now);
                 }
             }
             Event::Stayed { resource, to } => {
                 tracing::warn!(%resource, %to, "a planned move did not come about: the node was not ready");
             }
-            // Nobody answers ARP for an office: a node that holds it alone decides for itself alone.
-            Event::Fence(Resource::Holder) => self.ownership.fence(Resource::Holder, false, now),
+            // Nobody answers ARP for an office. A node that holds it alone decides for itself alone.
+            Event::Fence(Resource::Holder) => self.office_at = Some(now + FENCE),
         }
     }
 
@@ -540,6 +679,10 @@ impl Work {
         match event {
             Seen::Conflict { address, mac, heard } => {
                 self.news = true;
+                if self.plan.members.len() == 2 {
+                    // The other one of two, perhaps, that does not hear this one.
+                    self.ownership.fence(resource(address), true, now);
+                }
                 if self.conflicts.insert((address, mac), now).is_none() {
                     tracing::warn!(%address, %mac, ?heard, "somebody else answers for an address of this node");
                 }
@@ -549,16 +692,8 @@ impl Work {
                 if mac.is_some() && self.plan.router.contains(&address) {
                     self.ownership.set_witness(Some(now + WITNESS));
                 }
-                if let Some(id) = self.fences.remove(&address) {
-                    let others = self.fences.values().any(|other| *other == id);
-                    match mac {
-                        Some(_) => {
-                            self.fences.retain(|_, other| *other != id);
-                            self.ownership.fence(Resource::Group(id), true, now);
-                        }
-                        None if !others => self.ownership.fence(Resource::Group(id), false, now),
-                        None => {}
-                    }
+                if self.fences.remove(&address) {
+                    self.ownership.fence(resource(address), mac.is_some(), now);
                 }
             }
         }
@@ -566,29 +701,22 @@ impl Work {
 
     /// Announces what is held, for as long as it is.
     fn hold(&mut self) {
-        for group in &self.plan.groups {
+        for (address, held) in &mut self.held {
             let now = clock();
-            let until = self.ownership.owned_until(&Resource::Group(group.id)).filter(|until| *until > now);
-            let Some(held) = self.groups.get_mut(&group.id) else { continue };
+            let until = self.ownership.owned_until(&resource(*address)).filter(|until| *until > now);
+            let lan = self.place.get(address).and_then(|index| self.lans.get_mut(index));
             let Some(until) = until else {
                 if std::mem::take(&mut held.announced) {
-                    for address in &group.addresses {
-                        let lan = self.place.get(address).and_then(|index| self.lans.get_mut(index));
-                        lan.into_iter().for_each(|lan| lan.announcer.release(*address));
-                    }
+                    lan.into_iter().for_each(|lan| lan.announcer.release(*address));
                 }
                 continue;
             };
-            let waits = held.relayed.is_some() && !self.road.is_done() && now < held.since + RELAY;
-            if waits {
+            if held.relayed.is_some() && !self.road.is_done() && now < held.since + RELAY {
                 self.look_at = self.look_at.min(held.since + RELAY);
                 continue;
             }
             held.announced = true;
-            for address in &group.addresses {
-                let lan = self.place.get(address).and_then(|index| self.lans.get_mut(index));
-                lan.into_iter().for_each(|lan| lan.announcer.hold(*address, until, now));
-            }
+            lan.into_iter().for_each(|lan| lan.announcer.hold(*address, until, now));
         }
     }
 
@@ -597,8 +725,8 @@ impl Work {
     fn untangle(&mut self, now: Duration) {
         let ownership = &self.ownership;
         let mut untangled = false;
-        for (id, held) in self.groups.iter_mut().filter(|(_, held)| held.relayed.is_some()) {
-            let circular = held.relayed == ownership.owner(&Resource::Group(*id));
+        for (address, held) in self.held.iter_mut().filter(|(_, held)| held.relayed.is_some()) {
+            let circular = held.relayed == ownership.owner(&resource(*address));
             let since = *held.circular.get_or_insert(now);
             match circular {
                 true if now.saturating_sub(since) >= HEARD => {
@@ -647,8 +775,18 @@ impl Work {
     }
 
     fn tell(&mut self) {
-        *self.told.report() = tell::of(self, clock());
+        let report = tell::of(self, clock());
+        let mut told = self.told.report();
+        for finding in report.findings.iter().filter(|finding| !told.findings.contains(finding)) {
+            tracing::warn!(code = finding.code.id(), help = finding.help, "{}", finding.message);
+        }
+        *told = report;
     }
+}
+
+/// What is leased: an address by itself.
+pub(super) fn resource(address: IpAddr) -> Resource {
+    Resource::Group(GroupId(address))
 }
 
 fn mac(text: &str) -> Option<Mac> {

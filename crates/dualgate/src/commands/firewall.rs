@@ -19,7 +19,8 @@ use crate::cli::firewall::{
     Firewall, FirewallApply, FirewallCommand, FirewallConfirm, FirewallGuard, FirewallShow, FirewallStatus,
 };
 use crate::cli::{Format, Inputs};
-use crate::inputs::{choose_node, state_directory, usable_site};
+use crate::commands::status::running_state;
+use crate::inputs::{choose_node, usable_site};
 use crate::output::{self, Colour, Style};
 use crate::wall::guard_command;
 
@@ -62,7 +63,7 @@ fn status(args: &FirewallStatus) -> anyhow::Result<ExitCode> {
     let snapshot = args.inputs.snapshot_of_site()?;
     let node = choose_node(&snapshot.site, args.node.as_ref())?;
     let plan = firewall::firewall(&snapshot, &node);
-    let state = state_directory(args.state.as_deref(), &snapshot.site, &node);
+    let state = running_state(args.state.as_deref(), &snapshot.site, &node);
     let Inspection { differences, owner, counters } = inspect(&plan)?;
     let seen = Seen {
         node,
@@ -156,7 +157,7 @@ fn words(kept: &[Way]) -> Vec<String> {
 fn apply(args: &FirewallApply) -> anyhow::Result<ExitCode> {
     let snapshot = args.inputs.snapshot_of_site()?;
     let node = choose_node(&snapshot.site, args.node.as_ref())?;
-    let state = state_directory(args.state.as_deref(), &snapshot.site, &node);
+    let state = running_state(args.state.as_deref(), &snapshot.site, &node);
     let desired = Arc::new(firewall::firewall(&snapshot, &node));
     if is_on_trial(&state) {
         return Err(FirewallError::Pending.into());
@@ -194,7 +195,7 @@ fn confirmed(args: &FirewallConfirm) -> anyhow::Result<ExitCode> {
         None => {
             let site = usable_site(&args.site)?;
             let node = choose_node(&site, args.node.as_ref())?;
-            state_directory(None, &site, &node)
+            running_state(None, &site, &node)
         }
     };
     match confirm(&state) {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
-use dualgate_core::model::site::Site;
+use dualgate_core::model::site::{Role, Site};
 use dualgate_core::model::{NodeName, PublicKeys};
 use dualgate_core::plan::tunnel::{Pair, PeerName};
 use dualgate_host::keys::{self, Key, Outcome, Slot};
@@ -64,6 +64,16 @@ impl Owner {
         match &self.name {
             PeerName::Node(node) => self.site.node(node).map(|node| node.public_keys).unwrap_or_default(),
             PeerName::Router => self.site.lan.router.as_ref().map(|router| router.public_keys).unwrap_or_default(),
+        }
+    }
+
+    /// Only home nodes that hold virtual IPs have a key of the heartbeats.
+    fn check_heartbeat(&self, wanted: bool) -> anyhow::Result<()> {
+        let PeerName::Node(name) = &self.name else { return Ok(()) };
+        let votes = self.site.node(name).is_some_and(|node| node.has(Role::VirtualIps) && !node.is_edge());
+        match wanted && !votes {
+            true => bail!("{name} has no heartbeats: they are between home nodes with the role `virtual-ips`"),
+            false => Ok(()),
         }
     }
 
@@ -159,6 +169,7 @@ fn init(args: &KeysInit) -> anyhow::Result<ExitCode> {
     let adopted = args.adopt.as_deref().map(adopted).transpose()?;
     let preshared = args.adopt_preshared.as_deref().map(self::adopted).transpose()?;
     let beat = args.adopt_heartbeat.as_deref().map(self::adopted).transpose()?;
+    owner.check_heartbeat(args.heartbeat || beat.is_some())?;
     let heartbeat = (args.heartbeat || beat.is_some()).then_some(Slot::Heartbeat);
     let keys = dualgate_host::Keys::create(&owner.state)?;
     let mut done = Vec::new();

@@ -136,6 +136,7 @@ mod tests {
         let report = Report {
             site: "test".into(),
             node: "node".into(),
+            state: std::path::PathBuf::new(),
             phase: "serving".into(),
             objects_from: "source".into(),
             ready: true,

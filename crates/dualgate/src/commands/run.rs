@@ -63,7 +63,8 @@ async fn serve(
     let mut proxy = Proxy::start(workers)?;
     let tunnel = Rc::new(Keeper::start(directory).context("start the tunnel's thread")?);
     let virtual_ips = VirtualIps::start(directory, &node).context("start the threads of the virtual IPs")?;
-    let beside = Beside { tunnel: tunnel.view(), virtual_ips: virtual_ips.view() };
+    let state = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
+    let beside = Beside { state, tunnel: tunnel.view(), virtual_ips: virtual_ips.view() };
     let state = State::new(site.name.clone(), node.clone(), (proxy.view(), proxy.entry_point_metrics()), beside);
     admin::start(&site.admin.listen, &state);
     let _echo = start_echo(args)?;
@@ -86,8 +87,10 @@ async fn serve(
             Some(()) = successor.recv() => {
                 tracing::info!("a successor serves now");
                 accept_grace = Duration::ZERO;
-                // It makes the tunnel's interface, which there is once.
-                kept = None;
+                // It makes the tunnel's interface, which there is once, or goes on with it.
+                if let Some(tunnel) = kept.take() {
+                    tunnel.hand_over();
+                }
             }
         }
     };

@@ -3,15 +3,18 @@
 use std::fmt::Write as _;
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
-
-use crate::cli::{Format, Status};
+use dualgate_core::model::NodeName;
+use dualgate_core::model::site::Site;
 use dualgate_host::virtual_ips::{GroupReport, Report as VirtualIpReport};
 
+use crate::cli::{Format, Status};
 use crate::exchange::{self, EdgeReport};
+use crate::inputs::state_directory;
 use crate::output::finding::{self, Files, Shown, Tally};
 use crate::output::{self, Colour, Style, count};
 use crate::state::Report;
@@ -63,6 +66,15 @@ pub fn ask(admin: SocketAddr) -> anyhow::Result<Report> {
         bail!("what answers at {admin} says `{}` to GET /status: is it a dualgate?", output::one_line(status));
     }
     serde_json::from_str(body).with_context(|| format!("read the status from {admin} (is it another version?)"))
+}
+
+/// The state directory of the process that runs as this node: as said, else as it says itself, else as it would be chosen.
+pub fn running_state(named: Option<&Path>, site: &Site, node: &NodeName) -> PathBuf {
+    let said = || {
+        let report = site.admin.listen.first().and_then(|admin| ask(*admin).ok())?;
+        (report.node == node.as_str() && !report.state.as_os_str().is_empty()).then_some(report.state)
+    };
+    named.map(Path::to_owned).or_else(said).unwrap_or_else(|| state_directory(None, site, node))
 }
 
 /// HTTP/1.0 and no keep-alive: the answer ends where the connection ends.
@@ -201,6 +213,7 @@ mod tests {
         Report {
             site: "laptop".into(),
             node: "laptop".into(),
+            state: PathBuf::new(),
             phase: "serving".into(),
             objects_from: "disk".into(),
             ready: false,

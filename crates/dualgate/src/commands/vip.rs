@@ -9,13 +9,15 @@ use anyhow::{Context as _, bail};
 use dualgate_core::model::{ObjectName, Snapshot};
 use dualgate_core::plan::ipam;
 use dualgate_host::virtual_ips::control::{Answer, Order, order};
-use dualgate_host::virtual_ips::{Conflict, GroupReport, Report};
+use dualgate_host::virtual_ips::{Conflict, GroupReport, PeerReport, Report};
 use serde_json::json;
 
 use crate::cli::vip::{Running, Vip, VipCommand, VipDrain, VipExplain, VipList, VipMove};
 use crate::cli::{Format, Output};
-use crate::inputs::{choose_node, state_directory, usable_site};
+use crate::commands::status::running_state;
+use crate::inputs::{choose_node, usable_site};
 use crate::output::{self, Colour, Style};
+use crate::state::Report as Status;
 
 /// As the subcommand says.
 pub fn run(args: &Vip) -> anyhow::Result<ExitCode> {
@@ -28,13 +30,31 @@ pub fn run(args: &Vip) -> anyhow::Result<ExitCode> {
 }
 
 fn list(args: &VipList) -> anyhow::Result<ExitCode> {
-    let report = super::status::ask(args.admin)?.virtual_ips;
-    let well = report.on && report.conflicts.is_empty() && report.groups.iter().all(|group| group.owner.is_some());
+    let status = super::status::ask(args.admin)?;
+    let report = &status.virtual_ips;
+    // A Service without pods is held by nobody, as it should be.
+    let is_held = |group: &GroupReport| group.owner.is_some() || group.candidates.is_empty();
+    let well = report.on && report.conflicts.is_empty() && report.groups.iter().all(is_held);
     match args.output.output {
-        Format::Json => output::json(&report)?,
-        Format::Text => output::text(&output::visible(&page(&report, Style::stdout())))?,
+        Format::Json => output::json(&json!({"node": status.node, "virtual_ips": report}))?,
+        Format::Text => {
+            let mut page = page(report, Style::stdout());
+            for message in troubles(&status) {
+                let _ = writeln!(page, "{}", Style::stdout().paint(Colour::Red, &message));
+            }
+            output::text(&output::visible(&page))?;
+        }
     }
     Ok(output::verdict(well))
+}
+
+/// What is wrong with the virtual IPs, as the node says.
+fn troubles(status: &Status) -> Vec<String> {
+    let of_virtual_ips = |finding: &&serde_json::Value| {
+        finding["code"].as_str().is_some_and(|code| code.starts_with("virtual-ips") && code != "virtual-ips-conflict")
+    };
+    let message = |finding: &serde_json::Value| Some(finding["message"].as_str()?.to_owned());
+    status.findings.iter().filter(of_virtual_ips).filter_map(message).collect()
 }
 
 /// A table of the groups, the voters, and what is wrong.
@@ -66,15 +86,17 @@ fn page(report: &Report, style: Style) -> String {
     if report.groups.is_empty() {
         page.push_str("there is nothing to hold: no gate, edge or Service has an address of the LAN\n");
     }
-    let heard = |peer: &dualgate_host::virtual_ips::PeerReport| match peer.heard_ms {
-        Some(age) => format!("{} heard {age} ms ago", peer.name),
-        None => format!("{} not heard", peer.name),
+    let heard = |peer: &PeerReport| match (peer.alive, peer.heard_ms) {
+        _ if peer.other_key => format!("{} has another key", peer.name),
+        (true, _) => format!("{} is heard", peer.name),
+        (false, Some(age)) => format!("{} not heard for {} s", peer.name, age.div_ceil(1000)),
+        (false, None) => format!("{} not heard", peer.name),
     };
     let peers: Vec<String> = report.peers.iter().map(heard).collect();
     if !peers.is_empty() {
         let _ = writeln!(page, "\nvoters: this node, {}", peers.join(", "));
     }
-    if let Some(holder) = &report.holder {
+    if let Some(holder) = &report.assigned_by {
         let _ = writeln!(page, "addresses are assigned by {holder}");
     }
     if report.drained {
@@ -90,7 +112,7 @@ fn row(group: &GroupReport) -> [String; 4] {
     let joined = |addresses: &[IpAddr]| addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let others = group.candidates.iter().filter(|name| Some(*name) != group.owner.as_ref());
     let owner = match (&group.owner, &group.relayed_to) {
-        (Some(owner), Some(former)) => format!("{owner} (open connections: {former})"),
+        (Some(owner), Some(former)) => format!("{owner} (older connections at {former})"),
         (Some(owner), None) => owner.clone(),
         (None, _) if group.candidates.is_empty() => "nobody can".to_owned(),
         (None, _) => "nobody".to_owned(),
@@ -107,7 +129,8 @@ fn conflicting(Conflict { address, mac, node, heard_seconds }: &Conflict) -> Str
 }
 
 fn explain(args: &VipExplain) -> anyhow::Result<ExitCode> {
-    let report = super::status::ask(args.admin)?.virtual_ips;
+    let status = super::status::ask(args.admin)?;
+    let report = &status.virtual_ips;
     let snapshot = args.inputs.snapshot().ok();
     let address = args.address;
     let group = report.groups.iter().find(|group| group.addresses.contains(&address));
@@ -115,10 +138,20 @@ fn explain(args: &VipExplain) -> anyhow::Result<ExitCode> {
     let origin = snapshot.as_ref().map(|snapshot| origin(snapshot, address, group));
     match args.output.output {
         Format::Json => output::json(&json!({
-            "address": address, "group": group, "conflicts": conflicts, "origin": origin,
+            "node": status.node, "address": address, "group": group, "conflicts": conflicts, "origin": origin,
         }))?,
         Format::Text => {
-            let mut page = explained(address, group, Style::stdout());
+            let mut page = match report.on {
+                true => explained(address, group, Style::stdout()),
+                false => {
+                    format!("{} has no part in virtual IPs: ask a home node with the role `virtual-ips`\n", status.node)
+                }
+            };
+            if group.is_some_and(|group| group.owner.is_none()) {
+                for message in troubles(&status) {
+                    let _ = writeln!(page, "  {message}");
+                }
+            }
             let conflicts = conflicts.iter().map(|conflict| conflicting(conflict));
             for line in origin.iter().flatten().cloned().chain(conflicts) {
                 let _ = writeln!(page, "  {line}");
@@ -142,11 +175,11 @@ fn explained(address: IpAddr, group: Option<&GroupReport>, style: Style) -> Stri
         (None, _) => writeln!(page, "  {}", style.paint(Colour::Red, "held by nobody: nobody answers for it")),
     };
     let _ = match group.ready {
-        true => writeln!(page, "  this node could hold it: packets to it are served here"),
+        true => writeln!(page, "  packets to it would be served by this node: {}", way(group)),
         false => writeln!(page, "  this node could not hold it: {}", group.why_not),
     };
     let candidates = match group.candidates.as_slice() {
-        [] => "no node: its Service has no pod, or no node is allowed".to_owned(),
+        [] => "no node: its Service has no pod that is ready, or its pool allows no node".to_owned(),
         names => names.join(", "),
     };
     let _ = writeln!(page, "  may be held by (best first): {candidates}");
@@ -159,6 +192,15 @@ fn explained(address: IpAddr, group: Option<&GroupReport>, style: Style) -> Stri
         let _ = writeln!(page, "  connections that were open when it came here are handed on to {former}");
     }
     page
+}
+
+/// How packets go on at a node that holds the group.
+fn way(group: &GroupReport) -> &'static str {
+    match group.path.as_str() {
+        "tunnel" => "they go into the tunnel",
+        "translated" => "kube-proxy hands them to pods",
+        _ => "it listens there",
+    }
 }
 
 /// Where the address comes from: pool, assignment, and what is wrong with it.
@@ -191,7 +233,7 @@ fn drain(args: &VipDrain) -> anyhow::Result<ExitCode> {
 fn tell(running: &Running, what: &Order, format: Output) -> anyhow::Result<ExitCode> {
     let site = usable_site(&running.site)?;
     let node = choose_node(&site, running.node.as_ref())?;
-    let state = state_directory(running.state.as_deref(), &site, &node);
+    let state = running_state(running.state.as_deref(), &site, &node);
     let answer = match order(&state, what) {
         Ok(answer) => answer,
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => bail!(

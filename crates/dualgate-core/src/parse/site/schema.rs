@@ -30,8 +30,8 @@ impl Section for Document {
     const DOC: &'static str = "One YAML file describes the whole site: home, edge and what lies between. It is read strictly: an unknown \
         key or a value of another form is an error, told with its place and a suggestion. `dualgate check` reads the \
         file and acts on nothing. Plain scalars mean what they mean in Kubernetes manifests (YAML 1.1: `yes` and `on` \
-        are booleans). An IPv6 address with a port needs quotes: `'[::1]:9180'`. `pools`, `dns` and `certificates`, and \
-        the roles `virtual-ips` and `dns`, are read and checked; no part acts on them yet.";
+        are booleans). An IPv6 address with a port needs quotes: `'[::1]:9180'`. `dns` and `certificates`, and the \
+        role `dns`, are read and checked; no part acts on them yet.";
 
     fn read(f: &mut Fields<'_>) -> Option<Self> {
         let version = f.required::<ApiVersion>("apiVersion", "The form of this file.");
