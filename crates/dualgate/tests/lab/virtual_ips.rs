@@ -10,13 +10,14 @@ use std::time::{Duration, Instant};
 
 use dualgate_host::namespace::Namespace;
 use dualgate_host::virtual_ips::control::{Answer, Order, order};
+use dualgate_lab::cluster::Patience;
 use dualgate_lab::control::Operator as _;
 use dualgate_lab::lab::Lab;
 use dualgate_lab::probe::{Connections, Load, Loss, Request, Running, ping, who_has};
 use dualgate_lab::trial::Trial;
 use rustix::process::Signal;
 
-use crate::site::{get, ip, logs, pass, seed, seed_with_manifests, until};
+use crate::site::{example, get, ip, logs, pass, seed, seed_with_manifests, start, status, until};
 
 pub const TRIALS: &[Trial] = &[
     ("a_node_without_power_is_replaced_and_does_not_take_its_addresses_back", power),
@@ -27,6 +28,11 @@ pub const TRIALS: &[Trial] = &[
     ("a_frozen_process_is_silent_when_it_wakes", frozen),
     ("a_service_is_answered_for_from_its_creation_to_its_end", service),
     ("the_lan_reaches_the_private_addresses_of_an_edge", edge),
+    ("two_nodes_take_over_from_each_other_with_the_router_as_witness", two),
+    ("two_nodes_that_do_not_hear_each_other_never_both_answer", apart),
+    ("a_node_alone_holds_everything", one),
+    ("an_upgrade_moves_no_address_and_breaks_no_connection", upgraded),
+    ("services_that_come_to_share_an_address_leave_it_where_it_is", shared),
 ];
 
 /// The internal gate's.
@@ -71,13 +77,18 @@ fn stations(from: &Namespace, address: IpAddr, patience: Duration) -> BTreeSet<S
 /// Asks the LAN again and again who has the gate's addresses; the largest number of stations that answered one question.
 struct Watch {
     stop: Arc<AtomicBool>,
+    addresses: Vec<String>,
     threads: Vec<JoinHandle<BTreeSet<String>>>,
 }
 
 impl Watch {
     fn start(lab: &Lab) -> Self {
+        Self::of(lab, &GATE)
+    }
+
+    fn of(lab: &Lab, addresses: &[&str]) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let watch = |address: &str| {
+        let watch = |address: &&str| {
             let (stop, address, from) = (stop.clone(), ip(address), lab.host("lan-client").expect("a client"));
             std::thread::spawn(move || {
                 let mut most = BTreeSet::new();
@@ -88,13 +99,14 @@ impl Watch {
                 most
             })
         };
-        Self { threads: GATE.map(watch).into(), stop }
+        let threads = addresses.iter().map(watch).collect();
+        Self { threads, addresses: addresses.iter().map(|address| (*address).to_owned()).collect(), stop }
     }
 
     #[track_caller]
     fn never_two(self) {
         self.stop.store(true, Ordering::Relaxed);
-        for (thread, address) in self.threads.into_iter().zip(GATE) {
+        for (thread, address) in self.threads.into_iter().zip(self.addresses) {
             let most = thread.join().expect("a watch ends well");
             assert_eq!(most.len(), 1, "{address}: {most:?} answered one question");
         }
@@ -289,4 +301,120 @@ fn edge(directory: &Path) {
         lab.heal(former).unwrap();
         lab.wait_until_ready(LIMIT).unwrap();
     }
+}
+
+/// A site with as many home nodes as are named, and one gate.
+fn homes(directory: &Path, nodes: usize) -> Lab {
+    let node = |number: usize| {
+        let last = 4 + number;
+        format!(
+            "- {{name: k3s-node{number}, roles: [internal-gate, virtual-ips], addresses: [192.168.178.{last}, 'fda8:a1db:5685::{last}'], podCIDRs: [10.42.{number}.0/24, 'fd01:0:0:{number}::/64']}}\n"
+        )
+    };
+    let nodes: String = (1..=nodes).map(node).collect();
+    let site = format!(
+        "apiVersion: dualgate.dev/v1alpha1\nkind: Site\nname: homes\n\
+         cluster: {{podCIDRs: [10.42.0.0/16, 'fd01::/48'], serviceCIDRs: [10.43.0.0/16, 'fd02::/112']}}\n\
+         lan: {{subnets: [192.168.178.0/24, 'fda8:a1db:5685::/64'], router: {{kind: other, addresses: [192.168.178.1, 'fda8:a1db:5685::1'], uplink: dual-stack}}}}\n\
+         nodes:\n{nodes}\
+         pools: [{{name: home, addresses: [192.168.178.11-192.168.178.19, 'fda8:a1db:5685::11-fda8:a1db:5685::19']}}]\n\
+         gates: {{internal: {{addresses: [192.168.178.10, 'fda8:a1db:5685::10']}}}}\n"
+    );
+    let folder = directory.join("homes");
+    std::fs::create_dir_all(folder.join("manifests")).unwrap();
+    std::fs::write(folder.join("site.yaml"), site).unwrap();
+    std::fs::copy(example().join("manifests/whoami.yaml"), folder.join("manifests/whoami.yaml")).unwrap();
+    std::fs::copy(example().join("manifests/ingress-class.yaml"), folder.join("manifests/class.yaml")).unwrap();
+    start(directory, &folder, Patience::default())
+}
+
+fn two(directory: &Path) {
+    let lab = homes(directory, 2);
+    for _ in 0..2 {
+        let former = holder_of(&lab, GATE[0]);
+        let watch = Watch::start(&lab);
+        lab.fail(former).unwrap();
+        let node = replaced(&lab, former);
+        lab.heal(former).unwrap();
+        until("it is ready again", &lab, LIMIT, || lab.nodes().state(former).as_deref() == Some("ready"));
+        pass(Duration::from_secs(2));
+        watch.never_two();
+        assert_eq!(holder(&lab, GATE[0]), Some(node), "who comes back takes nothing");
+    }
+}
+
+/// Both reach the router, and not each other: the LAN is the fence.
+fn apart(directory: &Path) {
+    let lab = homes(directory, 2);
+    let former = holder_of(&lab, GATE[0]);
+    let watch = Watch::start(&lab);
+    let key = "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=\n";
+    std::fs::write(lab.state_directory(former).join("heartbeat"), key).unwrap();
+    for node in [NODES[0], NODES[1]] {
+        until("the other key is told", &lab, LIMIT, || {
+            let findings = status(&lab, node)["findings"].to_string();
+            findings.contains("virtual-ips-key") && findings.contains("has another key")
+        });
+    }
+    pass(Duration::from_secs(3));
+    watch.never_two();
+    assert_eq!(holder(&lab, GATE[0]), Some(former), "who has it keeps it\n{}", logs(&lab));
+}
+
+fn one(directory: &Path) {
+    let lab = homes(directory, 1);
+    assert_eq!(holder(&lab, GATE[0]), Some("k3s-node1"));
+    assert_eq!(get(&lab, "lan-client", GATE[0], HOST).status, 200);
+    assert_eq!(get(&lab, "lan-client", GATE[1], HOST).status, 200);
+}
+
+fn upgraded(directory: &Path) {
+    let lab = seed(directory);
+    let node = holder_of(&lab, GATE[0]);
+    let (watch, kept) = (Watch::start(&lab), traffic(&lab, Connections::Kept(8)));
+    pass(Duration::from_millis(500));
+    let before = lab.nodes().pid(node);
+    lab.nodes().succeed(node).unwrap();
+    until("the successor is alone", &lab, Duration::from_secs(45), || !lab.nodes().is_succeeded(node));
+    assert_ne!(lab.nodes().pid(node), before);
+    pass(Duration::from_secs(1));
+    for loss in stop(kept) {
+        assert_eq!(loss.failed, 0, "{loss}\n{}", logs(&lab));
+    }
+    watch.never_two();
+    assert_eq!(holder(&lab, GATE[0]), Some(node), "an upgrade moves nothing\n{}", logs(&lab));
+}
+
+/// Services that share an address, the second one with a lower one of its own besides.
+const SHARED: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: first, namespace: apps, annotations: {dualgate.dev/allow-shared-ip: together, dualgate.dev/addresses: 192.168.178.15}}
+spec: {type: LoadBalancer, selector: {app: whoami}, ports: [{name: http, port: 8080, targetPort: http}]}
+";
+const JOINING: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: second, namespace: apps, annotations: {dualgate.dev/allow-shared-ip: together, dualgate.dev/addresses: '192.168.178.15,fda8:a1db:5685::15'}}
+spec: {type: LoadBalancer, ipFamilyPolicy: RequireDualStack, selector: {app: whoami}, ports: [{name: alt, port: 8081, targetPort: http}]}
+";
+
+fn shared(directory: &Path) {
+    let (lab, manifests) = seed_with_manifests(directory);
+    let address = "192.168.178.15";
+    std::fs::write(manifests.join("first.yaml"), SHARED).unwrap();
+    until("somebody holds it", &lab, LIMIT, || holder(&lab, address).is_some());
+    let former = holder_of(&lab, address);
+    let watch = Watch::of(&lab, &[address]);
+    for _ in 0..3 {
+        std::fs::write(manifests.join("second.yaml"), JOINING).unwrap();
+        until("both are held together", &lab, LIMIT, || {
+            holder(&lab, "fda8:a1db:5685::15").is_some_and(|node| Some(node) == holder(&lab, address))
+        });
+        assert_eq!(holder(&lab, address), Some(former), "who joins moves nothing");
+        std::fs::remove_file(manifests.join("second.yaml")).unwrap();
+        until("it is alone again", &lab, LIMIT, || holder(&lab, "fda8:a1db:5685::15").is_none());
+        assert_eq!(holder(&lab, address), Some(former), "who leaves moves nothing");
+    }
+    watch.never_two();
 }
