@@ -54,9 +54,9 @@ fn world(topology: Topology, directory: &Path) -> World {
 fn hold_virtual_ips(world: &World) {
     let hold = || {
         let mut network = Network::open()?;
-        ["192.168.178.10/32", "fda8:a1db:5685::10/128"].into_iter().try_for_each(|address| {
-            network.add_address("eth0", address.parse().expect("an address"), Use::Answer)
-        })
+        ["192.168.178.10/32", "fda8:a1db:5685::10/128"]
+            .into_iter()
+            .try_for_each(|address| network.add_address("eth0", address.parse().expect("an address"), Use::Answer))
     };
     world.host("k3s-node1").unwrap().run(hold).unwrap();
 }

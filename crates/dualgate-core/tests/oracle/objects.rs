@@ -66,7 +66,8 @@ fn check_text(text: &str) {
     let objects = Arc::new(file::assemble(files.iter()));
     assert!(objects.objects.is_sorted_by(|one, other| one.key < other.key), "sorted, each key once");
     let site = Arc::new(site::read("site.yaml", SITE).site.expect("the site of this file"));
-    let snapshot = Snapshot { generation: Generation(1), site, objects, facts: Facts { now: 1_800_000_000, ..Facts::default() } };
+    let snapshot =
+        Snapshot { generation: Generation(1), site, objects, facts: Facts { now: 1_800_000_000, ..Facts::default() } };
     let lowered = lower::snapshot(&snapshot);
     let _ = check::objects::objects(&snapshot);
     for node in ["home", "edge"] {

@@ -6,7 +6,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::batch::Change;
-use super::rule::{Action, Fragment, Interface, Limit, Match, Meter, Meters, Of, Prefixed, Reject, Rule, Select, Statement};
+use super::rule::{
+    Action, Fragment, Interface, Limit, Match, Meter, Meters, Of, Prefixed, Reject, Rule, Select, Statement,
+};
 use super::set::{Elements, Set, SetKind, Span, Value};
 use super::table::{Family, HookPoint, Table};
 

@@ -4,7 +4,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 
 use dualgate_wire::nftables::{
     Action, Batch, Chain, ChainType, Change, Dialect, Elements, End, Family, Hook, HookPoint, IcmpType, Limit, Match,
-    Meter, Meters, Of, Policy, Prefixed, Purpose, Reject, Rule, Select, Set, SetKind, Span, Statement, Table, Unit, When,
+    Meter, Meters, Of, Policy, Prefixed, Purpose, Reject, Rule, Select, Set, SetKind, Span, Statement, Table, Unit,
+    When,
 };
 
 fn refusal(table: Table) -> String {

@@ -62,10 +62,8 @@ fn a_key_of_the_heartbeats_that_others_can_read_is_refused() {
     let file = folder.path().join("open");
     fs::write(&file, "dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=\n").unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).unwrap();
-    let refused = dualgate_in(
-        folder.path(),
-        &["keys", "init", "--node", "one", "--state", "s", "--adopt-heartbeat", "open"],
-    );
+    let refused =
+        dualgate_in(folder.path(), &["keys", "init", "--node", "one", "--state", "s", "--adopt-heartbeat", "open"]);
     assert_eq!(refused.code, 2);
     assert!(refused.err.contains("chmod 0600 open"), "{}", refused.err);
 }
