@@ -37,7 +37,8 @@ pub fn requests(ours: &Ours, addresses: [IpAddr; 2], results: &mut Results) -> R
         let (started, mut done) = (Instant::now(), 0_u64);
         while running.iter().map(|load| load.so_far().sent).sum::<u64>() < REQUESTS && started.elapsed() < 2 * LIMIT {
             let fault = faults[done as usize % faults.len()];
-            let owner = ours.answering(addresses[0]).into_iter().next().ok_or("nobody answers")?;
+            wait("somebody answers", LIMIT, || !ours.answering(addresses[0]).is_empty())?;
+            let owner = ours.answering(addresses[0]).into_iter().next().ok_or("nobody answers any more")?;
             ours.hit(fault, &owner)?;
             let gone = || match fault {
                 Fault::TakeOver => ours.is_over(fault, &owner),

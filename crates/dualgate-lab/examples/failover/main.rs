@@ -97,17 +97,18 @@ fn inside(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let (ours, manifests) = start(arguments, &directory)?;
     let addresses: Vec<_> = ours.0.site().virtual_addresses(GateName::Internal).collect();
     let addresses = <[_; 2]>::try_from(addresses).map_err(|_| "the internal gate needs an address of each family")?;
-    if arguments.wants("idle") {
-        load::idle(&ours, &directory.join("home/site.yaml"), &mut results)?;
-    }
-    if arguments.wants("faults") {
-        faults(arguments.runs, &ours, addresses, &directory, &mut results)?;
-    }
-    if arguments.wants("requests") {
-        load::requests(&ours, addresses, &mut results)?;
-    }
-    if arguments.wants("services") {
-        services::measure(&ours, &manifests, arguments.runs, &mut results)?;
+    let site = directory.join("home/site.yaml");
+    let parts: [(&str, &dyn Fn(&mut Results) -> Result<(), Failure>); 4] = [
+        ("idle", &|results| load::idle(&ours, &site, results)),
+        ("faults", &|results| faults(arguments.runs, &ours, addresses, &directory, results)),
+        ("requests", &|results| load::requests(&ours, addresses, results)),
+        ("services", &|results| services::measure(&ours, &manifests, arguments.runs, results)),
+    ];
+    for (name, part) in parts.into_iter().filter(|(name, _)| arguments.wants(name)) {
+        // What the other parts have to tell is told all the same.
+        if let Err(failure) = part(&mut results) {
+            results.note(format!("{name}: ended early: {failure}"));
+        }
     }
     results.finish();
     match arguments.json {

@@ -1,5 +1,6 @@
 //! One fault at one subject.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use dualgate_host::namespace::Namespace;
-use dualgate_lab::capture::{Capture, Claim, owners};
+use dualgate_lab::capture::{Capture, Claim, Frame, owners};
 use dualgate_lab::probe::who_has;
 
 use crate::prober::{Dialler, Gap, Prober};
@@ -50,6 +51,8 @@ pub struct Watch {
     pub overlaps: u64,
     /// The faults after which that was.
     pub when: Vec<String>,
+    /// By fault: the longest time between two answers to questions for an address, in milliseconds.
+    pub silences: BTreeMap<Fault, Vec<f64>>,
     last: Option<Fault>,
 }
 
@@ -65,7 +68,18 @@ impl Watch {
             std::thread::spawn(move || ask(&client, address, &stop, &asked))
         });
         let askers = askers.into();
-        Ok(Self { addresses, capture, stop, askers, asked, answers: 0, overlaps: 0, when: Vec::new(), last: None })
+        Ok(Self {
+            addresses,
+            capture,
+            stop,
+            askers,
+            asked,
+            answers: 0,
+            overlaps: 0,
+            when: Vec::new(),
+            silences: BTreeMap::new(),
+            last: None,
+        })
     }
 
     /// Questions that were asked.
@@ -76,10 +90,12 @@ impl Watch {
     /// Counts what was captured since the last fault.
     pub fn account(&mut self) {
         let frames = self.capture.take();
-        let claims = frames.iter().filter_map(dualgate_lab::capture::Frame::claim);
+        let claims = frames.iter().filter_map(Frame::claim);
         let answers = claims.filter(|(address, _, how)| *how == Claim::Answer && self.addresses.contains(address));
         self.answers += answers.count() as u64;
         let Some(fault) = self.last.take() else { return };
+        let longest = self.addresses.map(|address| silence(&frames, address)).into_iter().max().unwrap_or_default();
+        self.silences.entry(fault).or_default().push(longest.as_secs_f64() * 1000.0);
         for address in self.addresses {
             let owners = owners(&frames, address);
             let again = (1..owners.len()).filter(|at| owners[..*at].contains(&owners[*at])).count() as u64;
@@ -117,7 +133,7 @@ impl Watch {
         // A successor on the same node keeps the addresses or not; all other faults move them.
         let moved = |address: IpAddr| {
             let frames = self.capture.so_far();
-            let claims = frames.iter().filter_map(dualgate_lab::capture::Frame::claim);
+            let claims = frames.iter().filter_map(Frame::claim);
             let mut others = claims.filter(|(claimed, ..)| *claimed == address);
             others.any(|(_, mac, _)| subject.node_of(mac.0).is_some_and(|node| node != owner))
         };
@@ -159,6 +175,13 @@ impl Drop for Watch {
             let _ = asker.join();
         }
     }
+}
+
+/// The longest time between two answers.
+fn silence(frames: &[Frame], address: IpAddr) -> Duration {
+    let is_answer = |frame: &&Frame| frame.claim().is_some_and(|(of, _, how)| of == address && how == Claim::Answer);
+    let at: Vec<Instant> = frames.iter().filter(is_answer).map(|frame| frame.at).collect();
+    at.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
 }
 
 /// A question every 20 milliseconds; the answers are seen in the capture.

@@ -83,8 +83,11 @@ impl Results {
     pub fn watched(&mut self, subject: String, watch: &Watch) {
         let (asked, answers, overlaps) = (watch.asked(), watch.answers, watch.overlaps);
         let when = watch.when.clone();
+        let silence = |(fault, times): (&Fault, &Vec<f64>)| json!({"fault": fault.words(), "ms": figures(times)});
+        let silences: Vec<Value> = watch.silences.iter().map(silence).collect();
         self.watched.push(json!({
             "subject": subject, "asked": asked, "answers": answers, "overlaps": overlaps, "when": when,
+            "longestSilences": silences,
         }));
     }
 
@@ -204,6 +207,11 @@ impl Results {
             )?;
             for when in row["when"].as_array().into_iter().flatten().take(10) {
                 writeln!(f, "  {}", text(when))?;
+            }
+            writeln!(f, "  longest time between two answers to questions (one each 20 ms and more), median and max:")?;
+            for row in row["longestSilences"].as_array().into_iter().flatten() {
+                let [median, max] = ["median", "max"].map(|name| row["ms"][name].as_f64().unwrap_or_default());
+                writeln!(f, "  {:44} {median:>6.0} ms {max:>6.0} ms", text(&row["fault"]))?;
             }
         }
         if !self.requests.is_empty() {
