@@ -39,6 +39,9 @@ const USAGE: &str = "usage: failover [--binary PATH] [--runs N] [--output text|j
 /// keepalived's own default, and as fast as VRRPv3 is set up by people who want to lose little.
 const ADVERTS: [&str; 2] = ["1", "0.11"];
 
+/// One part of the measurement.
+type Part<'a> = &'a dyn Fn(&mut Results) -> Result<(), Failure>;
+
 struct Arguments {
     binary: PathBuf,
     runs: u32,
@@ -98,7 +101,7 @@ fn inside(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let addresses: Vec<_> = ours.0.site().virtual_addresses(GateName::Internal).collect();
     let addresses = <[_; 2]>::try_from(addresses).map_err(|_| "the internal gate needs an address of each family")?;
     let site = directory.join("home/site.yaml");
-    let parts: [(&str, &dyn Fn(&mut Results) -> Result<(), Failure>); 4] = [
+    let parts: [(&str, Part<'_>); 4] = [
         ("idle", &|results| load::idle(&ours, &site, results)),
         ("faults", &|results| faults(arguments.runs, &ours, addresses, &directory, results)),
         ("requests", &|results| load::requests(&ours, addresses, results)),
