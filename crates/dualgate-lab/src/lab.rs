@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use dualgate_core::model::finding::{Finding, Severity};
-use dualgate_core::model::site::{Role, Site};
+use dualgate_core::model::site::{Node, Role, Site};
 use dualgate_core::model::snapshot::{Facts, Generation};
 use dualgate_core::model::{GateName, NodeName, Snapshot};
 use dualgate_core::parse;
@@ -287,11 +287,18 @@ impl Lab {
         edges.flat_map(of_edge).collect()
     }
 
-    /// The internal gate's addresses that no node holds.
+    /// The addresses of the LAN that a home node could hold, and none does.
     fn unheld(&self) -> Vec<String> {
         let held: Vec<IpAddr> = self.node_hosts().flat_map(|host| self.nodes.held(&host.name)).collect();
-        let addresses = self.site.virtual_addresses(GateName::Internal).filter(|address| !held.contains(address));
-        addresses.map(|address| format!("nobody holds {address}")).collect()
+        let gate = self.site.virtual_addresses(GateName::Internal);
+        // Through the tunnel of the nodes, and only while the edge is there.
+        let is_reached = |edge: &&Node| edge.is_edge() && self.world.host(edge.name.as_str()).is_some();
+        let by_tunnel =
+            Tunnel::of(&self.site) == Tunnel::Real && self.site.nodes.iter().any(|node| node.has(Role::VirtualIps));
+        let edges = self.site.nodes.iter().filter(is_reached).filter(|_| by_tunnel).flat_map(|edge| &edge.addresses);
+        let in_lan = |address: &IpAddr| self.site.lan.subnets.iter().any(|subnet| subnet.contains(address));
+        let missing = gate.chain(edges.copied()).filter(|address| in_lan(address) && !held.contains(address));
+        missing.map(|address| format!("nobody holds {address}")).collect()
     }
 
     fn node_hosts(&self) -> impl Iterator<Item = &Host> {

@@ -176,6 +176,7 @@ impl River {
                     if modified(&self.site_path) != self.site_modified {
                         self.reload_site().await;
                     }
+                    self.virtual_ips.tunnelled(&self.tunnel.view().report());
                 }
                 _ = resync.tick() => {
                     self.tellers.silent().into_iter().for_each(|edge| self.tunnel.doubt(PeerName::Node(edge)));

@@ -95,6 +95,19 @@ impl VirtualIps {
         }
     }
 
+    /// How the tunnel is: an edge's addresses are announced while it is reached.
+    pub fn tunnelled(&mut self, tunnel: &TunnelReport) {
+        let groups = self.plan.groups.iter().filter(|group| group.path == DataPath::Tunnel);
+        let changed: Vec<(GroupId, String)> = groups
+            .map(|group| (group.id, unheard(group, tunnel)))
+            .filter(|(id, why_not)| self.ready.get(id) != Some(why_not))
+            .collect();
+        if !changed.is_empty() {
+            self.ready.extend(changed);
+            self.keeper.ready(self.ready.clone());
+        }
+    }
+
     /// Waits until something else is agreed on.
     pub async fn changed(&mut self) {
         if self.known.changed().await.is_err() {

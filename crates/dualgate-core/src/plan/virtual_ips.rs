@@ -308,7 +308,12 @@ fn joined(drafts: impl Iterator<Item = Draft>) -> Vec<Draft> {
             draft.addresses.extend(other.addresses);
             draft.users.extend(other.users);
             draft.preferred.extend(other.preferred);
-            draft.candidates = draft.candidates.intersection(&other.candidates).cloned().collect();
+            // One that nobody could serve, such as a Service without pods, keeps nobody from serving the others.
+            draft.candidates = match (draft.candidates.is_empty(), other.candidates.is_empty()) {
+                (true, _) => other.candidates,
+                (false, true) => draft.candidates,
+                (false, false) => draft.candidates.intersection(&other.candidates).cloned().collect(),
+            };
         }
         at.extend(draft.addresses.iter().map(|address| (*address, joined.len())));
         joined.push(Some(draft));
@@ -471,6 +476,14 @@ tunnel: {}
             shown(&plan)[1],
             "[192.168.178.11, fda8:a1db:5685::11] for Service apps/a, Service apps/b at n2 (Local)"
         );
+    }
+
+    #[test]
+    fn a_service_without_pods_that_joins_an_address_keeps_nobody_from_holding_it() {
+        let objects = vec![service("a", "Cluster"), service("b", "Cluster"), pods("a", &["n1"])];
+        let shared: &[&str] = &["192.168.178.11"];
+        let plan = plan(&snapshot(SITE, objects, &[("a", shared), ("b", shared)]));
+        assert_eq!(shown(&plan)[1], "[192.168.178.11] for Service apps/a, Service apps/b at n1 n2 n3 (Local)");
     }
 
     #[test]

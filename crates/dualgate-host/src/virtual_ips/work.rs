@@ -48,6 +48,8 @@ const WITNESS: Duration = Duration::from_secs(3);
 const SEALED_OTHERWISE: Duration = Duration::from_secs(5);
 /// A conflict is told again each minute while it lasts; after this time it is over.
 const CONFLICT: Duration = Duration::from_secs(180);
+/// How long the best candidate of something that has just come is waited for.
+const FIRST: Duration = Duration::from_millis(250);
 /// How long addresses of one group may be at different nodes.
 const GATHER: Duration = Duration::from_secs(1);
 /// How long after the start others may take to be heard.
@@ -79,6 +81,8 @@ pub(super) struct Work {
     pub(super) road: Road,
     /// By address: each is a resource of its own, so that whoever is told other groups still agrees on its owner.
     pub(super) held: BTreeMap<IpAddr, Held>,
+    /// Since when an address is planned.
+    planned: BTreeMap<IpAddr, Duration>,
     /// Others that answered for addresses that are held here, and when they were heard.
     pub(super) conflicts: BTreeMap<(IpAddr, Mac), Duration>,
     /// Two voters: what is asked on the wire before it is taken.
@@ -163,6 +167,7 @@ impl Work {
             place: BTreeMap::new(),
             road: Road::start()?,
             held: BTreeMap::new(),
+            planned: BTreeMap::new(),
             conflicts: BTreeMap::new(),
             fences: BTreeSet::new(),
             office_at: None,
@@ -253,6 +258,9 @@ impl Work {
             self.ownership.set_members(&members, now);
             self.plan = wanted.plan;
             self.fall_silent();
+            let known = std::mem::take(&mut self.planned);
+            let addresses = self.plan.groups.iter().flat_map(|group| &group.addresses);
+            self.planned = addresses.map(|address| (*address, known.get(address).copied().unwrap_or(now))).collect();
             self.look_at = now;
         }
         self.ready = wanted.ready;
@@ -303,8 +311,9 @@ impl Work {
     /// For which addresses this node stands, and which it could serve.
     fn stand(&mut self, now: Duration) {
         let mut wishes = Vec::new();
-        for group in &self.plan.groups {
-            let ready = self.why_not(group).is_none();
+        let plan = self.plan.clone();
+        for group in &plan.groups {
+            let ready = self.why_not(group).is_none() && !self.yields(group, now);
             let of = |address: &IpAddr| Candidacy {
                 resource: resource(*address),
                 candidates: group.candidates.clone(),
@@ -319,6 +328,20 @@ impl Work {
         self.ownership.set_wishes(wishes, now);
         let planned: BTreeSet<&IpAddr> = self.plan.groups.iter().flat_map(|group| &group.addresses).collect();
         self.held.retain(|address, _| planned.contains(address));
+    }
+
+    /// Whether the best candidate of a group that has just come may be about to take it: nodes read changes one after the
+    /// other, and nobody takes anything back later.
+    fn yields(&mut self, group: &Group, now: Duration) -> bool {
+        let since = group.addresses.iter().filter_map(|address| self.planned.get(address)).max();
+        let until = since.map_or(now, |since| *since + FIRST);
+        let best = group.candidates.first().filter(|best| **best != self.node);
+        let is_alive = |best: &NodeName| self.ownership.peers().iter().any(|peer| peer.name == *best && peer.alive);
+        let yields = now < until && best.is_some_and(is_alive);
+        if yields {
+            self.look_at = self.look_at.min(until);
+        }
+        yields
     }
 
     /// What keeps this node from serving a group.

@@ -26,6 +26,9 @@ fn disk(folder: &Path, found: &mut Vec<u8>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         found.extend_from_slice(path.to_string_lossy().as_bytes());
+        if path.is_symlink() {
+            continue;
+        }
         if path.is_dir() {
             disk(&path, found);
         } else if path.is_file() && !path.ends_with("site.yaml") {
