@@ -19,7 +19,7 @@ use super::{Change, Touched, Watching};
 
 /// A file that is gone or empty is believed to be so after this time: many programs save by removing the
 /// file, or by making it empty, and writing it again.
-const GRACE: Duration = Duration::from_millis(300);
+const GRACE: Duration = Duration::from_millis(120);
 
 /// Remembers each file's last good version.
 pub(super) struct Scanner {

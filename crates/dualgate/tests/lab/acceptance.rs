@@ -18,7 +18,7 @@ use dualgate_lab::probe::{Request, get as fetch, ping, tcp, who_has};
 use dualgate_lab::trial::Trial;
 use rustix::process::Signal;
 
-use crate::site::{example, ip, logs, pass, start, status, until};
+use crate::site::{example, ip, pass, start, status, until};
 
 pub const TRIALS: &[Trial] = &[
     ("frames_of_a_take_over_tell_everybody_in_every_form", take_over),
@@ -105,8 +105,12 @@ impl Ground {
     /// Waits until exactly one station answers, and says which.
     #[track_caller]
     fn announcer(&self, address: &str) -> String {
-        until(&format!("one node answers for {address}"), &self.lab, LIMIT, || self.answering(address).len() == 1);
-        self.answering(address).pop_first().unwrap_or_else(|| panic!("{address}: nobody\n{}", logs(&self.lab)))
+        let mut answered = BTreeSet::new();
+        until(&format!("one node answers for {address}"), &self.lab, LIMIT, || {
+            answered = self.answering(address);
+            answered.len() == 1
+        });
+        answered.pop_first().unwrap_or_default()
     }
 
     #[track_caller]
