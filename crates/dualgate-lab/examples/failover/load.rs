@@ -39,6 +39,7 @@ pub fn requests(ours: &Ours, addresses: [IpAddr; 2], results: &mut Results) -> R
             let fault = faults[done as usize % faults.len()];
             wait("somebody answers", LIMIT, || !ours.answering(addresses[0]).is_empty())?;
             let owner = ours.answering(addresses[0]).into_iter().next().ok_or("nobody answers any more")?;
+            eprintln!("{} ms: {what}: {owner}", started.elapsed().as_millis());
             ours.hit(fault, &owner)?;
             let gone = || match fault {
                 Fault::TakeOver => ours.is_over(fault, &owner),
