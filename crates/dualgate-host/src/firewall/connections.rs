@@ -17,12 +17,12 @@ const LISTEN: &str = "0A";
 /// A socket of the listing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Socket {
-    Listens(u16),
+    Listens(SocketAddr),
     Connects { local: SocketAddr, remote: SocketAddr },
 }
 
-/// The TCP connections that others have opened to this host, in the network of the calling thread: each is to a port
-/// that something listens on.
+/// The TCP connections that others have opened to this host, in the network of the calling thread: each is to an
+/// address and port that something listens on.
 ///
 /// # Errors
 ///
@@ -48,15 +48,21 @@ pub fn connections() -> Result<Vec<Connection>, FirewallError> {
 
 /// What comes by the tunnel is for one of its inner addresses, to which nobody outside has a way.
 fn inbound(sockets: &[Socket], inner: &BTreeSet<IpAddr>) -> Vec<Connection> {
-    let listening: BTreeSet<u16> = sockets
+    let listening: BTreeSet<SocketAddr> = sockets
         .iter()
         .filter_map(|socket| match socket {
-            Socket::Listens(port) => Some(*port),
+            Socket::Listens(at) => Some(*at),
             Socket::Connects { .. } => None,
         })
         .collect();
+    // One that listens on every address of IPv6 may have those of IPv4, too.
+    let anywhere = [IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V4(Ipv4Addr::UNSPECIFIED)];
+    let is_listening = |to: SocketAddr| {
+        let anywhere = anywhere.into_iter().filter(|any| any.is_ipv6() || to.is_ipv4());
+        anywhere.chain([to.ip()]).any(|address| listening.contains(&SocketAddr::new(address, to.port())))
+    };
     let connection = |socket: &Socket| match *socket {
-        Socket::Connects { local, remote } if listening.contains(&local.port()) => {
+        Socket::Connects { local, remote } if is_listening(local) => {
             let is_own = remote.ip().is_loopback() || remote.ip() == local.ip();
             let by = if inner.contains(&local.ip()) { By::Tunnel } else { By::Outside };
             (!is_own).then(|| Connection { remote: remote.ip(), local, by })
@@ -74,7 +80,7 @@ fn socket(line: &str) -> Option<Socket> {
     let mut words = line.split_ascii_whitespace().skip(1);
     let (local, remote, state) = (address(words.next()?)?, address(words.next()?)?, words.next()?);
     match state {
-        LISTEN => Some(Socket::Listens(local.port())),
+        LISTEN => Some(Socket::Listens(local)),
         ESTABLISHED => Some(Socket::Connects { local, remote }),
         _ => None,
     }
@@ -110,11 +116,14 @@ mod tests {
    0: 00000000:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1
    1: 0A7100CB:0016 076433C6:A1B2 01 00000000:00000000 00:00000000 00000000     0        0 2 1
    2: 0A7100CB:0016 086433C6:A1B3 06 00000000:00000000 00:00000000 00000000     0        0 0 3
+   3: 0A7100CB:0019 076433C6:A1B8 01 00000000:00000000 00:00000000 00000000     0        0 2 1
+   4: 0100007F:0019 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 1 1
    3: 0A7100CB:B0B0 076433C6:01BB 01 00000000:00000000 00:00000000 00000000     0        0 3 1
    4: 0100007F:0016 0100007F:A1B4 01 00000000:00000000 00:00000000 00000000     0        0 4 1
    5: C9B2A8C0:0016 05B2A8C0:A1B5 01 00000000:00000000 00:00000000 00000000     0        0 5 1
   sl  local_address                         remote_address                        st tx_queue
    0: 00000000000000000000000000000000:0050 00000000000000000000000000000000:0000 0A 00000000:00000000
+   0: 00000000000000000000000000000000:0016 00000000000000000000000000000000:0000 0A 00000000:00000000
    1: B80D0120000001000000000010000000:0016 B80D0120000007000000000007000000:A1B6 01 00000000:00000000
    2: 0000000000000000FFFF00000A7100CB:0050 0000000000000000FFFF0000076433C6:A1B7 01 00000000:00000000
 ";

@@ -1,11 +1,15 @@
 //! Who is connected, as the kernel of a network says it.
 
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use dualgate_core::plan::firewall::{By, Connection};
 use dualgate_core::plan::tunnel::INTERFACE;
 use dualgate_host::firewall::connections;
 use dualgate_host::network::{Network, Switch, Use};
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 
 /// A host, somebody else and the host's inner address, which are all here.
@@ -18,10 +22,19 @@ fn ip(text: &str) -> IpAddr {
 
 fn dial(from: &str, to: SocketAddr) -> TcpStream {
     let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let socket = socket(family, SocketType::STREAM, None).expect("a socket");
-    bind(&socket, &SocketAddr::new(ip(from), 0)).expect("an address of its own");
-    connect(&socket, &to).expect("a connection");
-    socket.into()
+    // The routes of an interface that was switched on just now come and go for a moment.
+    let patience = Instant::now() + Duration::from_secs(5);
+    loop {
+        let socket = socket(family, SocketType::STREAM, None).expect("a socket");
+        bind(&socket, &SocketAddr::new(ip(from), 0)).expect("an address of its own");
+        match connect(&socket, &to) {
+            Ok(()) => return socket.into(),
+            Err(Errno::NETUNREACH | Errno::HOSTUNREACH) if Instant::now() < patience => {
+                thread::sleep(Duration::from_millis(1));
+            }
+            Err(error) => panic!("no connection: {error}"),
+        }
+    }
 }
 
 pub fn who_is_connected_is_listed_with_the_way_that_he_came() {
@@ -46,7 +59,7 @@ pub fn who_is_connected_is_listed_with_the_way_that_he_came() {
             let gone = TcpListener::bind(SocketAddr::new(ip(address), 0)).expect("a listener");
             open.push(dial(other, gone.local_addr().expect("its address")));
             open.push(gone.accept().expect("a connection").0);
-            open.push(TcpStream::from(std::os::fd::OwnedFd::from(listener)));
+            open.push(TcpStream::from(OwnedFd::from(listener)));
         }
     }
     expected.sort_unstable();
