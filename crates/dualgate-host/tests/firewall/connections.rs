@@ -30,7 +30,7 @@ fn dial(from: &str, to: SocketAddr) -> TcpStream {
         match connect(&socket, &to) {
             Ok(()) => return socket.into(),
             Err(Errno::NETUNREACH | Errno::HOSTUNREACH) if Instant::now() < patience => {
-                thread::sleep(Duration::from_millis(1));
+                thread::park_timeout(Duration::from_millis(1));
             }
             Err(error) => panic!("no connection: {error}"),
         }
