@@ -54,15 +54,17 @@ const ARROWS: &[Arrows] = &[
         inside: &["dualgate-core", "dualgate-host", "dualgate-lab", "dualgate-wire"],
         outside: Outside::Any,
     },
-    Arrows { name: "dualgate-kube", inside: &["dualgate-core"], outside: Outside::Any },
+    Arrows { name: "dualgate-apiserver", inside: &[], outside: Outside::Any },
+    Arrows { name: "dualgate-kube", inside: &["dualgate-apiserver", "dualgate-core"], outside: Outside::Any },
     Arrows {
         name: "dualgate-lab",
-        inside: &["dualgate-core", "dualgate-host", "dualgate-http", "dualgate-wire"],
+        inside: &["dualgate-apiserver", "dualgate-core", "dualgate-host", "dualgate-http", "dualgate-wire"],
         outside: Outside::Any,
     },
     Arrows {
         name: "dualgate",
         inside: &[
+            "dualgate-apiserver",
             "dualgate-core",
             "dualgate-host",
             "dualgate-http",
