@@ -22,3 +22,4 @@ pub mod parse;
 pub mod plan;
 pub mod route;
 pub mod seam;
+pub mod yaml;
