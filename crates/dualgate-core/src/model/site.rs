@@ -285,6 +285,9 @@ pub enum TraefikAnnotation {
     Ignore,
 }
 
+/// `spec.controller` of dualgate's own classes.
+pub const CONTROLLER: &str = "dualgate.dev/ingress-controller";
+
 /// An Ingress class that dualgate serves.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Class {
@@ -294,6 +297,8 @@ pub struct Class {
     pub controller: String,
     /// How its Ingresses are read.
     pub reading: Reading,
+    /// Whether it is to be the cluster's default class.
+    pub is_default: bool,
 }
 
 /// How an Ingress is read.

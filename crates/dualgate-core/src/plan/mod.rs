@@ -5,6 +5,7 @@
 
 pub mod firewall;
 pub mod forward;
+pub mod install;
 pub mod ipam;
 pub mod proxy;
 pub mod public;

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::{Report, enumerate};
-use crate::model::site::{Alias, Certificates, Challenge, Dns, EntryProtocol, Gate, Publish, Role, RouterKind, Site};
+use crate::model::site::{
+    Alias, CONTROLLER, Certificates, Challenge, Class, Dns, EntryProtocol, Gate, Publish, Role, RouterKind, Site,
+};
 use crate::model::{Code, GateName, Host};
 
 pub(super) fn check(site: &Site, report: &mut Report<'_>) {
@@ -69,13 +71,24 @@ fn aliases(site: &Site, report: &mut Report<'_>) {
 
 fn classes(site: &Site, report: &mut Report<'_>) {
     for (index, class) in site.classes.iter().enumerate() {
-        let same =
-            |earlier: &&crate::model::site::Class| earlier.name == class.name && earlier.controller == class.controller;
+        let same = |earlier: &&Class| earlier.name == class.name && earlier.controller == class.controller;
         if site.classes[..index].iter().any(|earlier| same(&earlier)) {
             let what = class.name.as_deref().unwrap_or(&class.controller);
             let message = format!("class `{what}` is written a second time");
             report.add(Code::SiteDuplicate, format!("ingressClasses[{index}]"), message, "leave one of them out");
         }
+        default_class(site, index, class, report);
+    }
+}
+
+fn default_class(site: &Site, index: usize, class: &Class, report: &mut Report<'_>) {
+    let field = format!("ingressClasses[{index}].default");
+    if class.is_default && class.controller != CONTROLLER {
+        let message = format!("`{}` makes its own classes, and decides which is the default", class.controller);
+        report.add(Code::SiteValue, &field, message, "leave it out, or make a class of dualgate's the default");
+    }
+    if class.is_default && site.classes[..index].iter().any(|earlier| earlier.is_default) {
+        report.add(Code::SiteDuplicate, &field, "a second default class", "a cluster has one default class");
     }
 }
 

@@ -13,14 +13,13 @@ use super::scalars::{
     ApiVersion, HttpsUrl, Kind, LabelKey, LabelValue, Namespace, Number, Port, Resolver, Size, Timeout,
 };
 use crate::model::site::{
-    AccessLog, AccessLogFormat, Admin, Alias, Allow, Certificates, Challenge, Class, Cluster, Dns, EntryPoint,
-    EntryProtocol, Exposure, Firewall, Gate, HomeEnd, Lan, Node, Pool, ProxySettings, Publish, Reading, Reservation,
-    Router, RouterKind, Site, TraefikAnnotation, Tunnel, Underscores, Uplink, Zone,
+    AccessLog, AccessLogFormat, Admin, Alias, Allow, CONTROLLER, Certificates, Challenge, Class, Cluster, Dns,
+    EntryPoint, EntryProtocol, Exposure, Firewall, Gate, HomeEnd, Lan, Node, Pool, ProxySettings, Publish, Reading,
+    Reservation, Router, RouterKind, Site, TraefikAnnotation, Tunnel, Underscores, Uplink, Zone,
 };
 use crate::model::{Code, EntryPointName, GateName, Host, PublicKey, PublicKeys};
 use crate::parse::yaml::{self, Value};
 
-const CONTROLLER: &str = "dualgate.dev/ingress-controller";
 const LETS_ENCRYPT: &str = "https://acme-v02.api.letsencrypt.org/directory";
 
 /// The whole file.
@@ -74,7 +73,7 @@ impl Section for Document {
 }
 
 fn own_class() -> Class {
-    Class { name: None, controller: CONTROLLER.to_owned(), reading: Reading::Specification }
+    Class { name: None, controller: CONTROLLER.to_owned(), reading: Reading::Specification, is_default: false }
 }
 
 impl Section for Cluster {
@@ -309,6 +308,12 @@ impl Section for Class {
                 "compat",
                 Reading::Specification,
                 "How its Ingresses are read: as Ingress v1 specifies, or as Traefik v3 does.",
+            ),
+            is_default: f.or(
+                "default",
+                false,
+                "Whether `dualgate install` makes it the class of Ingresses that name none. A cluster has one such class: it is \
+                 also for those of Traefik once Traefik is off.",
             ),
         })
     }
