@@ -33,6 +33,8 @@ pub struct Object {
     pub body: Body,
     /// Where it was written, when it came from a file.
     pub origin: Option<Origin>,
+    /// Whose the fields are that we may write.
+    pub managed: Managed,
     /// The JSON that it was parsed from, with the values of Secrets replaced by their digests: what a dump shows.
     pub dump: Arc<serde_json::Value>,
 }
@@ -55,6 +57,22 @@ pub struct Meta {
     pub created: Option<i64>,
     /// `metadata.uid`; empty in most files.
     pub uid: Arc<str>,
+}
+
+/// The field manager that everything is applied with.
+pub const FIELD_MANAGER: &str = "dualgate";
+
+/// Whose the fields are that we may write, from `metadata.managedFields`; empty for what no API server handed out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Managed {
+    /// Whether something of its `status` was applied by us.
+    pub is_status_ours: bool,
+    /// Whether `status.loadBalancer` was applied by us, perhaps with the same value as by another one.
+    pub is_load_balancer_ours: bool,
+    /// The field manager that wrote `status.loadBalancer`, where it is another one.
+    pub load_balancer: Option<Arc<str>>,
+    /// The labels that were applied by us.
+    pub labels: Vec<Arc<str>>,
 }
 
 /// Where an object stands in a file.
@@ -131,6 +149,17 @@ pub struct Ingress {
     pub tls: Vec<IngressTls>,
     /// `rules`.
     pub rules: Vec<IngressRule>,
+    /// `status.loadBalancer.ingress`.
+    pub published: Vec<Published>,
+}
+
+/// `status.loadBalancer.ingress[]` of an Ingress or a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Published {
+    /// `ip`.
+    Ip(IpAddr),
+    /// `hostname`.
+    Hostname(Arc<str>),
 }
 
 /// `Ingress.spec.rules[]`.
@@ -250,8 +279,36 @@ pub struct Service {
     pub client_affinity: Option<Duration>,
     /// `loadBalancerSourceRanges`; empty is from everywhere.
     pub source_ranges: Vec<ipnet::IpNet>,
-    /// `status.loadBalancer.ingress[].ip`.
-    pub status_addresses: Vec<IpAddr>,
+    /// `status.loadBalancer.ingress`.
+    pub published: Vec<Published>,
+    /// The condition [`ADDRESS_ASSIGNED`] of `status.conditions`.
+    pub address_assigned: Option<Condition>,
+}
+
+impl Service {
+    /// The addresses of its status.
+    pub fn published_addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.published.iter().filter_map(|published| match published {
+            Published::Ip(address) => Some(*address),
+            Published::Hostname(_) => None,
+        })
+    }
+}
+
+/// The type of the condition that says whether a Service has its addresses, and why not.
+pub const ADDRESS_ASSIGNED: &str = "dualgate.dev/AddressAssigned";
+
+/// `status.conditions[]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// Whether `status` is `True`.
+    pub is_true: bool,
+    /// `reason`, for programs.
+    pub reason: Arc<str>,
+    /// `message`, for people.
+    pub message: Arc<str>,
+    /// `lastTransitionTime`, as it is written; empty before it is.
+    pub since: Arc<str>,
 }
 
 /// `Service.spec.ipFamilyPolicy`.

@@ -3,4 +3,5 @@
 pub mod file;
 pub mod object;
 pub mod site;
+pub mod time;
 pub mod yaml;

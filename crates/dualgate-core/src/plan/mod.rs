@@ -3,6 +3,7 @@
 //! Planners alone know about roles. A node without a role gets the empty plan, and converging to the empty
 //! plan is how a role is switched off.
 
+pub mod cluster;
 pub mod firewall;
 pub mod forward;
 pub mod install;

@@ -1,7 +1,7 @@
 //! networking.k8s.io/v1 Ingress.
 
 use super::read::{Field, LeftOut, Read, Reader, shown};
-use super::syntax;
+use super::{status, syntax};
 use crate::model::finding::{Code, Severity};
 use crate::model::names::HostPattern;
 use crate::model::object::{Ingress, IngressBackend, IngressPath, IngressRule, IngressTls, Meta, PathType, PortRef};
@@ -38,7 +38,7 @@ pub(super) fn ingress(read: &mut Reader<'_>, root: Field<'_>, meta: &Meta) -> Re
     for (index, field) in indexed(read, &tls_field).into_iter().flatten() {
         tls.extend(ingress_tls(read, field, index));
     }
-    Ok(Ingress { class, default_backend, tls, rules })
+    Ok(Ingress { class, default_backend, tls, rules, published: status::published(read, root) })
 }
 
 /// A list's items with their indices.

@@ -10,6 +10,7 @@ use super::syntax;
 use crate::model::finding::{Code, Severity};
 use crate::model::names::{ObjectKey, ObjectName};
 use crate::model::object::Meta;
+use crate::parse::time;
 
 const FIELDS: &[&str] = &[
     "annotations",
@@ -131,86 +132,10 @@ pub(super) fn key(read: &mut Reader<'_>, metadata: Field<'_>, kind: &str, scope:
 
 fn created(read: &mut Reader<'_>, field: Field<'_>) -> Option<i64> {
     let text = read.text(field).ok()??;
-    let seconds = rfc3339(text);
+    let seconds = time::seconds(text);
     if seconds.is_none() {
         let message = format!("{} is no time of the form `2006-01-02T15:04:05Z`; it is ignored", shown(text));
         read.note(field, Code::ObjectInvalid, message);
     }
     seconds
-}
-
-/// RFC 3339 to seconds since 1970; a fraction is dropped.
-fn rfc3339(text: &str) -> Option<i64> {
-    let bytes = text.as_bytes();
-    let digits = |from: usize, to: usize| {
-        let digits = bytes.get(from..to)?;
-        digits.iter().all(u8::is_ascii_digit).then(|| digits.iter().fold(0, |n, b| n * 10 + i64::from(b - b'0')))
-    };
-    let is = |at: usize, what: &[u8]| bytes.get(at).is_some_and(|b| what.contains(b));
-    if !(is(4, b"-") && is(7, b"-") && is(10, b"Tt ") && is(13, b":") && is(16, b":")) {
-        return None;
-    }
-    let (year, month, day) = (digits(0, 4)?, digits(5, 7)?, digits(8, 10)?);
-    let (hour, minute, second) = (digits(11, 13)?, digits(14, 16)?, digits(17, 19)?);
-    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    let days = match month {
-        1 | 3 | 5 | 7 | 8 | 10 | 12 => 31,
-        4 | 6 | 9 | 11 => 30,
-        2 if leap => 29,
-        2 => 28,
-        _ => return None,
-    };
-    if !(1..=days).contains(&day) || hour > 23 || minute > 59 || second > 60 {
-        return None;
-    }
-    let mut zone = 19;
-    if is(zone, b".") {
-        let fraction = bytes[zone + 1..].iter().take_while(|b| b.is_ascii_digit()).count();
-        zone += 1 + fraction;
-        (fraction > 0).then_some(())?;
-    }
-    let offset = match bytes.get(zone)? {
-        b'Z' | b'z' => (zone + 1 == bytes.len()).then_some(0)?,
-        sign @ (b'+' | b'-') if is(zone + 3, b":") && zone + 6 == bytes.len() => {
-            let (hours, minutes) = (digits(zone + 1, zone + 3)?, digits(zone + 4, zone + 6)?);
-            (hours <= 23 && minutes <= 59).then_some(())?;
-            (hours * 3600 + minutes * 60) * if *sign == b'-' { -1 } else { 1 }
-        }
-        _ => return None,
-    };
-    Some(days_since_1970(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - offset)
-}
-
-/// In the proleptic Gregorian calendar: years start in March, so that the leap day is the last of its year.
-fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let (era, of_era) = (year.div_euclid(400), year.rem_euclid(400));
-    era * 146_097 + of_era * 365 + of_era / 4 - of_era / 100 + day_of_year - 719_468
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_seconds_since_1970() {
-        for (text, seconds) in [
-            ("1970-01-01T00:00:00Z", Some(0)),
-            ("2000-02-29T12:00:00Z", Some(951_825_600)),
-            ("2026-11-22T09:30:00Z", Some(1_795_339_800)),
-            ("2026-11-22T10:30:00+01:00", Some(1_795_339_800)),
-            ("2026-11-22T09:30:00.123456Z", Some(1_795_339_800)),
-            ("1969-12-31T23:59:59Z", Some(-1)),
-            ("2026-02-29T00:00:00Z", None),
-            ("2026-13-01T00:00:00Z", None),
-            ("2026-11-22", None),
-            ("2026-11-22T09:30:00", None),
-            ("2026-11-22T09:30:00.Z", None),
-            ("2026-11-22T09:30:00Zx", None),
-            ("", None),
-        ] {
-            assert_eq!(rfc3339(text), seconds, "{text}");
-        }
-    }
 }

@@ -19,11 +19,13 @@ mod config_map;
 mod endpoint_slice;
 mod ingress;
 mod ingress_class;
+mod managed;
 mod meta;
 mod node;
 mod read;
 mod secret;
 mod service;
+mod status;
 pub(super) mod syntax;
 
 pub use self::syntax::nearest;
@@ -63,7 +65,8 @@ impl Parsed {
         match one(&mut read, Field::root(json), secrets) {
             Ok((key, body, meta, dump)) => {
                 self.findings.extend(read.into_findings());
-                self.objects.push(Object { key, meta, body, origin, dump: Arc::new(dump) });
+                let managed = managed::managed(json, &body);
+                self.objects.push(Object { key, meta, body, origin, managed, dump: Arc::new(dump) });
             }
             Err(LeftOut) => {
                 self.refused.extend(read.key.clone());

@@ -6,10 +6,12 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::read::{Field, Read, Reader, shown};
-use super::syntax;
+use super::{status, syntax};
 use crate::model::address::Family;
 use crate::model::finding::{Code, Severity};
-use crate::model::object::{FamilyPolicy, PortRef, Protocol, Service, ServicePort, ServiceType, TrafficPolicy};
+use crate::model::object::{
+    ADDRESS_ASSIGNED, FamilyPolicy, PortRef, Protocol, Service, ServicePort, ServiceType, TrafficPolicy,
+};
 
 const SPEC: &[&str] = &[
     "allocateLoadBalancerNodePorts",
@@ -92,7 +94,8 @@ pub(super) fn service(read: &mut Reader<'_>, root: Field<'_>) -> Read<Service> {
             .unwrap_or_default(),
         client_affinity: client_affinity(read, spec),
         source_ranges,
-        status_addresses: status_addresses(read, root.get("status")),
+        published: status::published(read, root),
+        address_assigned: status::condition(read, root, ADDRESS_ASSIGNED),
     })
 }
 
@@ -196,7 +199,7 @@ fn load_balancer_class(read: &mut Reader<'_>, spec: Field<'_>) -> Read<Option<St
     Ok(Some(class.to_owned()))
 }
 
-fn address(read: &mut Reader<'_>, field: Field<'_>) -> Option<IpAddr> {
+pub(super) fn address(read: &mut Reader<'_>, field: Field<'_>) -> Option<IpAddr> {
     let text = read.text(field).ok()??;
     let address = text.parse().ok();
     if address.is_none() {
@@ -238,14 +241,6 @@ fn client_affinity(read: &mut Reader<'_>, spec: Field<'_>) -> Option<Duration> {
             Some(DEFAULT_AFFINITY)
         }
     }
-}
-
-/// What is written there by a load balancer, ours or one before.
-fn status_addresses(read: &mut Reader<'_>, status: Field<'_>) -> Vec<IpAddr> {
-    let load_balancer = status.get("loadBalancer");
-    let list_field = load_balancer.get("ingress");
-    let fields = read.list(&list_field).into_iter().flatten();
-    fields.filter_map(|field| address(read, field.get("ip"))).collect()
 }
 
 fn ports(read: &mut Reader<'_>, fields: &[Field<'_>]) -> Vec<ServicePort> {

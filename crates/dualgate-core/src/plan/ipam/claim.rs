@@ -1,5 +1,6 @@
 //! What each Service of type LoadBalancer wants.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -19,7 +20,7 @@ pub(super) struct Claim<'a> {
     pub(super) families: Vec<Family>,
     pub(super) asks: OfLoadBalancer<'a>,
     /// What it had.
-    pub(super) former: &'a [IpAddr],
+    pub(super) former: Cow<'a, [IpAddr]>,
     pub(super) service: &'a Service,
     /// At most one of each family.
     pub(super) held: Vec<Grant>,
@@ -129,7 +130,7 @@ pub(super) fn claims<'a>(snapshot: &'a Snapshot, findings: &mut Vec<Finding>) ->
         if let Some((_, addresses)) =
             assigned.next_if(|(name, addresses)| *name == claim.name() && !addresses.is_empty())
         {
-            claim.former = addresses;
+            claim.former = addresses.into();
         }
     }
     claims
@@ -144,7 +145,7 @@ fn claim<'a>(site: &Site, object: &'a Object, service: &'a Service, findings: &m
         policy: service.family_policy,
         families,
         asks,
-        former: &service.status_addresses,
+        former: service.published_addresses().collect(),
         held: Vec::new(),
         missing,
     };

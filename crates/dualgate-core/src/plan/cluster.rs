@@ -1,0 +1,197 @@
+//! What is written back to the cluster: where an Ingress is served, which addresses a Service has, which nodes are edges.
+//!
+//! One home node at a time writes it (`machine::lease`), when and how often `machine::writes` says. What stands there
+//! comes back as objects, with whose it is; so the difference is between this plan and the objects, and is empty once
+//! they say what is planned.
+//!
+//! **Ingress** `status.loadBalancer`: the addresses of the gates at which it has a route to a backend. The internal
+//! gate's come before the external one's, IPv4 before IPv6.
+//!
+//! **Service** `status.loadBalancer`: the addresses that it was assigned, and a condition that says why some are missing.
+//!
+//! **Node** labels of edges, which a kubelet may not give itself (NodeRestriction).
+//!
+//! Whatever is not ours is not touched; what was ours and is not planned any more is taken back.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::ipam::{self, ServiceUse};
+use crate::lower::Lowered;
+use crate::model::object::{Body, Object, Service};
+use crate::model::site::{Role, Site};
+use crate::model::{Family, GateName, NodeName, ObjectName, ObjectSet, Snapshot};
+use crate::route::{Action, EntryPointSet};
+
+mod write;
+
+pub use write::{Fields, Transition, Write};
+
+/// The labels of an edge. A kubelet can set neither: the first is a role, and the second has a prefix that is kept from
+/// it, so that others may rely on it where security depends on it.
+pub const EDGE_LABELS: [&str; 2] = ["node-role.kubernetes.io/edge", "node-restriction.kubernetes.io/dualgate-edge"];
+
+/// What is written back to the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClusterPlan {
+    /// The addresses of every Ingress that is served.
+    pub ingresses: BTreeMap<ObjectName, Arc<[IpAddr]>>,
+    /// Every Service that gets its addresses from us.
+    pub services: BTreeMap<ObjectName, ServiceStatus>,
+    /// The labels of every edge.
+    pub labels: BTreeMap<NodeName, BTreeMap<&'static str, &'static str>>,
+}
+
+/// What a Service's status says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServiceStatus {
+    /// What it says: others are about to be assigned.
+    AsItIs,
+    /// This.
+    Says {
+        /// Its addresses, in the order of its families.
+        addresses: Vec<IpAddr>,
+        /// Why not more.
+        transition: Transition,
+    },
+}
+
+/// What is written back for a snapshot.
+pub fn cluster(snapshot: &Snapshot, lowered: &Lowered) -> ClusterPlan {
+    ClusterPlan {
+        ingresses: ingresses(&snapshot.site, lowered),
+        services: services(snapshot),
+        labels: labels(&snapshot.site),
+    }
+}
+
+impl ClusterPlan {
+    /// What is to be written so that the objects say what is planned, in their order.
+    pub fn diff(&self, objects: &ObjectSet) -> Vec<Write> {
+        objects.objects.iter().filter_map(|object| self.write(object)).collect()
+    }
+
+    fn write(&self, object: &Object) -> Option<Write> {
+        match &object.body {
+            Body::Ingress(ingress) => {
+                let planned = self.ingresses.get(&object.key.name).map(|addresses| &**addresses);
+                write::of_ingress(object, ingress, planned.unwrap_or_default())
+            }
+            Body::Service(service) => match self.services.get(&object.key.name) {
+                Some(ServiceStatus::AsItIs) => None,
+                Some(ServiceStatus::Says { addresses, transition }) => {
+                    write::of_service(object, service, addresses, transition)
+                }
+                None => write::nothing(object),
+            },
+            Body::Node(_) => {
+                let planned = self.labels.get(&NodeName::new(object.key.name.name.clone()));
+                write::of_node(object, planned.cloned().unwrap_or_default())
+            }
+            Body::IngressClass(_)
+            | Body::EndpointSlice(_)
+            | Body::Secret(_)
+            | Body::ConfigMap(_)
+            | Body::Namespace
+            | Body::Other => None,
+        }
+    }
+}
+
+fn ingresses(site: &Site, lowered: &Lowered) -> BTreeMap<ObjectName, Arc<[IpAddr]>> {
+    let gates = GateName::ALL.map(|gate| (gate, lowered.entry_points.of_gate(gate)));
+    let mut served: BTreeMap<&ObjectName, EntryPointSet> = BTreeMap::new();
+    for route in &lowered.routes {
+        match route.action {
+            Action::Forward(_) => {
+                let set = served.entry(&route.origin.ingress).or_default();
+                *set = set.or(route.entry_points);
+            }
+            Action::Unavailable(_) => {}
+        }
+    }
+    // Nearly all Ingresses are served at the same few sets of gates.
+    let mut shared: BTreeMap<[bool; 2], Arc<[IpAddr]>> = BTreeMap::new();
+    let mut addresses = |set: EntryPointSet| {
+        let at = gates.map(|(_, points)| points.intersects(set));
+        let of_gates = || gates.iter().zip(at).filter(|(_, at)| *at).flat_map(|((gate, _), _)| published(site, *gate));
+        shared.entry(at).or_insert_with(|| of_gates().collect()).clone()
+    };
+    let told = served.into_iter().map(|(name, set)| (name.clone(), addresses(set)));
+    told.filter(|(_, addresses)| !addresses.is_empty()).collect()
+}
+
+/// Where clients reach a gate, IPv4 first: its virtual IPs, else the addresses of the nodes that serve it. Behind an
+/// address that is only the node's own, such as the private one of a cloud server, are the public ones of its family.
+fn published(site: &Site, gate: GateName) -> Vec<IpAddr> {
+    let Some(of_gate) = site.gates.get(&gate) else { return Vec::new() };
+    let mut addresses = BTreeSet::new();
+    for node in site.nodes.iter().filter(|node| node.has(Role::of_gate(gate))) {
+        let known = match gate {
+            GateName::Internal => &node.addresses,
+            GateName::External => &node.public_addresses,
+        };
+        for address in of_gate.addresses_on(gate, node) {
+            let stands_for_known = address.is_unspecified() || node.addresses.contains(address);
+            let same_family = |known: &&IpAddr| Family::of(**known) == Family::of(*address) || is_any(*address);
+            match stands_for_known && !known.contains(address) {
+                true => addresses.extend(known.iter().filter(same_family)),
+                false => drop(addresses.insert(*address)),
+            }
+        }
+    }
+    // The order of addresses is IPv4 before IPv6.
+    addresses.into_iter().filter(|address| !address.is_loopback()).collect()
+}
+
+/// Whether it is `::`, which takes both families.
+fn is_any(address: IpAddr) -> bool {
+    address.is_ipv6() && address.is_unspecified()
+}
+
+fn services(snapshot: &Snapshot) -> BTreeMap<ObjectName, ServiceStatus> {
+    let used = ipam::assign(snapshot).services;
+    let mut used: BTreeMap<&ObjectName, &ServiceUse> = used.iter().map(|used| (&used.service, used)).collect();
+    let mut told = BTreeMap::new();
+    for object in &snapshot.objects.objects {
+        let Body::Service(service) = &object.body else { continue };
+        let Some(used) = used.remove(&object.key.name) else { continue };
+        if let Some(status) = service_status(snapshot, object, service, used) {
+            told.insert(object.key.name.clone(), status);
+        }
+    }
+    told
+}
+
+/// `None` for a Service that another load balancer may serve, and that we have nothing for.
+fn service_status(snapshot: &Snapshot, object: &Object, service: &Service, used: &ServiceUse) -> Option<ServiceStatus> {
+    let addresses: Vec<IpAddr> = used.addresses.iter().map(|held| held.address).collect();
+    if snapshot.facts.assigned.of(&object.key.name) != addresses {
+        return Some(ServiceStatus::AsItIs);
+    }
+    let is_served_by_others = !service.published.is_empty() && !object.managed.is_load_balancer_ours;
+    let may_be_others = service.load_balancer_class.is_none();
+    if addresses.is_empty() && may_be_others && (snapshot.site.pools.is_empty() || is_served_by_others) {
+        return None;
+    }
+    let missing = used.missing.iter().map(|missing| format!("no {}: {}", missing.family, missing.why));
+    let missing = missing.collect::<Vec<_>>().join("; ");
+    let (is_true, reason, message) = match (addresses.is_empty(), missing.is_empty()) {
+        (true, _) => (false, "NoAddress", missing),
+        (false, false) => (true, "FamilyMissing", missing),
+        (false, true) => (true, "Assigned", of_pools(used)),
+    };
+    Some(ServiceStatus::Says { addresses, transition: Transition { is_true, reason, message } })
+}
+
+fn of_pools(used: &ServiceUse) -> String {
+    let pools: BTreeSet<&str> = used.addresses.iter().map(|held| &*held.pool).collect();
+    let pools: Vec<&str> = pools.into_iter().collect();
+    format!("from pool `{}`", pools.join("`, `"))
+}
+
+fn labels(site: &Site) -> BTreeMap<NodeName, BTreeMap<&'static str, &'static str>> {
+    let edges = site.nodes.iter().filter(|node| node.is_edge());
+    edges.map(|node| (node.name.clone(), EDGE_LABELS.iter().map(|key| (*key, "true")).collect())).collect()
+}
