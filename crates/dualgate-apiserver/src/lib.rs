@@ -1,2 +1,36 @@
 //! A Kubernetes API in memory, for labs and tests: it speaks real HTTP, keeps what it is told, and forgets it with its
 //! process. It is no cluster: nothing runs, and nobody is refused for who they are.
+//!
+//! ```text
+//! HTTP ─> http ──> api ──> store ─┬─> lists, pages: now, or a version that was
+//!         (paths,  (rules, (objects,└─> watches: the history from a version on
+//!  tests    query,  merge,  changes)
+//!    └──> objects)  managed)
+//! ```
+//!
+//! `api`, `merge` and `store` are functions of their arguments; time is handed in. `http` and `server` are the shell.
+//! What is not here: schemas (an unknown field is kept), tables, protobuf, exec and logs of pods, garbage collection of
+//! what has an owner.
+
+mod api;
+mod failure;
+mod faults;
+mod http;
+mod kinds;
+mod kubeconfig;
+mod managed;
+mod merge;
+mod objects;
+mod random;
+mod requests;
+mod selector;
+mod server;
+mod shared;
+mod store;
+mod time;
+
+pub use failure::Failure;
+pub use faults::{Faults, Refusal};
+pub use objects::Objects;
+pub use requests::{Request, Verb};
+pub use server::{ApiServer, Options};

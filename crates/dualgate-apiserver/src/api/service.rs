@@ -1,0 +1,198 @@
+//! What the API gives a Service: cluster addresses of each of its families, and node ports.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use serde_json::{Map, Value, json};
+
+use super::{Api, Target, fields, items, text};
+use crate::failure::Cause;
+
+const RESOURCE: &str = "services";
+/// `10.43.0.0/16` without its first addresses, which are the cluster's own (`.1` the API server, `.10` DNS).
+const V4: (u32, u32) = (0x0a2b_0064, 0x0a2b_fffe);
+/// `fd43:43::/112`.
+const V6_PREFIX: u128 = 0xfd43_0043 << 96;
+const NODE_PORTS: (u64, u64) = (30_000, 32_767);
+
+impl Api {
+    /// Gives a Service what it needs and does not have. What it had, it keeps.
+    pub(super) fn allocate(&mut self, target: &Target, service: &mut Value, live: Option<&Value>) -> Vec<Cause> {
+        if let Some(live) = live {
+            carry_over(service, live);
+        }
+        if text(service, "/spec/type") == "ExternalName" {
+            for name in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+                fields(&mut service["spec"]).remove(name);
+            }
+            return Vec::new();
+        }
+        let mut causes = self.cluster_addresses(target, service, live);
+        causes.extend(self.node_ports(target, service));
+        causes
+    }
+
+    fn cluster_addresses(&self, target: &Target, service: &mut Value, live: Option<&Value>) -> Vec<Cause> {
+        let families = families(fields(&mut service["spec"]));
+        let mut addresses: Vec<Value> = items(service, "/spec/clusterIPs").to_vec();
+        let first = text(service, "/spec/clusterIP").to_owned();
+        if !first.is_empty() && addresses.first().is_none_or(|of| *of != first) {
+            addresses = vec![json!(first)];
+        }
+        if let Some(live) = live {
+            let (was, is) =
+                (text(live, "/spec/clusterIP"), addresses.first().and_then(Value::as_str).unwrap_or_default());
+            if !was.is_empty() && was != is {
+                let cause = Cause::invalid("spec.clusterIPs[0]", &json!(addresses), "may not change once set");
+                return vec![cause];
+            }
+        }
+        let spec = fields(&mut service["spec"]);
+        spec.insert("ipFamilies".into(), json!(families));
+        if addresses.first().is_some_and(|address| *address == "None") {
+            spec.insert("clusterIP".into(), json!("None"));
+            spec.insert("clusterIPs".into(), json!(["None"]));
+            return Vec::new();
+        }
+        let taken = self.taken_addresses(target);
+        let mut given = Vec::new();
+        for (index, family) in families.iter().enumerate() {
+            let wanted = addresses.get(index).and_then(Value::as_str).filter(|address| is_of(address, family));
+            let address = wanted.map_or_else(|| free(family, &taken), |wanted| Some(wanted.to_owned()));
+            let Some(address) = address else {
+                return vec![Cause::invalid("spec.clusterIPs", &json!([]), "failed to allocate an IP: range is full")];
+            };
+            if taken.contains(&address) {
+                let why = "failed to allocate IP: provided IP is already allocated";
+                return vec![Cause::invalid("spec.clusterIPs", &json!([address]), why)];
+            }
+            given.push(address);
+        }
+        spec.insert("clusterIP".into(), json!(given[0]));
+        spec.insert("clusterIPs".into(), json!(given));
+        Vec::new()
+    }
+
+    fn node_ports(&self, target: &Target, service: &mut Value) -> Vec<Cause> {
+        let kind = text(service, "/spec/type").to_owned();
+        let is_given = kind == "NodePort"
+            || (kind == "LoadBalancer"
+                && service.pointer("/spec/allocateLoadBalancerNodePorts") != Some(&json!(false)));
+        let needs_check = kind == "LoadBalancer" && text(service, "/spec/externalTrafficPolicy") == "Local";
+        let mut taken = self.taken_ports(target);
+        let mut next = || {
+            let free = (NODE_PORTS.0..=NODE_PORTS.1).find(|port| !taken.contains(port))?;
+            taken.insert(free);
+            Some(free)
+        };
+        let spec = fields(&mut service["spec"]);
+        if needs_check && !spec.contains_key("healthCheckNodePort") {
+            spec.insert("healthCheckNodePort".into(), json!(next()));
+        }
+        let ports = spec.get_mut("ports").and_then(Value::as_array_mut);
+        for port in ports.into_iter().flatten().filter_map(Value::as_object_mut) {
+            if kind == "ClusterIP" {
+                port.remove("nodePort");
+            } else if is_given && port.get("nodePort").is_none_or(|port| port == 0) {
+                port.insert("nodePort".into(), json!(next()));
+            }
+        }
+        let given: Vec<&Value> = items(service, "/spec/ports").iter().filter_map(|port| port.get("nodePort")).collect();
+        let others = self.taken_ports(target);
+        let used = given.iter().find(|port| port.as_u64().is_some_and(|port| others.contains(&port)));
+        used.map(|port| Cause::invalid("spec.ports[0].nodePort", port, "provided port is already allocated"))
+            .into_iter()
+            .collect()
+    }
+
+    fn others<'a>(&'a self, target: &Target) -> impl Iterator<Item = &'a Value> {
+        let key = target.key();
+        self.store.all(RESOURCE, None).filter(move |(other, _)| **other != key).map(|(_, entry)| &entry.value)
+    }
+
+    fn taken_addresses(&self, target: &Target) -> BTreeSet<String> {
+        let all = self.others(target).flat_map(|service| items(service, "/spec/clusterIPs"));
+        all.filter_map(Value::as_str).map(str::to_owned).filter(|address| address != "None").collect()
+    }
+
+    fn taken_ports(&self, target: &Target) -> BTreeSet<u64> {
+        let number = |value: &Value| value.as_u64();
+        let of = |service: &Value| {
+            let ports = items(service, "/spec/ports").iter().filter_map(|port| port.get("nodePort"));
+            let check = service.pointer("/spec/healthCheckNodePort");
+            ports.chain(check).filter_map(number).collect::<Vec<_>>()
+        };
+        self.others(target).flat_map(of).collect()
+    }
+}
+
+/// What an update may leave out, since only the server could have known it.
+fn carry_over(service: &mut Value, live: &Value) {
+    let was_named = text(live, "/spec/type") == "ExternalName";
+    let kind = text(service, "/spec/type").to_owned();
+    let is_local = kind == "LoadBalancer" && text(service, "/spec/externalTrafficPolicy") == "Local";
+    let spec = fields(&mut service["spec"]);
+    for name in ["clusterIP", "clusterIPs", "ipFamilyPolicy", "ipFamilies"] {
+        if !was_named
+            && !spec.contains_key(name)
+            && let Some(value) = live["spec"].get(name)
+        {
+            spec.insert(name.into(), value.clone());
+        }
+    }
+    match live["spec"].get("healthCheckNodePort") {
+        Some(port) if is_local => drop(spec.entry("healthCheckNodePort").or_insert_with(|| port.clone())),
+        _ if !is_local => drop(spec.remove("healthCheckNodePort")),
+        _ => {}
+    }
+    if kind == "ClusterIP" || kind == "ExternalName" {
+        spec.remove("externalTrafficPolicy");
+    }
+    if kind != "LoadBalancer" {
+        spec.remove("allocateLoadBalancerNodePorts");
+    }
+    let known = items(live, "/spec/ports");
+    for port in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
+        let is_it = |of: &&Value| of["port"] == port["port"] && of["protocol"] == port["protocol"];
+        if port.get("nodePort").is_none()
+            && let Some(number) = known.iter().find(is_it).and_then(|of| of.get("nodePort"))
+        {
+            port["nodePort"] = number.clone();
+        }
+    }
+}
+
+/// The families that the policy leads to; the policy itself is filled in.
+fn families(spec: &mut Map<String, Value>) -> Vec<String> {
+    let asked = spec.get("ipFamilies").and_then(Value::as_array).cloned().unwrap_or_default();
+    let asked: Vec<String> = asked.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+    let given = spec.get("clusterIPs").and_then(Value::as_array).cloned().unwrap_or_default();
+    let single = asked.len() < 2 && given.len() < 2;
+    let is_headless = spec.get("clusterIP").is_some_and(|address| address == "None");
+    let has_selector =
+        spec.get("selector").is_some_and(|selector| selector.as_object().is_some_and(|of| !of.is_empty()));
+    let policy = match (is_headless && !has_selector && asked.is_empty(), single) {
+        (true, _) | (false, false) => "RequireDualStack",
+        (false, true) => "SingleStack",
+    };
+    let policy = spec.entry("ipFamilyPolicy").or_insert_with(|| json!(policy)).clone();
+    let first = asked.first().cloned().unwrap_or_else(|| {
+        let address = spec.get("clusterIP").and_then(Value::as_str).unwrap_or_default();
+        if address.contains(':') { "IPv6".to_owned() } else { "IPv4".to_owned() }
+    });
+    let other = if first == "IPv4" { "IPv6" } else { "IPv4" };
+    if policy == "SingleStack" { vec![first] } else { vec![first, other.to_owned()] }
+}
+
+fn is_of(address: &str, family: &str) -> bool {
+    address.contains(':') == (family == "IPv6")
+}
+
+fn free(family: &str, taken: &BTreeSet<String>) -> Option<String> {
+    // Each Service takes one at most, so that a free one is found after as many steps as there are Services.
+    let mut candidates = (V4.0..=V4.1).map(|number| match family {
+        "IPv6" => Ipv6Addr::from(V6_PREFIX | u128::from(number & 0xffff)).to_string(),
+        _ => Ipv4Addr::from(number).to_string(),
+    });
+    candidates.find(|address| !taken.contains(address))
+}

@@ -1,0 +1,220 @@
+//! One request from its head to its answer.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request as HttpRequest};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
+use serde_json::json;
+
+use super::access::{self, APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH};
+use super::answer::{self, Answer};
+use super::path::Endpoint;
+use super::query::Query;
+use super::{discovery, watch};
+use crate::api::{Caller, Effect, How, OnConflict, Part, Patch, Preconditions, Target, Written};
+use crate::failure::Failure;
+use crate::requests::{Request, Verb};
+use crate::shared::Shared;
+use crate::time::Timestamp;
+
+/// The largest body, as etcd and the API server have it.
+const MAX_BODY: usize = 3 << 20;
+
+/// A request as it came.
+struct Asked {
+    method: Method,
+    path: String,
+    query: Query,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+/// Answers a request, after the faults that are in its way, and remembers it.
+pub(crate) async fn handle(shared: Arc<Shared>, request: HttpRequest<Incoming>) -> Answer {
+    let mut seen = Request::unanswered(&request);
+    let answer = answer(&shared, request, &mut seen).await;
+    let answer = answer.unwrap_or_else(|failure| answer::failure(&failure));
+    seen.code = answer.status().as_u16();
+    tracing::debug!(verb = ?seen.verb, path = seen.path, code = seen.code, "answered");
+    shared.requests.push(seen);
+    answer
+}
+
+async fn answer(shared: &Arc<Shared>, request: HttpRequest<Incoming>, seen: &mut Request) -> Result<Answer, Failure> {
+    let (head, body) = request.into_parts();
+    let body = Limited::new(body, MAX_BODY).collect().await.map_err(|_| Failure::too_large(MAX_BODY))?.to_bytes();
+    let query = Query::parse(head.uri.query().unwrap_or_default())?;
+    let path = head.uri.path().to_owned();
+    let asked = Asked { method: head.method, path, query, headers: head.headers, body };
+    let endpoint = shared.look(|api| Endpoint::find(&api.kinds, &asked.path));
+    seen.verb = verb(&asked, endpoint.as_ref());
+    if let Some(Endpoint::Collection(target) | Endpoint::Object(target)) = &endpoint {
+        seen.is_about(target);
+    }
+    shared.faults.delay(seen.verb, shared.options.latency).await;
+    if let Some(failure) = shared.faults.next_answer(seen.verb, &seen.path) {
+        return Err(failure);
+    }
+    match endpoint.ok_or_else(Failure::no_such_path)? {
+        Endpoint::Collection(place) => collection(shared, &asked, &place, seen.verb),
+        Endpoint::Object(target) => object(shared, &asked, &target),
+        endpoint => about_the_server(shared, &asked, endpoint),
+    }
+}
+
+fn verb(asked: &Asked, endpoint: Option<&Endpoint>) -> Verb {
+    let is_collection = matches!(endpoint, Some(Endpoint::Collection(_)));
+    match asked.method {
+        Method::GET if is_collection && asked.query.is_set("watch") => Verb::Watch,
+        Method::GET if is_collection => Verb::List,
+        Method::GET => Verb::Get,
+        Method::POST => Verb::Create,
+        Method::PUT => Verb::Update,
+        Method::PATCH if access::content_type(&asked.headers) == APPLY_PATCH => Verb::Apply,
+        Method::PATCH => Verb::Patch,
+        Method::DELETE if is_collection => Verb::DeleteCollection,
+        Method::DELETE => Verb::Delete,
+        _ => Verb::Other,
+    }
+}
+
+fn about_the_server(shared: &Shared, asked: &Asked, endpoint: Endpoint) -> Result<Answer, Failure> {
+    if matches!(endpoint, Endpoint::AccessReview) {
+        return access_review(asked);
+    }
+    if asked.method != Method::GET {
+        return Err(Failure::method_not_allowed());
+    }
+    let found = shared.look(|api| match &endpoint {
+        Endpoint::Version => Some(discovery::version()),
+        Endpoint::CoreVersions => Some(discovery::core_versions()),
+        Endpoint::Groups => Some(discovery::groups(&api.kinds)),
+        Endpoint::Group(name) => discovery::group(&api.kinds, name),
+        Endpoint::Resources { group, version } => discovery::resources(&api.kinds, group, version),
+        Endpoint::OpenApi => Some(discovery::open_api()),
+        Endpoint::Health | Endpoint::AccessReview | Endpoint::Collection(_) | Endpoint::Object(_) => None,
+    });
+    match endpoint {
+        Endpoint::Health => Ok(answer::with_type(200, "text/plain; charset=utf-8", "ok")),
+        Endpoint::OpenApi if access::accepts(&asked.headers, "protobuf").is_some() => {
+            let content_type = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+            Ok(answer::with_type(200, content_type, discovery::open_api_protobuf()))
+        }
+        _ => found.map(|found| answer::value(200, &found)).ok_or_else(Failure::no_such_path),
+    }
+}
+
+/// Nobody is refused here for who they are, and that is what they are told.
+fn access_review(asked: &Asked) -> Result<Answer, Failure> {
+    if asked.method != Method::POST {
+        return Err(Failure::method_not_allowed());
+    }
+    let mut review = access::body(&asked.headers, &asked.body)?;
+    review["status"] = json!({"allowed": true});
+    Ok(answer::value(201, &review))
+}
+
+fn collection(shared: &Arc<Shared>, asked: &Asked, place: &Target, verb: Verb) -> Result<Answer, Failure> {
+    let form = access::form(&asked.headers);
+    match verb {
+        Verb::Watch => watch::start(shared, place, &asked.query, form),
+        Verb::List => {
+            let options = asked.query.list(&place.kind)?;
+            let list = shared.look(|api| api.list(place, &options))?;
+            Ok(answer::json(200, answer::list(&place.kind, &list, form)))
+        }
+        Verb::Create => {
+            if place.kind.is_namespaced() && place.namespace.is_empty() {
+                return Err(Failure::method_not_allowed());
+            }
+            let (object, caller) = (access::body(&asked.headers, &asked.body)?, caller(asked)?);
+            let written = shared.change(|api| api.create(place, object, &caller))?;
+            Ok(written_answer(place, &written))
+        }
+        Verb::DeleteCollection => {
+            let (selector, caller) = (asked.query.selector(&place.kind)?, caller(asked)?);
+            let items = shared.change(|api| api.delete_all(place, &selector, &caller))?;
+            let version = shared.look(|api| api.store.version());
+            let list = crate::api::List { items, version, resume: None, remaining: None };
+            Ok(answer::json(200, answer::list(&place.kind, &list, form)))
+        }
+        Verb::Get | Verb::Update | Verb::Patch | Verb::Apply | Verb::Delete | Verb::Other => {
+            Err(Failure::method_not_allowed())
+        }
+    }
+}
+
+fn object(shared: &Arc<Shared>, asked: &Asked, target: &Target) -> Result<Answer, Failure> {
+    let form = access::form(&asked.headers);
+    match asked.method {
+        Method::GET if asked.query.is_set("watch") => watch::start(shared, target, &asked.query, form),
+        Method::GET => {
+            let entry = shared.look(|api| api.find(target))?;
+            Ok(answer::json(200, answer::object(&target.kind, &entry, form)))
+        }
+        Method::PUT => {
+            let (object, caller) = (access::body(&asked.headers, &asked.body)?, caller(asked)?);
+            let written = shared.change(|api| api.replace(target, object, &caller))?;
+            Ok(written_answer(target, &written))
+        }
+        Method::PATCH => {
+            let (patch, caller) = (patch(asked)?, caller(asked)?);
+            let written = shared.change(|api| api.patch(target, patch, &caller))?;
+            Ok(written_answer(target, &written))
+        }
+        Method::DELETE if target.part == Part::Main => {
+            let options = access::options(&asked.headers, &asked.body)?;
+            let mut caller = caller(asked)?;
+            if options["dryRun"] == json!(["All"]) {
+                caller.effect = Effect::DryRun;
+            }
+            let preconditions = Preconditions::from_options(&options);
+            let deleted = shared.change(|api| api.delete(target, &preconditions, &caller))?;
+            Ok(answer::deleted(&target.kind, &target.name, &deleted))
+        }
+        _ => Err(Failure::method_not_allowed()),
+    }
+}
+
+fn patch(asked: &Asked) -> Result<Patch, Failure> {
+    let on_conflict = if asked.query.is_set("force") { OnConflict::TakeOver } else { OnConflict::Refuse };
+    let content_type = access::content_type(&asked.headers);
+    let as_patch: fn(serde_json::Value, OnConflict) -> Patch = match content_type {
+        JSON_PATCH => |value, _| Patch::Json(value),
+        MERGE_PATCH => |value, _| Patch::Merge(value),
+        STRATEGIC_PATCH => |value, _| Patch::Strategic(value),
+        APPLY_PATCH => Patch::Apply,
+        other => {
+            let supported = [JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH];
+            return Err(Failure::unsupported_media_type(other, &supported));
+        }
+    };
+    if content_type == APPLY_PATCH {
+        asked.query.applier()?;
+    }
+    Ok(as_patch(access::json(&asked.body)?, on_conflict))
+}
+
+fn caller(asked: &Asked) -> Result<Caller, Failure> {
+    let program = access::user_agent(&asked.headers).split('/').next().unwrap_or_default();
+    let named = Some(asked.query.text("fieldManager")).filter(|manager| !manager.is_empty());
+    let manager = named.or(Some(program).filter(|program| !program.is_empty())).unwrap_or("unknown").to_owned();
+    Ok(Caller { manager, now: now(), effect: asked.query.effect()? })
+}
+
+fn written_answer(target: &Target, written: &Written) -> Answer {
+    let code = match written.how {
+        How::Created => 201,
+        How::Updated => 200,
+    };
+    answer::json(code, answer::object(&target.kind, &written.entry, answer::Form::Whole))
+}
+
+/// The clock of the whole server.
+pub(crate) fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    Timestamp::from_unix(since.map_or(0, |since| since.as_secs() as i64))
+}

@@ -1,0 +1,138 @@
+//! What a path leads to.
+
+use crate::api::{Part, Target};
+use crate::kinds::Kinds;
+
+/// Where a request goes.
+#[derive(Clone, Debug)]
+pub(crate) enum Endpoint {
+    /// `/healthz`, `/livez`, `/readyz`.
+    Health,
+    /// `/version`.
+    Version,
+    /// `/openapi/v2`.
+    OpenApi,
+    /// `/api`.
+    CoreVersions,
+    /// `/apis`.
+    Groups,
+    /// `/apis/GROUP`.
+    Group(String),
+    /// `/api/VERSION`, `/apis/GROUP/VERSION`.
+    Resources { group: String, version: String },
+    /// Where one asks what one may do.
+    AccessReview,
+    /// All objects of a kind, or those of a namespace; the name is empty.
+    Collection(Target),
+    /// One object, or its status.
+    Object(Target),
+}
+
+impl Endpoint {
+    pub(crate) fn find(kinds: &Kinds, path: &str) -> Option<Self> {
+        let segments: Option<Vec<String>> = path.split('/').filter(|part| !part.is_empty()).map(decoded).collect();
+        let segments = segments?;
+        let words: Vec<&str> = segments.iter().map(String::as_str).collect();
+        match words[..] {
+            ["healthz" | "livez" | "readyz", ..] => Some(Self::Health),
+            ["version"] => Some(Self::Version),
+            ["openapi", "v2"] => Some(Self::OpenApi),
+            ["api"] => Some(Self::CoreVersions),
+            ["apis"] => Some(Self::Groups),
+            ["apis", group] => Some(Self::Group(group.to_owned())),
+            ["apis", "authorization.k8s.io", "v1", "selfsubjectaccessreviews"] => Some(Self::AccessReview),
+            ["api", version] => Some(Self::Resources { group: String::new(), version: version.to_owned() }),
+            ["apis", group, version] => Some(Self::Resources { group: group.to_owned(), version: version.to_owned() }),
+            ["api", version, ref rest @ ..] => objects(kinds, "", version, rest),
+            ["apis", group, version, ref rest @ ..] => objects(kinds, group, version, rest),
+            _ => None,
+        }
+    }
+}
+
+fn objects(kinds: &Kinds, group: &str, version: &str, rest: &[&str]) -> Option<Endpoint> {
+    let (namespace, rest) = match rest {
+        ["namespaces", _] | ["namespaces", _, "status" | "finalize"] => ("", rest),
+        ["namespaces", namespace, rest @ ..] => (*namespace, rest),
+        _ => ("", rest),
+    };
+    let [plural, rest @ ..] = rest else { return None };
+    let kind = kinds.by_path(group, version, plural)?;
+    if !kind.is_namespaced() && !namespace.is_empty() {
+        return None;
+    }
+    let target =
+        |name: &str, part| Target { kind: kind.clone(), namespace: namespace.to_owned(), name: name.to_owned(), part };
+    match rest {
+        [] => Some(Endpoint::Collection(target("", Part::Main))),
+        [_, ..] if kind.is_namespaced() && namespace.is_empty() => None,
+        [name] => Some(Endpoint::Object(target(name, Part::Main))),
+        [name, "status"] if kind.has_status() => Some(Endpoint::Object(target(name, Part::Status))),
+        _ => None,
+    }
+}
+
+/// Without its percent signs.
+pub(super) fn decoded(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        let mut digit = || char::from(rest.next()?).to_digit(16);
+        match byte {
+            b'%' => bytes.push((digit()? * 16 + digit()?) as u8),
+            byte => bytes.push(byte),
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(path: &str) -> Option<String> {
+        let show = |what: &str, target: &Target| {
+            format!("{what} {} {:?} {:?} {:?}", target.kind.kind, target.namespace, target.name, target.part)
+        };
+        Some(match Endpoint::find(&Kinds::new(), path)? {
+            Endpoint::Collection(target) => show("all", &target),
+            Endpoint::Object(target) => show("one", &target),
+            other => format!("{other:?}"),
+        })
+    }
+
+    #[test]
+    fn paths_lead_to_objects() {
+        let cases = [
+            ("/api/v1/namespaces", "all Namespace \"\" \"\" Main"),
+            ("/api/v1/namespaces/apps", "one Namespace \"\" \"apps\" Main"),
+            ("/api/v1/namespaces/apps/status", "one Namespace \"\" \"apps\" Status"),
+            ("/api/v1/namespaces/apps/services", "all Service \"apps\" \"\" Main"),
+            ("/api/v1/services", "all Service \"\" \"\" Main"),
+            ("/api/v1/nodes/node1/status", "one Node \"\" \"node1\" Status"),
+            (
+                "/apis/networking.k8s.io/v1/namespaces/apps/ingresses/web%2Dsite",
+                "one Ingress \"apps\" \"web-site\" Main",
+            ),
+        ];
+        for (path, expected) in cases {
+            assert_eq!(shown(path).as_deref(), Some(expected), "{path}");
+        }
+    }
+
+    #[test]
+    fn other_paths_lead_nowhere() {
+        for path in [
+            "/",
+            "/api/v1/services/web",
+            "/api/v1/namespaces/apps/nodes",
+            "/api/v1/namespaces/apps/secrets/x/status",
+            "/api/v2/services",
+            "/apis/networking.k8s.io/v1beta1/ingresses",
+            "/api/v1/namespaces/apps/services/%zz",
+            "/openapi/v3",
+        ] {
+            assert_eq!(shown(path), None, "{path}");
+        }
+    }
+}

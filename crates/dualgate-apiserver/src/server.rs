@@ -1,0 +1,193 @@
+//! The server: a thread of its own that serves the listeners it was given, until it is dropped.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use http::Request as HttpRequest;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
+use serde_json::json;
+use tokio::net::TcpStream;
+use tokio::sync::oneshot;
+
+use crate::faults::{Faults, Reach};
+use crate::http::{Answered, handle};
+use crate::kubeconfig;
+use crate::objects::Objects;
+use crate::requests::Request;
+use crate::shared::Shared;
+
+/// How the server behaves from the start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// How many changes are remembered for watches and pages; older versions are answered with 410.
+    pub history: usize,
+    /// Each answer takes so much longer.
+    pub latency: Duration,
+    /// How often a watch that wants bookmarks gets one.
+    pub bookmark_interval: Duration,
+}
+
+/// A Kubernetes API in memory. It ends when it is dropped, with every connection.
+pub struct ApiServer {
+    shared: Arc<Shared>,
+    address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { history: 100_000, latency: Duration::ZERO, bookmark_interval: Duration::from_secs(10) }
+    }
+}
+
+impl ApiServer {
+    /// Serves HTTP/1.1 and, where a client begins with it, HTTP/2; both without TLS. The listeners may be of other network
+    /// namespaces than this thread's. There are the namespaces that every cluster has.
+    ///
+    /// # Errors
+    ///
+    /// If there is no listener, or the system has no more threads or descriptors.
+    pub fn start(listeners: Vec<TcpListener>, options: Options) -> io::Result<Self> {
+        let first = listeners.first().ok_or_else(|| io::Error::other("an API server needs a listener"))?;
+        let address = first.local_addr()?;
+        let shared = Arc::new(Shared::new(options));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let listeners: Vec<_> = {
+            let _within = runtime.enter();
+            let listen = |listener: TcpListener| {
+                listener.set_nonblocking(true)?;
+                tokio::net::TcpListener::from_std(listener)
+            };
+            listeners.into_iter().map(listen).collect::<io::Result<_>>()?
+        };
+        let (stop, stopped) = oneshot::channel::<()>();
+        let serving = shared.clone();
+        let serve = move || {
+            runtime.block_on(async {
+                for listener in listeners {
+                    tokio::spawn(accept(listener, serving.clone()));
+                }
+                // Told, or the other end is gone: both mean the end.
+                let _ = stopped.await;
+            });
+            // Whatever still runs is dropped with the runtime.
+        };
+        let thread = std::thread::Builder::new().name("apiserver".to_owned()).spawn(serve)?;
+        let server = Self { shared, address, stop: Some(stop), thread: Some(thread) };
+        for namespace in ["default", "kube-node-lease", "kube-public", "kube-system"] {
+            let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
+            server.objects().create(object).map_err(io::Error::other)?;
+        }
+        Ok(server)
+    }
+
+    /// Where the first listener is.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// `http://ADDRESS:PORT` of the first listener.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// A kubeconfig for [`ApiServer::url`].
+    pub fn kubeconfig(&self) -> String {
+        kubeconfig::text(&self.url())
+    }
+
+    /// A kubeconfig for a server that is known under another name: `http://api.lab:6443`.
+    pub fn kubeconfig_for(&self, url: &str) -> String {
+        kubeconfig::text(url)
+    }
+
+    /// The objects, without HTTP.
+    pub fn objects(&self) -> Objects {
+        Objects::new(self.shared.clone())
+    }
+
+    /// What can go wrong.
+    pub fn faults(&self) -> Faults {
+        Faults::new(self.shared.clone())
+    }
+
+    /// What was asked over HTTP, in the order of the answers.
+    pub fn requests(&self) -> Vec<Request> {
+        self.shared.requests.all()
+    }
+
+    /// Counting begins again.
+    pub fn forget_requests(&self) {
+        self.shared.requests.forget();
+    }
+
+    /// How many requests fit.
+    pub fn count(&self, fits: impl Fn(&Request) -> bool) -> usize {
+        self.shared.requests.all().iter().filter(|request| fits(request)).count()
+    }
+
+    /// Looks at the requests after each answer, until it finds what it looks for or the time is over.
+    pub fn wait_for<T>(&self, limit: Duration, look: impl FnMut(&[Request]) -> Option<T>) -> Option<T> {
+        self.shared.requests.wait_for(limit, look)
+    }
+}
+
+impl Drop for ApiServer {
+    fn drop(&mut self) {
+        // The thread may be gone already if it panicked; then there is nobody to tell, and nothing left to wait for.
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn accept(listener: tokio::net::TcpListener, shared: Arc<Shared>) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                tokio::spawn(serve(stream, shared.clone()));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no connection could be accepted");
+                // Out of descriptors, most likely: others must end first.
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+async fn serve(stream: TcpStream, shared: Arc<Shared>) {
+    let mut faults = shared.faults.watch();
+    let (reach, cuts) = {
+        let state = faults.borrow_and_update();
+        (state.reach, state.cuts)
+    };
+    if reach == Reach::Down {
+        // Closed with data unread it is reset; either way the client is told at once.
+        return;
+    }
+    // An answer goes out when it is complete; there is nothing to wait for.
+    let _ = stream.set_nodelay(true);
+    let service = service_fn(move |request: HttpRequest<Incoming>| {
+        let shared = shared.clone();
+        async move { Answered::Ok(handle(shared, request).await) }
+    });
+    let builder = Builder::new(TokioExecutor::new());
+    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    tokio::select! {
+        served = connection => if let Err(error) = served {
+            tracing::debug!(%error, "a connection ended");
+        },
+        _ = faults.wait_for(|state| state.cuts != cuts) => {}
+    }
+}
