@@ -26,8 +26,14 @@ use crate::api::Api;
 
 #[path = "cluster/api.rs"]
 mod api;
+#[path = "cluster/contest.rs"]
+mod contest;
+#[path = "cluster/events.rs"]
+mod events;
 #[path = "cluster/properties.rs"]
 mod properties;
+#[path = "cluster/writers.rs"]
+mod writers;
 
 /// One cluster with the families that it has.
 struct World {

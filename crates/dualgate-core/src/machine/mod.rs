@@ -2,5 +2,7 @@
 
 pub mod announcer;
 pub mod dial;
+pub mod lease;
 pub mod ownership;
 pub mod path_mtu;
+pub mod writes;

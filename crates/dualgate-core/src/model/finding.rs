@@ -279,6 +279,12 @@ catalogue! {
     VirtualIpsConflict = "virtual-ips-conflict" Error;
     /// kube-proxy answers ARP for the addresses of all Services, at every node.
     VirtualIpsStrictArp = "virtual-ips-strict-arp" Error;
+    /// Another controller sets back what is written to an object's status or labels.
+    StatusContested = "status-contested" Warning;
+    /// The API server refuses what is to be written.
+    ClusterWrite = "cluster-write" Error;
+    /// The API server does not allow what is needed.
+    ClusterForbidden = "cluster-forbidden" Error;
     /// A listener cannot be opened.
     ListenerFailed = "listener-failed" Error;
     /// Home nodes tell an edge different things; the most senior one's word counts.

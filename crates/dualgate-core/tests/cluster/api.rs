@@ -51,11 +51,24 @@ impl Api {
 
     /// Server-side apply by `dualgate`, with force.
     pub fn apply(&mut self, write: &Write, now: i64) {
+        assert_eq!(self.try_apply(write, true, now), Ok(()));
+    }
+
+    /// The same; without force it is refused if somebody else has another value there: whose object it is.
+    pub fn try_apply(&mut self, write: &Write, force: bool, now: i64) -> Result<(), String> {
         let (key, body) = (write.object.to_string(), write.body(now));
         assert_eq!(self::key(&body), key);
         let value = self.objects.get_mut(&key).unwrap_or_else(|| panic!("there is no {key}"));
         let fields = fields(&body, &write.fields);
         let owners = self.owners.entry(key).or_default();
+        let differs = |field: &Field, to: &Value| at(value, field) != Some(to);
+        let is_others =
+            |field: &Field| owners.iter().find(|((manager, _), owned)| manager != "dualgate" && owned.contains(field));
+        if let Some(((manager, _), _)) =
+            fields.iter().filter(|(field, to)| !force && differs(field, to)).find_map(|(field, _)| is_others(field))
+        {
+            return Err(manager.clone());
+        }
         let ours = owners.remove(&("dualgate".to_owned(), true)).unwrap_or_default();
         for field in ours.difference(&fields.keys().cloned().collect()) {
             if !owners.values().any(|owned| owned.contains(field)) {
@@ -73,6 +86,7 @@ impl Api {
         if !fields.is_empty() {
             owners.insert(("dualgate".to_owned(), true), fields.into_keys().collect());
         }
+        Ok(())
     }
 
     /// Everything, as it is watched.

@@ -156,6 +156,11 @@ const KINDS: [(Kind, &str, &str); 8] = [
     (Kind::Node, "Node", "v1"),
 ];
 
+/// The API version of a kind that is read.
+pub fn api_version(kind: &str) -> Option<&'static str> {
+    KINDS.iter().find(|(_, name, _)| *name == kind).map(|(_, _, version)| *version)
+}
+
 fn scope(kind: Kind) -> Scope {
     match kind {
         Kind::IngressClass | Kind::Node => Scope::Cluster(syntax::subdomain),
