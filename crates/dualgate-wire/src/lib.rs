@@ -4,7 +4,9 @@
 
 pub mod arp;
 pub mod bpf;
+pub mod conntrack;
 pub mod ethernet;
 pub mod ndp;
+mod netlink;
 pub mod nftables;
 pub mod proxy_protocol;

@@ -9,7 +9,6 @@
 //! `include/uapi/linux/netfilter/nf_tables.h` and `nfnetlink.h`; the lowering of matches to the kernel's expressions is
 //! the one that `nft --debug=netlink` shows.
 
-mod attribute;
 mod batch;
 mod check;
 mod compare;
@@ -20,6 +19,8 @@ mod rule;
 mod set;
 mod table;
 mod text;
+
+use crate::netlink as attribute;
 
 pub use batch::{Batch, Change, Dialect, Purpose, Reply, replies};
 pub use check::Invalid;

@@ -3,7 +3,8 @@
 //! ```text
 //! local      routes `local ADDRESS dev lo`: listeners take packets, also on nodes that only stand by
 //! silent     table `arp dualgate`: the kernel says nothing of these addresses on the LAN; the announcer does
-//! relays     tables `ip dualgate`, `ip6 dualgate`: flows that are open at the former owner go on there
+//! relays     tables `ip dualgate`, `ip6 dualgate`: flows that are open at the former owner go on there; flows that were
+//!            here before and are over are forgotten first, as others may have their ends by now
 //! tunnelled  the same tables: who reaches an edge through this node speaks in its name
 //! ```
 //!
@@ -17,6 +18,7 @@
 //!
 //! It acts on the network that its thread was in when it was opened, and is to be used from there.
 
+mod flows;
 mod relay;
 mod settings;
 mod silence;
@@ -164,6 +166,9 @@ pub enum Change {
     Table(Table),
     /// The table of this family is not there.
     NoTable(Family),
+    /// Flows to these that are over are not known any more. Who had one may begin another one at another node with the same
+    /// ends, whose packets would not be told from the former's.
+    Forget(BTreeSet<IpAddr>),
     /// Packets to this address are this host's.
     Route(IpAddr),
     /// They no longer are.
@@ -175,6 +180,10 @@ impl fmt::Display for Change {
         match self {
             Self::Table(table) => write!(f, "write the table `{} {TABLE}`", table.family),
             Self::NoTable(family) => write!(f, "remove the table `{family} {TABLE}`"),
+            Self::Forget(addresses) => {
+                let shown: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+                write!(f, "forget flows to {} that are over", shown.join(", "))
+            }
             Self::Route(address) => write!(f, "take packets to {address}"),
             Self::NoRoute(address) => write!(f, "no longer take packets to {address}"),
         }
@@ -199,10 +208,13 @@ pub fn diff(observed: &Observed, desired: &DataPath) -> Vec<Change> {
         afterwards = afterwards.filter(|_| first != silence);
         changes.extend(observed.step(Family::Arp, first));
     }
-    changes.extend([Family::Ip, Family::Ip6].into_iter().filter_map(|family| {
-        let table = relay::table(family, desired);
-        observed.step(family, table)
-    }));
+    for family in [Family::Ip, Family::Ip6] {
+        let Some(change) = observed.step(family, relay::table(family, desired)) else { continue };
+        let is_of_family = |address: &IpAddr| address.is_ipv4() == (family == Family::Ip);
+        let relayed: BTreeSet<IpAddr> = desired.relays.keys().copied().filter(is_of_family).collect();
+        changes.push(change);
+        changes.extend((!relayed.is_empty()).then_some(Change::Forget(relayed)));
+    }
     changes.extend(leaving.into_iter().map(Change::NoRoute));
     changes.extend(coming.map(Change::Route));
     changes.extend(afterwards);
@@ -311,7 +323,7 @@ impl Kernel {
                 Change::Table(table) => table.family == Family::Arp,
                 Change::NoTable(family) => *family == Family::Arp,
                 Change::NoRoute(_) => true,
-                Change::Route(_) => false,
+                Change::Route(_) | Change::Forget(_) => false,
             };
             if ends_here {
                 done?;
@@ -348,6 +360,13 @@ impl Kernel {
             Change::Table(table) => Ok(self.netfilter.apply(&[RuleChange::Replace(table.clone())])?),
             Change::NoTable(family) => {
                 Ok(self.netfilter.apply(&[RuleChange::Delete { family: *family, name: TABLE.to_owned() }])?)
+            }
+            Change::Forget(addresses) => {
+                // Few flows are concerned, and none that is open: a kernel that cannot do it keeps no address from going on.
+                if let Err(error) = flows::forget_ended(addresses) {
+                    tracing::debug!(%error, "connection tracking keeps flows that are over");
+                }
+                Ok(())
             }
             Change::Route(address) => self.take(*address),
             Change::NoRoute(address) => Ok(self.network.remove_local_route(*address, PROTOCOL)?),

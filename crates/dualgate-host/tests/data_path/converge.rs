@@ -234,7 +234,7 @@ pub fn the_words_of_its_tables_are_read_by_nft() {
     let mut others = Netfilter::open_shared().expect("nftables");
     let tables = changes.into_iter().filter_map(|change| match change {
         Change::Table(table) => Some(Table { ownership: Ownership::Shared, ..table }),
-        Change::NoTable(_) | Change::Route(_) | Change::NoRoute(_) => None,
+        Change::NoTable(_) | Change::Forget(_) | Change::Route(_) | Change::NoRoute(_) => None,
     });
     let tables: Vec<_> = tables.collect();
     assert_eq!(tables.len(), 3);

@@ -204,6 +204,19 @@ impl Host {
         self.connect_within(to, PATIENCE)
     }
 
+    /// The same from this port.
+    pub fn connect_from(&self, port: u16, to: IpAddr) -> std::io::Result<TcpStream> {
+        let (own, family) = (self.own(to), if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 });
+        let stream = self.namespace.run(move || -> std::io::Result<TcpStream> {
+            let socket = socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+            rustix::net::bind(&socket, &SocketAddr::new(own, port))?;
+            rustix::net::connect(&socket, &SocketAddr::new(to, PORT))?;
+            Ok(socket.into())
+        })?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        Ok(stream)
+    }
+
     pub fn connect_within(&self, to: IpAddr, patience: Duration) -> std::io::Result<TcpStream> {
         let stream = self.namespace.run(move || TcpStream::connect_timeout(&(to, PORT).into(), patience))?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -234,13 +247,14 @@ fn listener(at: SocketAddr) -> TcpListener {
 pub const ECHO: u8 = b'E';
 pub const DOWNLOAD: u8 = b'D';
 pub const UPLOAD: u8 = b'U';
+pub const END: u8 = b'.';
 /// How many octets are loaded down.
 pub const SIZE: usize = 24 << 20;
 /// How many of them at a time, with a pause after each, so that a download takes a while.
 const PIECE: usize = 64 << 10;
 
 /// What the first octet asks for. [`ECHO`]: each further octet comes back with the server's name before it, and an end
-/// with an end. [`DOWNLOAD`]: [`SIZE`] octets. [`UPLOAD`]: how many octets came until the end.
+/// with an end. [`DOWNLOAD`]: [`SIZE`] octets. [`UPLOAD`]: how many octets came until the end. [`END`]: the server ends it.
 fn serve_one(mut stream: TcpStream, name: u8) {
     let mut octet = [0];
     if stream.read_exact(&mut octet).is_err() {
@@ -263,6 +277,7 @@ fn serve_one(mut stream: TcpStream, name: u8) {
             // A client that is gone is seen by the client.
             let _ = stream.write_all(&count.to_be_bytes());
         }
+        END => {}
         other => panic!("asked for {other}"),
     }
 }

@@ -41,6 +41,7 @@ const CASES: &[Case] = cases![
     relay::open_flows_go_on_at_the_former_owner_until_the_relay_ends,
     relay::flows_of_three_owners_go_on_at_each_of_them,
     relay::what_began_here_is_known_when_the_address_comes_back,
+    relay::a_port_that_is_used_again_elsewhere_is_not_taken_for_the_connection_that_had_it_here,
     relay::translated_flows_go_on_at_the_former_owner,
     relay::an_address_that_goes_to_and_fro_loses_no_octet,
     edges::the_lan_reaches_an_edge_in_the_name_of_its_node,

@@ -1,5 +1,6 @@
 //! Flows that are open when the virtual IPs move.
 
+use std::io::{Read as _, Write as _};
 use std::net::IpAddr;
 
 use dualgate_host::netfilter::Netfilter;
@@ -9,7 +10,7 @@ use dualgate_wire::nftables::{
     Action, Chain, ChainType, Change, End, Family, Hook, HookPoint, Match, Policy, Rule, Select, Table, Transport,
 };
 
-use crate::lan::{BOTH, Echo, Host, Lan, PORT, SIZE, V4, V6, download, is_reset, upload};
+use crate::lan::{BOTH, END, Echo, Host, Lan, PORT, SIZE, V4, V6, download, is_reset, upload};
 
 /// A client, and nodes A, B and C that serve. Every host drops what does not come in where its answers go out.
 fn nodes() -> Lan {
@@ -135,6 +136,28 @@ pub fn what_began_here_is_known_when_the_address_comes_back() {
     }
     for download in downloads {
         assert_eq!(download.join().expect("right octets").expect("a download"), SIZE);
+    }
+    assert_eq!(served_by(&mut echoes(client)), b"AA");
+}
+
+/// The server's end of a connection is kept for a minute where it was served (TIME-WAIT), and its flow for two. The client, which
+/// ended second, may use the port again at once.
+pub fn a_port_that_is_used_again_elsewhere_is_not_taken_for_the_connection_that_had_it_here() {
+    let lan = nodes();
+    let client = &lan.hosts[0];
+    let from = |port: u16| BOTH.map(|address| client.connect_from(port, address).expect("a connection"));
+    for mut stream in from(40_000) {
+        stream.write_all(&[END]).expect("ask");
+        assert_eq!(stream.read(&mut [0]).expect("an end"), 0);
+    }
+    moved(&lan, 1, 2);
+    let mut of_b: Vec<Echo> = from(40_000).map(Echo::new).into();
+    assert_eq!(served_by(&mut of_b), b"BB");
+    moved(&lan, 2, 1);
+    let b = &lan.hosts[2];
+    b.converge(b.path()).expect("a path without relays");
+    for _ in 0..3 {
+        assert_eq!(served_by(&mut of_b), b"BB");
     }
     assert_eq!(served_by(&mut echoes(client)), b"AA");
 }

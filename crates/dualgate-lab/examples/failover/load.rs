@@ -19,12 +19,22 @@ const IDLE: Duration = Duration::from_secs(30);
 /// The kernel counts a process's time in hundredths of a second (USER_HZ).
 const TICKS: f64 = 100.0;
 
+/// What happens to nodes under load: as it is asked for, and in words.
+pub const PLANNED: [(&str, &str, Fault); 3] = [
+    ("moves", "moves", Fault::Move),
+    ("upgrades", "upgrades by take-over", Fault::TakeOver),
+    ("restarts", "restarts", Fault::Restart),
+];
+
 /// Keep-alive requests while addresses are moved and nodes upgraded, until there were enough.
-pub fn requests(ours: &Ours, addresses: [IpAddr; 2], results: &mut Results) -> Result<(), Failure> {
+pub fn requests(
+    ours: &Ours,
+    addresses: [IpAddr; 2],
+    results: &mut Results,
+    wants: impl Fn(&str) -> bool,
+) -> Result<(), Failure> {
     let settled = || ours.missing().is_empty();
-    for (what, faults) in
-        [("moves", &[Fault::Move][..]), ("upgrades by take-over", &[Fault::TakeOver]), ("restarts", &[Fault::Restart])]
-    {
+    for (_, what, fault) in PLANNED.into_iter().filter(|(name, ..)| wants(name)) {
         wait("the nodes are in place", LIMIT, settled)?;
         let client = ours.host("lan-client").ok_or("the LAN's client is off")?;
         let start = |address: IpAddr| {
@@ -36,7 +46,6 @@ pub fn requests(ours: &Ours, addresses: [IpAddr; 2], results: &mut Results) -> R
         let running = addresses.map(start);
         let (started, mut done) = (Instant::now(), 0_u64);
         while running.iter().map(|load| load.so_far().sent).sum::<u64>() < REQUESTS && started.elapsed() < 2 * LIMIT {
-            let fault = faults[done as usize % faults.len()];
             wait("somebody answers", LIMIT, || !ours.answering(addresses[0]).is_empty())?;
             let owner = ours.answering(addresses[0]).into_iter().next().ok_or("nobody answers any more")?;
             eprintln!("{} ms: {what}: {owner}", started.elapsed().as_millis());

@@ -29,13 +29,14 @@ use dualgate_lab::init;
 use dualgate_lab::lab::{Lab, Options};
 use dualgate_lab::trial::chain;
 
+use crate::load::PLANNED;
 use crate::measure::Watch;
 use crate::subject::{Failure, Fault, Keepalived, Ours, Subject};
 use crate::table::Results;
 
 const INSIDE: &str = "DUALGATE_FAILOVER_INSIDE";
 const USAGE: &str = "usage: failover [--binary PATH] [--runs N] [--output text|json] [--only PART]\n\
-                     parts: faults, requests, services, idle";
+                     parts: idle, faults, requests (of it: moves, upgrades, restarts), services";
 /// keepalived's own default, and as fast as VRRPv3 is set up by people who want to lose little.
 const ADVERTS: [&str; 2] = ["1", "0.11"];
 
@@ -72,6 +73,11 @@ impl Arguments {
     fn wants(&self, part: &str) -> bool {
         self.only.as_deref().is_none_or(|only| only == part)
     }
+
+    /// Whether it is to be measured what happens to requests then.
+    fn wants_requests(&self, fault: &str) -> bool {
+        self.wants("requests") || self.wants(fault)
+    }
 }
 
 fn main() -> ExitCode {
@@ -104,10 +110,14 @@ fn inside(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let parts: [(&str, Part<'_>); 4] = [
         ("idle", &|results| load::idle(&ours, &site, results)),
         ("faults", &|results| faults(arguments.runs, &ours, addresses, &directory, results)),
-        ("requests", &|results| load::requests(&ours, addresses, results)),
+        ("requests", &|results| load::requests(&ours, addresses, results, |fault| arguments.wants_requests(fault))),
         ("services", &|results| services::measure(&ours, &manifests, arguments.runs, results)),
     ];
-    for (name, part) in parts.into_iter().filter(|(name, _)| arguments.wants(name)) {
+    let is_wanted = |name: &str| match name {
+        "requests" => PLANNED.iter().any(|(fault, ..)| arguments.wants_requests(fault)),
+        other => arguments.wants(other),
+    };
+    for (name, part) in parts.into_iter().filter(|(name, _)| is_wanted(name)) {
         // What the other parts have to tell is told all the same.
         if let Err(failure) = part(&mut results) {
             results.note(format!("{name}: ended early: {failure}"));
