@@ -302,7 +302,7 @@ impl Announcer {
         self.held.keys().chain(&self.watched).chain(self.probes.keys()).copied().collect()
     }
 
-    /// Asks whether another station has an address. [`Event::Answered`] tells at the first answer, or after
+    /// Asks whether another station has an address, or looks whether it could have one that is watched. [`Event::Answered`] tells at the first answer, or after
     /// [`Timing::probe_end`]; one that runs already answers for both. Nobody has what is no host's address.
     pub fn probe(&mut self, address: IpAddr, now: Duration) {
         self.probes.entry(address).or_insert(Probe { began: now, asked: 0 });
@@ -409,8 +409,13 @@ impl Announcer {
             self.probes.remove(&address);
             self.tell(Event::Answered { address, mac: None });
         } else if now >= probe.next(&self.timing) {
-            // Some answer only whom they can place in their network, some are asked best as if by a newcomer.
-            let asker = if probe.asked.is_multiple_of(2) { Asker::Node } else { Asker::Nobody };
+            // Some answer only whom they can place in their network, some are asked best as if by a newcomer. Who would take
+            // the address asks as a newcomer first: another one that asks the same is to hear of it.
+            let asker = match (self.watched.contains(&address), probe.asked.is_multiple_of(2)) {
+                (true, true) => Asker::Newcomer,
+                (true, false) | (false, true) => Asker::Node,
+                (false, false) => Asker::Nobody,
+            };
             while probe.next(&self.timing) <= now {
                 probe.asked += 1;
             }
@@ -435,9 +440,11 @@ impl Announcer {
     fn ask(&mut self, address: IpAddr, asker: Asker) {
         let Some(link) = self.link.as_ref().filter(|_| is_host(address)) else { return };
         let question = match (address, asker) {
-            (IpAddr::V4(target), Asker::Nobody) => Outgoing::Request { target, sender: Ipv4Addr::UNSPECIFIED },
+            (IpAddr::V4(target), Asker::Newcomer | Asker::Nobody) => {
+                Outgoing::Request { target, sender: Ipv4Addr::UNSPECIFIED }
+            }
             (IpAddr::V4(target), Asker::Node) => Outgoing::Request { target, sender: nearest(&link.addresses, target) },
-            (IpAddr::V6(target), Asker::Nobody | Asker::Node) => match link.link_local {
+            (IpAddr::V6(target), asker) => match link.link_local.filter(|_| asker != Asker::Newcomer) {
                 Some(source) => Outgoing::Solicitation { target, source },
                 None => {
                     let nonce = self.random.octets();
@@ -466,9 +473,11 @@ impl Announcer {
 }
 
 /// Whom a question comes from.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Asker {
-    /// `0.0.0.0`: what RFC 5227 calls a probe. IPv6 asks from the link-local address if there is one.
+    /// `0.0.0.0` or `::`: one who would take the address if nobody has it.
+    Newcomer,
+    /// `0.0.0.0`, so that nobody learns from the question. IPv6 asks from the link-local address if there is one.
     Nobody,
     /// An address of the node.
     Node,

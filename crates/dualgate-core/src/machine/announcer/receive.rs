@@ -57,6 +57,10 @@ impl Announcer {
             Operation::Request if packet.sender == packet.target => {
                 self.claimed(sender, packet.sender_mac, Claim::Question, now)
             }
+            Operation::Request if packet.sender.is_unspecified() && self.is_wanted(packet.target.into(), now) => {
+                self.answered(packet.target.into(), packet.sender_mac);
+                Ok(())
+            }
             Operation::Request => {
                 let claimed = self.claimed(sender, packet.sender_mac, Claim::Question, now);
                 self.answer_arp(header.destination, packet, mac, now).or_else(|ignored| claimed.map_err(|_| ignored))
@@ -88,6 +92,10 @@ impl Announcer {
         // A bridge that rewrites Ethernet addresses may send a question back to us (RFC 7527 4).
         if question.nonce.is_some_and(|nonce| self.nonces.contains(&nonce)) || link_local == Some(packet.source) {
             return Err(Ignored::Own);
+        }
+        if packet.source.is_unspecified() && self.is_wanted(question.target.into(), now) {
+            self.answered(question.target.into(), station);
+            return Ok(());
         }
         let claimed = self.claimed(packet.source.into(), station, Claim::Question, now);
         let answered = self.answer_ndp(header.destination, packet, question.target, station, mac, now);
@@ -143,12 +151,24 @@ impl Announcer {
         }
     }
 
-    /// Another station says that an address is its own.
-    fn claimed(&mut self, address: IpAddr, mac: Mac, claim: Claim, now: Duration) -> Result<(), Ignored> {
+    /// Whether this node asks for an address because it would take it. Another station that looks whether the address is free
+    /// would, too: to each, the other's question is an answer (RFC 5227 2.1.1, RFC 4862 5.4.3).
+    fn is_wanted(&self, address: IpAddr, now: Duration) -> bool {
+        self.probes.contains_key(&address) && self.watched.contains(&address) && self.is_held(address, now).is_err()
+    }
+
+    /// A probe has its answer.
+    fn answered(&mut self, address: IpAddr, mac: Mac) -> bool {
         let probed = self.probes.remove(&address).is_some();
         if probed {
             self.tell(Event::Answered { address, mac: Some(mac) });
         }
+        probed
+    }
+
+    /// Another station says that an address is its own.
+    fn claimed(&mut self, address: IpAddr, mac: Mac, claim: Claim, now: Duration) -> Result<(), Ignored> {
+        let probed = self.answered(address, mac);
         match self.is_held(address, now) {
             Ok(()) => {
                 self.defend(address, mac, if probed { Claim::Probed } else { claim }, now);
