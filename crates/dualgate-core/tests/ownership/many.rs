@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use dualgate_core::machine::ownership::{Ownership, Resource};
+use dualgate_core::machine::ownership::{Event, Ownership, Resource};
 use dualgate_core::plan::virtual_ips::GroupId;
 
 use super::world::{Wanted, World};
@@ -68,4 +68,37 @@ fn a_thousand_groups_take_six_datagrams_and_few_wake_ups() {
     // Each datagram is one call, and each node wakes for its heartbeat, and now and then besides.
     let woken = (called - sent) / u64::from(beats) / 3;
     assert!(woken <= 2, "{woken} wake-ups of each, every beat");
+}
+
+/// A machine that is too busy: each node stands still again and again, mostly for less than a lease and now and then for
+/// more, and finds in its socket what came meanwhile.
+#[test]
+fn a_thousand_groups_settle_on_nodes_that_stand_still_again_and_again() {
+    let mut world = home();
+    for _ in 0..40 {
+        let index = world.random.below(3) as usize;
+        let (low, high) = if world.random.percent(10) { (550, 900) } else { (150, 540) };
+        let stall = world.random.between(Duration::from_millis(low), Duration::from_millis(high));
+        world.freeze(index, world.now + stall);
+        let pause = world.random.between(Duration::from_millis(100), Duration::from_millis(300));
+        world.run_for(pause).unwrap();
+    }
+    let unowned = world.wanted.iter().filter(|wanted| world.owner(&wanted.resource).is_none()).count();
+    assert!(unowned < GROUPS as usize, "nobody owns anything");
+    world.run_until_so(Duration::from_secs(2), World::all_owned).unwrap();
+}
+
+/// Silence is told by a timer, once what came meanwhile was received.
+#[test]
+fn a_peer_whose_word_waits_in_the_socket_is_not_silent() {
+    let mut world = home();
+    world.run_for(Duration::from_millis(1_500)).unwrap();
+    world.nodes.iter_mut().for_each(|node| node.events.clear());
+    world.freeze(0, world.now + Duration::from_millis(2_000));
+    world.run_for(Duration::from_millis(2_500)).unwrap();
+    let of_first = || world.nodes[0].events.iter().map(|(_, event)| event);
+    assert!(of_first().any(|event| matches!(event, Event::Lost { .. })), "its own leases have ended");
+    let gone = of_first().filter(|event| matches!(event, Event::PeerGone(_))).count();
+    assert_eq!(gone, 0, "others spoke all the time");
+    assert!(world.all_owned());
 }

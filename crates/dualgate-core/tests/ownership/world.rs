@@ -97,9 +97,16 @@ struct Fence {
 #[derive(Debug)]
 enum What {
     Datagram { to: usize, bytes: Vec<u8> },
-    Timer { node: usize, life: u64 },
+    Timer { node: usize, life: u64, due: Duration },
     Witness { node: usize, life: u64 },
     Fenced { node: usize, life: u64, resource: Resource },
+}
+
+/// At one moment, what has come is received before timers are looked at: callers read their sockets first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Turn {
+    Received,
+    Due,
 }
 
 /// Something that must not be.
@@ -119,7 +126,7 @@ pub struct World {
     pub network: Network,
     pub wanted: Vec<Wanted>,
     pub timing: Timing,
-    queue: BTreeMap<(Duration, u64), What>,
+    queue: BTreeMap<(Duration, Turn, u64), What>,
     sequence: u64,
     recorded: VecDeque<(usize, Vec<u8>)>,
     pub sent: u64,
@@ -307,7 +314,8 @@ impl World {
             What::Datagram { bytes, .. } => {
                 self.call(index, |machine, now| machine.receive(&bytes, now));
             }
-            What::Timer { life: of, .. } if of == life => {
+            // One that was set anew does not ring.
+            What::Timer { life: of, due, .. } if of == life && self.nodes[index].timer == Some(due) => {
                 self.nodes[index].timer = None;
                 self.call(index, |machine, now| machine.handle_timeout(now));
             }
@@ -351,7 +359,7 @@ impl World {
         if node.timer.is_none_or(|timer| due < timer) {
             node.timer = Some(due);
             let life = node.life;
-            self.push(due, What::Timer { node: index, life });
+            self.push(due, What::Timer { node: index, life, due });
         }
     }
 
@@ -430,7 +438,11 @@ impl World {
 
     fn push(&mut self, at: Duration, what: What) {
         self.sequence += 1;
-        self.queue.insert((at, self.sequence), what);
+        let turn = match what {
+            What::Datagram { .. } => Turn::Received,
+            What::Timer { .. } | What::Witness { .. } | What::Fenced { .. } => Turn::Due,
+        };
+        self.queue.insert((at, turn, self.sequence), what);
     }
 
     // -- clocks -----------------------------------------------------------------------------------------------------

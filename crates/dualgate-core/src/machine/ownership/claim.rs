@@ -109,11 +109,6 @@ impl Ownership {
         let patience = self.timing.reserve + self.timing.lease;
         claim.given.take_if(|given| *given + patience <= now);
         match claim.stage {
-            Stage::Owning(until) if until <= now => {
-                let to = self.voter.owner(resource, now).filter(|owner| **owner != self.me).cloned();
-                self.tell_lost(resource, to);
-                self.withdraw(resource, now, now);
-            }
             Stage::Owning(until) => {
                 self.wake_at(until);
                 self.look_at_move(resource, now);
@@ -282,6 +277,7 @@ impl Ownership {
         claim.stage = Stage::Owning(until);
         (claim.given, claim.stays_until, claim.moving) = (None, None, None);
         let from = claim.taking.take();
+        self.lapses = self.lapses.min(until);
         self.wake_at(until);
         // Its own voter is to know that it is owned, as the others are.
         let (order, lasts) = (self.own_order(), self.timing.promise());
@@ -403,7 +399,9 @@ impl Ownership {
                 claim.not_before = claim.not_before.max(now + patience);
             }
             // An answer that comes too early has not asked long enough, and one that comes late may be old.
-            (Stage::Fencing(asked), false) if asked + self.timing.fence <= now => {
+            (Stage::Fencing(asked), false)
+                if asked + self.timing.fence <= now && now < asked + self.timing.fence * 2 =>
+            {
                 self.take_with_witness(resource, now);
             }
             (Stage::Owning(_), true) if is_higher && now < claim.witness => {

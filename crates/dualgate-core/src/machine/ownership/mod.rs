@@ -290,6 +290,8 @@ pub struct Ownership {
     holding: Option<Holding>,
     next_beat: Duration,
     wake: Duration,
+    /// No lease of this node ends before.
+    lapses: Duration,
     outbox: BTreeMap<NodeName, Vec<Part>>,
     transmit: VecDeque<(NodeName, Vec<u8>)>,
     events: VecDeque<Event>,
@@ -361,6 +363,7 @@ impl Ownership {
             holding: None,
             next_beat: now,
             wake: now,
+            lapses: Duration::MAX,
             outbox: BTreeMap::new(),
             transmit: VecDeque::new(),
             events: VecDeque::new(),
@@ -443,9 +446,6 @@ impl Ownership {
     pub fn receive(&mut self, plaintext: &[u8], now: Duration) {
         let now = self.advance(now);
         self.arrive(plaintext, now);
-        if self.wake <= now {
-            self.tick(now);
-        }
         self.flush(now);
     }
 
@@ -461,13 +461,22 @@ impl Ownership {
 
     /// When [`Ownership::handle_timeout`] is to be called.
     pub fn poll_timeout(&self) -> Option<Duration> {
-        (!self.members.is_empty()).then_some(self.wake)
+        let silent = self.peers.values().filter_map(|peer| peer.silent_at(self.timing.lease)).min();
+        (!self.members.is_empty()).then(|| self.wake.min(silent.unwrap_or(Duration::MAX)))
     }
 
-    /// The time has come, or something else has.
+    /// The time has come, or something else has, and all that came was received: who has not been heard by now was silent. A
+    /// process that stood still finds in its sockets what others said meanwhile.
     pub fn handle_timeout(&mut self, now: Duration) {
-        let now = self.later(now);
-        self.tick(now);
+        let now = self.advance(now);
+        self.look_at_peers(now);
+        self.tick_if_due(now);
+    }
+
+    /// The same while more has come than was received: nobody counts as silent for now.
+    pub fn handle_timeout_while_receiving(&mut self, now: Duration) {
+        let now = self.advance(now);
+        self.tick_if_due(now);
     }
 
     /// Until when this node owns it: whoever acts as its owner compares this with the clock right before.
@@ -532,18 +541,31 @@ impl Ownership {
         Ok(replica)
     }
 
-    fn later(&mut self, now: Duration) -> Duration {
+    /// It is `now`. A lease that has ended has ended, before anything is said or answered.
+    fn advance(&mut self, now: Duration) -> Duration {
         self.now = self.now.max(now);
+        if self.lapses <= self.now {
+            self.lapse(self.now);
+        }
         self.now
     }
 
-    /// Whatever was due before `now` has happened then.
-    fn advance(&mut self, now: Duration) -> Duration {
-        let now = self.later(now);
+    fn lapse(&mut self, now: Duration) {
+        let leases = |claims: &BTreeMap<Resource, Claim>| -> Vec<(Resource, Duration)> {
+            claims.iter().filter_map(|(resource, claim)| Some((*resource, claim.owned_until()?))).collect()
+        };
+        for (resource, _) in leases(&self.claims).into_iter().filter(|(_, until)| *until <= now) {
+            let to = self.voter.owner(resource, now).filter(|owner| **owner != self.me).cloned();
+            self.tell_lost(resource, to);
+            self.withdraw(resource, now, now);
+        }
+        self.lapses = leases(&self.claims).into_iter().map(|(_, until)| until).min().unwrap_or(Duration::MAX);
+    }
+
+    fn tick_if_due(&mut self, now: Duration) {
         if self.wake <= now {
             self.tick(now);
         }
-        now
     }
 
     fn tick(&mut self, now: Duration) {
@@ -552,7 +574,6 @@ impl Ownership {
             self.flush(now);
             return;
         }
-        self.look_at_peers(now);
         for resource in self.claims.keys().copied().collect::<Vec<_>>() {
             self.look_at(resource, now);
         }
@@ -573,19 +594,17 @@ impl Ownership {
 
     fn look_at_peers(&mut self, now: Duration) {
         let mut ended = Vec::new();
-        for (name, peer) in self.peers.iter_mut().filter(|(_, peer)| peer.is_alive()) {
-            let over = peer.heard.unwrap_or(peer.since) + self.timing.lease;
-            if over <= now {
+        for (name, peer) in &mut self.peers {
+            if peer.silent_at(self.timing.lease).is_some_and(|silent| silent <= now) {
                 peer.end();
                 ended.push(name.clone());
-            } else {
-                self.wake = self.wake.min(over);
             }
         }
         for name in ended {
             self.replication.forget(&name);
             self.events.push_back(Event::PeerGone(name));
             self.count_alive(now);
+            self.wake_at(now);
         }
     }
 

@@ -78,6 +78,11 @@ impl Peer {
         self.session.is_some()
     }
 
+    /// When a session that lasts `lasts` after the last word is over.
+    pub fn silent_at(&self, lasts: Duration) -> Option<Duration> {
+        self.is_alive().then(|| self.heard.unwrap_or(self.since) + lasts)
+    }
+
     /// The nonces of the next datagram to it in the session, and its counter.
     pub fn next(&mut self) -> Option<(u64, u64, u64)> {
         let session = self.session.as_ref()?;
