@@ -4,3 +4,4 @@
 //! Kubernetes is modelled here a second time. What is written was decided in core.
 
 pub mod access;
+pub mod status;

@@ -205,7 +205,9 @@ impl Lease {
         self.see(object, now);
         self.renewed = Some(sent);
         self.since.get_or_insert(sent);
-        (self.intent, self.next) = (Intent::Take, sent + RETRY);
+        // Whoever leaves has waited for this answer only.
+        let next = if self.is_leaving { now } else { sent + RETRY };
+        (self.intent, self.next) = (Intent::Take, next);
     }
 
     fn read(&mut self, object: Value, now: Duration) {
@@ -255,7 +257,8 @@ impl Lease {
     fn released(&self, seen: &Seen, wall: i64) -> Value {
         let mut object = seen.object.clone();
         let spec = &mut object["spec"];
-        spec["holderIdentity"] = "".into();
+        // An empty one would be refused.
+        spec.as_object_mut().map(|spec| spec.remove("holderIdentity"));
         spec["leaseDurationSeconds"] = 1.into();
         spec["renewTime"] = time::rfc3339_micros(wall).into();
         object

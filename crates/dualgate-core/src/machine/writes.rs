@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use crate::model::ObjectKey;
 use crate::model::finding::{Code, Finding, Place};
-use crate::plan::cluster::{Fields, Write};
+use crate::plan::cluster::{EDGE_LABELS, Fields, Write};
 
 pub mod events;
 
@@ -200,6 +200,9 @@ impl Writes {
     pub fn handle_answer(&mut self, object: &ObjectKey, answer: Answer, now: Duration) {
         let Some(job) = self.jobs.get_mut(object).filter(|job| job.state == State::UnderWay) else { return };
         self.under_way -= 1;
+        // The plan may be another one by now; the answer is about what was sent.
+        let sent = job.written.clone();
+        let resource = sent.as_ref().map(|fields| fields.resource(object));
         match answer {
             Answer::Made => self.counts.made += 1,
             // Perhaps it was made.
@@ -209,13 +212,15 @@ impl Writes {
                 job.written = None;
             }
         }
-        let resource = job.wanted.as_ref().map(Write::resource);
         match answer {
             Answer::Made => self.made(object, resource.as_deref(), now),
             Answer::Gone => self.refuse(object, None, now),
             Answer::Conflict => {
                 job.had_conflict = true;
                 self.refuse(object, None, now);
+            }
+            Answer::Forbidden if sent.is_some_and(|fields| fields.takes_labels_back()) => {
+                self.refuse(object, Some(format!("it may not; {}", labels_help(object))), now);
             }
             Answer::Forbidden => {
                 self.forbidden.extend(resource);
@@ -374,6 +379,12 @@ impl Job {
             at: now,
         }
     }
+}
+
+/// Rights are for the site's edges only, and this is none any more.
+fn labels_help(object: &ObjectKey) -> String {
+    let [role, restricted] = EDGE_LABELS;
+    format!("`kubectl label node {} {role}- {restricted}-` takes the labels of a former edge back", object.name)
 }
 
 fn contested(object: &ObjectKey, job: &Job) -> Finding {

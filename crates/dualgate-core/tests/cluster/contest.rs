@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use dualgate_core::machine::writes::{Answer, LONGEST, SETTLE, Writes, YIELD};
-use dualgate_core::model::ObjectName;
+use dualgate_core::model::{NodeName, ObjectName};
 use dualgate_core::model::finding::Code;
-use dualgate_core::plan::cluster::ClusterPlan;
+use dualgate_core::plan::cluster::{ClusterPlan, EDGE_LABELS};
 use serde_json::{Value, json};
 
 use super::api::Api;
@@ -242,4 +242,34 @@ fn what_is_forbidden_is_one_finding_that_names_verb_and_resource() {
     assert!(finding.message.contains("`patch` `ingresses/status`"), "{finding}");
     ring.run(60);
     assert_eq!((ring.writes.findings(), ring.writes.counts().made), (vec![], 1));
+}
+
+#[test]
+fn what_was_forbidden_is_not_any_more_once_it_was_made_however_fast_the_objects_say_so() {
+    let mut ring = Ring::new(None, SECOND);
+    ring.writes.want(ring.plan.diff(&ring.api.set()), SECOND);
+    let send = ring.writes.poll_write(SECOND).expect("a write");
+    ring.writes.handle_answer(&send.write.object, Answer::Forbidden, SECOND);
+    let again = ring.writes.poll_write(SECOND * 2).expect("it again");
+    ring.api.apply(&again.write, 0);
+    ring.writes.want(ring.plan.diff(&ring.api.set()), SECOND * 2);
+    ring.writes.handle_answer(&again.write.object, Answer::Made, SECOND * 2);
+    assert_eq!(ring.writes.findings(), []);
+}
+
+#[test]
+fn labels_of_a_former_edge_that_may_not_be_taken_back_are_told_with_the_command_that_does() {
+    let mut api = Api::default();
+    api.put(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "edge"}}));
+    let label = |plan: &ClusterPlan, api: &mut Api| plan.diff(&api.set()).iter().for_each(|write| api.apply(write, 0));
+    let labels = EDGE_LABELS.iter().map(|key| (*key, "true")).collect();
+    label(&ClusterPlan { labels: [(NodeName::new("edge"), labels)].into(), ..ClusterPlan::default() }, &mut api);
+    let mut writes = Writes::default();
+    writes.want(ClusterPlan::default().diff(&api.set()), SECOND);
+    let send = writes.poll_write(SECOND).expect("a write");
+    assert_eq!((send.write.to_string().as_str(), send.force), ("Node edge: nothing of ours", false));
+    writes.handle_answer(&send.write.object, Answer::Forbidden, SECOND);
+    let findings = writes.findings();
+    let [finding] = findings.as_slice() else { panic!("{findings:?}") };
+    assert!(finding.message.contains("`kubectl label node edge node-role.kubernetes.io/edge- "), "{finding}");
 }

@@ -41,6 +41,25 @@ pub enum Fields {
     Labels(BTreeMap<&'static str, &'static str>),
 }
 
+impl Fields {
+    /// The resource of an object that has them, as rights name it.
+    pub fn resource(&self, object: &ObjectKey) -> String {
+        let (_, plural) = kind(object);
+        match self {
+            Self::Status { .. } => format!("{plural}/status"),
+            Self::Labels(_) => plural.to_owned(),
+        }
+    }
+
+    /// Whether labels of ours are to go, and none is to stay.
+    pub fn takes_labels_back(&self) -> bool {
+        match self {
+            Self::Status { .. } => false,
+            Self::Labels(labels) => labels.is_empty(),
+        }
+    }
+}
+
 /// What a condition says, without when that began.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transition {
@@ -128,11 +147,7 @@ fn says(published: &[Published], addresses: &[IpAddr]) -> bool {
 impl Write {
     /// The resource that it patches, as rights name it: `ingresses/status`.
     pub fn resource(&self) -> String {
-        let (_, plural) = kind(&self.object);
-        match self.fields {
-            Fields::Status { .. } => format!("{plural}/status"),
-            Fields::Labels(_) => plural.to_owned(),
-        }
+        self.fields.resource(&self.object)
     }
 
     /// The path of the request.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::{EDGE, HOME, LEASE, NAMESPACE, labels};
 use crate::model::NodeName;
-use crate::model::site::{Role, Site};
+use crate::model::site::Site;
 
 /// What gates are made of: complete lists, kept up to date.
 pub const READ: [(&str, &[&str]); 3] = [
@@ -70,9 +70,9 @@ fn write(site: &Site) -> Vec<Value> {
     let mut rules = vec![
         json!({"apiGroups": [""], "resources": ["services/status"], "verbs": ["patch"]}),
         json!({"apiGroups": ["networking.k8s.io"], "resources": ["ingresses/status"], "verbs": ["patch"]}),
-        json!({"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create", "patch"]}),
+        json!({"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]}),
     ];
-    let edges = site.nodes.iter().filter(|node| node.is_edge() && (node.has(Role::Agent) || node.has(Role::Server)));
+    let edges = site.nodes.iter().filter(|node| node.is_edge());
     let edges: Vec<&str> = edges.map(|node| node.name.as_str()).collect();
     if !edges.is_empty() {
         rules.push(json!({"apiGroups": [""], "resources": ["nodes"], "resourceNames": edges, "verbs": ["patch"]}));
