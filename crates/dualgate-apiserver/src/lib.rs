@@ -9,7 +9,7 @@
 //! ```
 //!
 //! `api`, `merge` and `store` are functions of their arguments; time is handed in. `http` and `server` are the shell.
-//! What is not here: schemas (an unknown field is kept), tables, protobuf, exec and logs of pods, garbage collection of
+//! What is not here: schemas (an unknown field is kept), tables, protobuf but for what `kubectl create` sends, exec and logs of pods, garbage collection of
 //! what has an owner.
 
 mod api;

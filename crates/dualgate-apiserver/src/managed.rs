@@ -10,14 +10,14 @@ use crate::merge::shape::{self, Shape};
 
 /// Who owns what of one object.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Managers(Vec<Manager>);
+pub(crate) struct Claims(Vec<Claim>);
 
 /// An apply met fields of others; each cause names one.
 #[derive(Debug)]
 pub(crate) struct Contested(pub(crate) Vec<Cause>);
 
 #[derive(Clone, Debug, PartialEq)]
-struct Manager {
+struct Claim {
     name: String,
     operation: Operation,
     api_version: String,
@@ -65,9 +65,9 @@ pub(crate) fn updated(target: &Target, live: &Value, object: &mut Value, caller:
     let given = &object["metadata"]["managedFields"];
     let is_reset =
         given.as_array().is_some_and(|given| given.len() == 1 && given[0].as_object().is_some_and(|of| of.is_empty()));
-    let mut managers = Managers::read(if is_reset { &Value::Null } else { given });
+    let mut managers = Claims::read(if is_reset { &Value::Null } else { given });
     if managers.0.is_empty() && !is_reset {
-        managers = Managers::read(&live["metadata"]["managedFields"]);
+        managers = Claims::read(&live["metadata"]["managedFields"]);
     }
     let shape = shape::of(&target.kind);
     let difference = apply::compare(live, object, shape);
@@ -84,7 +84,7 @@ pub(crate) fn updated(target: &Target, live: &Value, object: &mut Value, caller:
 /// Writes who manages the fields of an object that was created by apply.
 pub(crate) fn applied_at_creation(target: &Target, wanted: &Value, object: &mut Value, caller: &Caller) {
     let wanted = part_of(target, wanted.clone());
-    let mut managers = Managers::default();
+    let mut managers = Claims::default();
     let manager = managers.entry(target, Operation::Apply, caller);
     manager.fields = owned(target, apply::fields_of(&wanted, shape::of(&target.kind)));
     manager.time = caller.now.to_string();
@@ -98,10 +98,10 @@ pub(crate) fn apply(
     wanted: Value,
     on_conflict: OnConflict,
     caller: &Caller,
-) -> Result<(Value, Managers), Contested> {
+) -> Result<(Value, Claims), Contested> {
     let shape = shape::of(&target.kind);
     let wanted = part_of(target, wanted);
-    let mut managers = Managers::read(&live["metadata"]["managedFields"]);
+    let mut managers = Claims::read(&live["metadata"]["managedFields"]);
     let manager = managers.entry(target, Operation::Apply, caller);
     let fields = owned(target, apply::fields_of(&wanted, shape));
     let last = std::mem::replace(&mut manager.fields, fields);
@@ -120,7 +120,7 @@ pub(crate) fn apply(
 }
 
 /// Puts the managers into an object. If nothing else than a time would change, nothing does.
-pub(crate) fn write(object: &mut Value, live: &Value, managers: Managers) {
+pub(crate) fn write(object: &mut Value, live: &Value, managers: Claims) {
     let mut managers = managers;
     managers.0.retain(|manager| !manager.fields.is_empty());
     let metadata = object["metadata"].as_object_mut();
@@ -131,7 +131,7 @@ pub(crate) fn write(object: &mut Value, live: &Value, managers: Managers) {
     } else {
         metadata.insert("managedFields".into(), before.clone());
     }
-    if *object == *live && Managers::read(before).is_timelessly(&managers) {
+    if *object == *live && Claims::read(before).is_timelessly(&managers) {
         return;
     }
     if managers.0.is_empty() {
@@ -177,10 +177,10 @@ fn allowed(live: &Value, caller: &Caller, shape: &Shape) -> Fields {
     apply::fields_of(&last, shape).difference(&changed.modified.union(&changed.removed))
 }
 
-impl Managers {
+impl Claims {
     fn read(json: &Value) -> Self {
         let word = |entry: &Value, name: &str| entry[name].as_str().unwrap_or_default().to_owned();
-        let manager = |entry: &Value| Manager {
+        let manager = |entry: &Value| Claim {
             name: word(entry, "manager"),
             operation: if entry["operation"] == "Apply" { Operation::Apply } else { Operation::Update },
             api_version: word(entry, "apiVersion"),
@@ -193,20 +193,20 @@ impl Managers {
     }
 
     fn to_json(&self) -> Value {
-        Value::Array(self.0.iter().map(Manager::to_json).collect())
+        Value::Array(self.0.iter().map(Claim::to_json).collect())
     }
 
     /// The entry of this caller.
-    fn entry(&mut self, target: &Target, operation: Operation, caller: &Caller) -> &mut Manager {
+    fn entry(&mut self, target: &Target, operation: Operation, caller: &Caller) -> &mut Claim {
         let api_version = target.kind.api_version();
-        let is_mine = |of: &Manager| {
+        let is_mine = |of: &Claim| {
             let is_same_version = operation == Operation::Apply || of.api_version == api_version;
             of.is(&caller.manager, operation, target.part) && is_same_version
         };
         let index = self.0.iter().position(is_mine).unwrap_or_else(|| {
             let (name, api_version) = (caller.manager.clone(), api_version.clone());
             let (time, fields) = (String::new(), Fields::default());
-            self.0.push(Manager { name, operation, api_version, part: target.part, time, fields });
+            self.0.push(Claim { name, operation, api_version, part: target.part, time, fields });
             self.0.len() - 1
         });
         self.0[index].api_version = api_version;
@@ -249,7 +249,7 @@ impl Managers {
     }
 }
 
-impl Manager {
+impl Claim {
     fn is(&self, name: &str, operation: Operation, part: Part) -> bool {
         self.name == name && self.operation == operation && self.part == part
     }

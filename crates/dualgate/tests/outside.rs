@@ -1,7 +1,9 @@
-//! Clients that were not written here: curl, nghttp, h2load, slowhttptest, and Python's `h2` and `websockets`.
+//! Clients that were not written here: curl, nghttp, h2load, kubectl, slowhttptest, and Python's `h2` and `websockets`.
 //!
 //! A test whose tool is missing says `SKIPPED` and passes; with `DUALGATE_REQUIRE_TOOLS=1` it fails.
 
+#[path = "outside/kubectl.rs"]
+mod kubectl;
 mod support;
 
 use std::io::{BufRead as _, BufReader};

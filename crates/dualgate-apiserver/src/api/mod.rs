@@ -145,9 +145,11 @@ fn untyped(kind: &Kind, mut object: Value) -> Result<Value, Failure> {
     if !metadata.is_object() {
         return Err(Failure::bad_request(format!("the body is no {}: `metadata` is no JSON object", kind.kind)));
     }
-    for pointer in
-        ["/metadata/labels", "/metadata/annotations", "/spec", "/spec/names", "/spec/template", "/status", "/data"]
-    {
+    let maps =
+        ["/metadata/labels", "/metadata/annotations", "/spec", "/spec/names", "/spec/template", "/status", "/data"];
+    // Of a custom kind only the metadata are known.
+    let known = if kind.custom { &maps[..2] } else { &maps[..] };
+    for pointer in known {
         let is_map = |value: &Value| value.is_object() || value.is_null();
         if !object.pointer(pointer).is_none_or(is_map) {
             let field = pointer[1..].replace('/', ".");

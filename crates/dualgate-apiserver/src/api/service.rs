@@ -152,7 +152,8 @@ fn carry_over(service: &mut Value, live: &Value) {
         spec.remove("allocateLoadBalancerNodePorts");
     }
     let known = items(live, "/spec/ports");
-    for port in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
+    let ports = spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten();
+    for port in ports.filter(|port| port.is_object()) {
         let is_it = |of: &&Value| of["port"] == port["port"] && of["protocol"] == port["protocol"];
         if port.get("nodePort").is_none()
             && let Some(number) = known.iter().find(is_it).and_then(|of| of.get("nodePort"))

@@ -6,9 +6,11 @@ use http::{HeaderMap, HeaderName};
 use serde_json::Value;
 
 use super::answer::Form;
+use super::protobuf;
 use crate::failure::Failure;
 
 pub(super) const JSON: &str = "application/json";
+pub(super) const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 pub(super) const JSON_PATCH: &str = "application/json-patch+json";
 pub(super) const MERGE_PATCH: &str = "application/merge-patch+json";
 pub(super) const STRATEGIC_PATCH: &str = "application/strategic-merge-patch+json";
@@ -42,6 +44,7 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> &'a str {
 pub(super) fn body(headers: &HeaderMap, body: &Bytes) -> Result<Value, Failure> {
     match content_type(headers) {
         "" | JSON => json(body),
+        PROTOBUF => protobuf::read(body),
         other => Err(Failure::unsupported_media_type(other, &[JSON])),
     }
 }

@@ -5,6 +5,7 @@ mod answer;
 mod discovery;
 mod handle;
 mod path;
+mod protobuf;
 mod query;
 mod watch;
 

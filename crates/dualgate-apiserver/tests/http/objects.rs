@@ -1,5 +1,6 @@
 //! Creating, reading, changing and deleting objects, and what is refused.
 
+use dualgate_apiserver::ApiServer;
 use serde_json::{Value, json};
 
 use crate::support::{APPLY, MERGE, STRATEGIC, ask, delete, get, patch, post, put, server};
@@ -360,4 +361,101 @@ fn the_server_says_what_it_serves() {
     assert_eq!(services.map(|of| &of["name"]).collect::<Vec<_>>(), ["services", "services/status"]);
     assert_eq!(get(&server, "/openapi/v2").expect(200)["swagger"], "2.0");
     assert_eq!(get(&server, "/openapi/v3").code, 404);
+}
+
+#[test]
+fn no_body_brings_the_server_down() {
+    let server = server();
+    let places = [
+        "/metadata",
+        "/metadata/labels",
+        "/metadata/finalizers",
+        "/metadata/managedFields",
+        "/metadata/ownerReferences",
+        "/spec",
+        "/status",
+        "/data",
+        "/stringData",
+        "/type",
+        "/rules",
+        "/roleRef",
+        "/subjects",
+        "/endpoints",
+        "/ports",
+        "/spec/ports",
+        "/spec/type",
+        "/spec/clusterIPs",
+        "/spec/ipFamilies",
+        "/spec/selector",
+        "/spec/strategy",
+        "/spec/template",
+        "/spec/template/spec",
+        "/spec/template/spec/containers",
+        "/spec/containers",
+        "/spec/rules",
+        "/spec/tls",
+        "/spec/defaultBackend",
+        "/spec/names",
+        "/spec/versions",
+        "/spec/podCIDRs",
+        "/spec/egress",
+        "/spec/parameters",
+    ];
+    let odd = [json!(null), json!(7), json!("x"), json!([]), json!([7, "x", {}]), json!({}), json!({"x": {"y": [1]}})];
+    let kinds = [
+        "Namespace",
+        "Node",
+        "Service",
+        "Secret",
+        "Pod",
+        "Event",
+        "PersistentVolumeClaim",
+        "Deployment",
+        "DaemonSet",
+        "StatefulSet",
+        "Ingress",
+        "IngressClass",
+        "NetworkPolicy",
+        "EndpointSlice",
+        "Lease",
+        "RoleBinding",
+        "CustomResourceDefinition",
+    ];
+    for resource in resources(&server).iter().filter(|of| kinds.contains(&text(&of["kind"]))) {
+        for (place, value) in places.iter().flat_map(|place| odd.iter().map(move |value| (place, value))) {
+            let mut object =
+                json!({"metadata": {"name": "x"}, "kind": resource["kind"], "apiVersion": resource["version"]});
+            let at = place.split('/').skip(1).fold(&mut object, |at, name| &mut at[name]);
+            *at = value.clone();
+            let path = text(&resource["path"]);
+            ask(&server, "POST", path, "application/json", &object.to_string());
+            ask(&server, "PUT", &format!("{path}/x"), "application/json", &object.to_string());
+            patch(&server, &format!("{path}/x?fieldManager=me&force=true"), APPLY, object);
+        }
+    }
+    assert_eq!(get(&server, "/healthz").text, "ok");
+}
+
+/// Every resource that has a collection: its `kind`, its `version` and the `path` of that collection.
+fn resources(server: &ApiServer) -> Vec<Value> {
+    let groups = get(server, "/apis").expect(200);
+    let groups = groups["groups"].as_array().unwrap().iter();
+    let versions =
+        groups.map(|group| text(&group["preferredVersion"]["groupVersion"]).to_owned()).chain(["v1".to_owned()]);
+    let of_version = |version: String| {
+        let root = if version == "v1" { "/api/v1".to_owned() } else { format!("/apis/{version}") };
+        let described = get(server, &root).expect(200);
+        let resources = described["resources"].as_array().unwrap().iter().filter(|of| !text(&of["name"]).contains('/'));
+        let resource = |of: &Value| {
+            let namespace = if of["namespaced"] == true { "/namespaces/default" } else { "" };
+            let path = format!("{root}{namespace}/{}", text(&of["name"]));
+            json!({"kind": of["kind"], "version": version, "path": path})
+        };
+        resources.map(resource).collect::<Vec<_>>()
+    };
+    versions.flat_map(of_version).collect()
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
 }
