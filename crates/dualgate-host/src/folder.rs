@@ -11,15 +11,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use dualgate_core::machine::hold_off::HoldOff;
 use dualgate_core::model::ObjectSet;
 use dualgate_core::seam::Source;
 use tokio::time::{Instant, timeout_at};
 
-use self::hold_off::HoldOff;
 use self::scan::Scanner;
 use self::watch::Watch;
 
-mod hold_off;
 mod list;
 mod scan;
 mod watch;
@@ -59,7 +58,7 @@ pub struct FolderSource {
     /// Made on first use, because it belongs to the runtime that waits.
     watch: Option<Watch>,
     watching: Watching,
-    hold_off: HoldOff,
+    hold_off: HoldOff<Instant>,
     look_at: Instant,
 }
 

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use x509_parser::extensions::GeneralName;
 use x509_parser::pem::Pem;
 
+use crate::model::moment::date;
 use crate::model::object::{Ingress, SecretBody};
 use crate::model::site::Site;
 use crate::model::{Code, Digest, Finding, GateName, HostPattern, Object, ObjectName, Place, Secret};
@@ -105,7 +106,8 @@ impl<'a> Certificates<'a> {
             let Some(body) = self.world.secret(namespace, name) else {
                 let message =
                     format!("there is no Secret `{name}` in namespace `{namespace}`; the default certificate is shown");
-                findings.push(Finding::new(Code::IngressUnknownSecret, place, message));
+                let help = "of a cluster only Secrets of the type `kubernetes.io/tls` are read";
+                findings.push(Finding::new(Code::IngressUnknownSecret, place, message).help(help));
                 continue;
             };
             let secret = ObjectName::new(namespace.clone(), name.as_str());
@@ -226,19 +228,6 @@ fn lints(certificate: &SiteCertificate, hosts: &[HostPattern], now: i64, place: 
     findings
 }
 
-/// A day of the civil calendar, UTC, from seconds since 1970 (days-from-civil, inverted).
-fn date(seconds: i64) -> String {
-    let days = seconds.div_euclid(86_400) + 719_468;
-    let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}")
-}
-
 /// Reads chain and key; the error says what is wrong with the Secret.
 fn read(name: &ObjectName, body: &SecretBody) -> Result<SiteCertificate, String> {
     let part = |key: &str| match (body.data.get(key), body.digests.contains_key(key)) {
@@ -285,18 +274,4 @@ fn read(name: &ObjectName, body: &SecretBody) -> Result<SiteCertificate, String>
 
 fn blocks(text: &[u8]) -> Result<Vec<Pem>, String> {
     Pem::iter_from_buffer(text).collect::<Result<_, _>>().map_err(|_| "`tls.crt` is not PEM".to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::date;
-
-    #[test]
-    fn days_are_those_of_the_calendar() {
-        for (seconds, expected) in
-            [(0, "1970-01-01"), (951_782_400, "2000-02-29"), (1_795_305_600, "2026-11-22"), (-1, "1969-12-31")]
-        {
-            assert_eq!(date(seconds), expected);
-        }
-    }
 }

@@ -2,7 +2,9 @@
 
 pub mod announcer;
 pub mod dial;
+pub mod hold_off;
 pub mod lease;
 pub mod ownership;
 pub mod path_mtu;
+pub mod random;
 pub mod writes;

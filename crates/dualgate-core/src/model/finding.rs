@@ -283,12 +283,14 @@ catalogue! {
     StatusContested = "status-contested" Warning;
     /// The API server refuses what is to be written.
     ClusterWrite = "cluster-write" Error;
-    /// The API server does not allow what is needed.
+    /// The API server does not allow what is needed, or does not have it.
     ClusterForbidden = "cluster-forbidden" Error;
     /// A listener cannot be opened.
     ListenerFailed = "listener-failed" Error;
     /// Home nodes tell an edge different things; the most senior one's word counts.
     HomeDiffers = "home-differs" Warning;
+    /// The Kubernetes API does not answer; what it said last is served.
+    ClusterAway = "cluster-away" Warning;
     /// What runs is older than what the source says: the last good state is served.
     Stale = "stale" Warning;
 }

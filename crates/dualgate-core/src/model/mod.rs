@@ -6,6 +6,7 @@
 pub mod address;
 pub mod assignment;
 pub mod finding;
+pub mod moment;
 pub mod names;
 pub mod object;
 pub mod public_key;

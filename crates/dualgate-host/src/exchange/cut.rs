@@ -4,11 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use dualgate_core::model::moment::utc;
 use dualgate_core::model::{Digest, NodeName, ObjectSet, Secret};
 use dualgate_core::plan::public;
 use serde::{Deserialize, Serialize};
 
-use super::{Identity, MAX_TOLD, VERSION, message, utc};
+use super::{Identity, MAX_TOLD, VERSION, message};
 
 /// Which cut it is, among all that were ever told: who wrote it, since when that one has been writing, and its number.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -8,6 +8,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use dualgate_core::model::finding::{Code, Finding, Place};
+use dualgate_core::model::moment::utc;
 use dualgate_core::model::{Digest, NodeName, ObjectSet};
 use dualgate_core::plan::public;
 use dualgate_core::seam::Source;
@@ -22,7 +23,7 @@ use super::cut::ToldGeneration;
 use super::message::{LocalFacts, Message, facts, read};
 use super::refusal::{Refusal, Refusals};
 use super::session::{End, Receiver, Sender, answer};
-use super::{HANDSHAKE, Identity, KEEP_ALIVE, MAX_TOLD, MAX_UNPROVEN, PATIENCE, Peer, VERSION, now, utc};
+use super::{HANDSHAKE, Identity, KEEP_ALIVE, MAX_TOLD, MAX_UNPROVEN, PATIENCE, Peer, VERSION, now};
 
 /// How long nobody is let in after the kernel could not.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);

@@ -84,6 +84,7 @@ use self::moves::Reason;
 use self::replica::Replication;
 pub use self::replica::{REPLICA_LIMIT, Replica};
 use self::session::Peer;
+use crate::machine::random::Random;
 use crate::model::NodeName;
 use crate::plan::virtual_ips::GroupId;
 
@@ -316,37 +317,13 @@ struct Holding {
     patient_until: Duration,
 }
 
-/// SplitMix64: numbers that no earlier process used, from the caller's seed.
-#[derive(Clone, Debug)]
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    /// Never 0, which says "none".
-    fn nonce(&mut self) -> u64 {
-        self.next() | 1
-    }
-
-    fn below(&mut self, limit: Duration) -> Duration {
-        let limit = u64::try_from(limit.as_micros()).unwrap_or(u64::MAX).max(1);
-        Duration::from_micros(self.next() % limit)
-    }
-}
-
 impl Ownership {
     /// A member that starts at `now`. `incarnation` and `seed` are random, other ones for each process.
     pub fn new(me: NodeName, incarnation: u64, seed: u64, timing: Timing, now: Duration) -> Self {
         Self {
             me,
             incarnation,
-            random: Random(seed ^ incarnation.rotate_left(32)),
+            random: Random::new(seed ^ incarnation.rotate_left(32)),
             timing,
             now,
             members: Vec::new(),

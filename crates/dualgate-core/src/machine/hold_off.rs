@@ -1,8 +1,7 @@
 //! When to act on changes: one change at once, a burst when it pauses.
 
+use std::ops::Add;
 use std::time::Duration;
-
-use tokio::time::Instant;
 
 /// A pause of this length ends a burst.
 const QUIET: Duration = Duration::from_millis(20);
@@ -10,25 +9,27 @@ const QUIET: Duration = Duration::from_millis(20);
 /// A burst is acted on at least this often.
 const LONGEST: Duration = Duration::from_millis(200);
 
-/// Acts on the trailing edge only: what comes after a quiet time waits for nothing.
-pub(super) struct HoldOff {
-    passed: Option<Instant>,
-    waiting: Option<Waiting>,
+/// Acts on the trailing edge only: what comes after a quiet time waits for nothing. `T` is the caller's clock.
+#[derive(Clone, Debug)]
+pub struct HoldOff<T> {
+    passed: Option<T>,
+    waiting: Option<Waiting<T>>,
 }
 
-struct Waiting {
-    first: Instant,
-    due: Instant,
+#[derive(Clone, Debug)]
+struct Waiting<T> {
+    first: T,
+    due: T,
 }
 
-impl HoldOff {
+impl<T: Copy + Ord + Add<Duration, Output = T>> HoldOff<T> {
     /// Due at this time.
-    pub(super) fn due_at(due: Instant) -> Self {
+    pub fn due_at(due: T) -> Self {
         Self { passed: None, waiting: Some(Waiting { first: due, due }) }
     }
 
     /// Something changed.
-    pub(super) fn triggered(&mut self, now: Instant) {
+    pub fn triggered(&mut self, now: T) {
         let in_burst = self.waiting.is_some() || self.passed.is_some_and(|passed| now < passed + QUIET);
         let first = self.waiting.as_ref().map_or(now, |waiting| waiting.first);
         let due = if in_burst { (now + QUIET).min(first + LONGEST) } else { now };
@@ -36,12 +37,12 @@ impl HoldOff {
     }
 
     /// When to act.
-    pub(super) fn due(&self) -> Option<Instant> {
+    pub fn due(&self) -> Option<T> {
         self.waiting.as_ref().map(|waiting| waiting.due)
     }
 
     /// All that changed until now was acted on.
-    pub(super) fn passed(&mut self, now: Instant) {
+    pub fn passed(&mut self, now: T) {
         self.passed = Some(now);
         self.waiting = None;
     }
@@ -57,7 +58,7 @@ mod tests {
 
     #[test]
     fn a_single_change_passes_at_once_and_a_burst_when_it_pauses() {
-        let start = Instant::now();
+        let start = Duration::from_secs(7);
         let mut hold_off = HoldOff::due_at(start);
         hold_off.passed(start);
         assert_eq!(hold_off.due(), None);
@@ -75,7 +76,7 @@ mod tests {
 
     #[test]
     fn an_endless_burst_is_acted_on_in_time() {
-        let start = Instant::now();
+        let start = Duration::from_secs(7);
         let mut hold_off = HoldOff::due_at(start);
         hold_off.passed(start);
         let mut acted = Vec::new();
