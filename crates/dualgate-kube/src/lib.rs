@@ -4,4 +4,5 @@
 //! Kubernetes is modelled here a second time. What is written was decided in core.
 
 pub mod access;
+pub mod source;
 pub mod status;
