@@ -17,7 +17,7 @@ use dualgate_core::model::{GateName, NodeName};
 /// Two gates for one home: the same applications at home and from the Internet, over IPv4 and IPv6.
 ///
 /// dualgate serves Kubernetes Ingresses at an internal gate (the LAN) and an external gate (a cloud server with public
-/// addresses). One site file describes the home; the objects come from a folder of manifests.
+/// addresses). One site file describes the home; the objects come from a folder of manifests or from a Kubernetes API.
 ///
 /// Exit codes: 0 as it should be, 1 something differs or was found, 2 it could not be told.
 #[derive(Debug, Parser)]
@@ -87,7 +87,8 @@ Exit code: 0 no error and no warning, 1 some, 2 the inputs could not be read.
 
 Examples:
   dualgate check --site examples/laptop/site.yaml
-  dualgate check --site site.yaml --source folder:apps --notes";
+  dualgate check --site site.yaml --source folder:apps --notes
+  dualgate check --site site.yaml --source cluster --kubeconfig /etc/rancher/k3s/k3s.yaml";
 
 const EXPLAIN: &str = "\
 Prints, for each gate: entry point, certificate, the route that matches and where it is written, its servers, and the \
@@ -140,10 +141,13 @@ pub struct Inputs {
     /// The site file.
     #[arg(long, value_name = "FILE", default_value = "site.yaml")]
     pub site: PathBuf,
-    /// Where objects come from: `folder:DIR`, a folder of manifests, or `home`: this node is an edge, and home tells it what
-    /// is public [default: the folder `manifests` beside the site file].
+    /// Where objects come from: `folder:DIR`, a folder of manifests; `cluster` or `cluster:CONTEXT`, a Kubernetes API; or
+    /// `home`: this node is an edge, and home tells it what is public [default: the folder `manifests` beside the site file].
     #[arg(long, value_name = "SOURCE")]
     pub source: Option<SourceArgument>,
+    /// How to reach the cluster [default: the pod's service account, else $KUBECONFIG, else ~/.kube/config].
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
 }
 
 /// A source of objects.
@@ -151,6 +155,8 @@ pub struct Inputs {
 pub enum SourceArgument {
     /// A folder of manifests.
     Folder(PathBuf),
+    /// A Kubernetes API, by a context of the kubeconfig; `None` is its current one.
+    Cluster(Option<String>),
     /// What home tells an edge.
     Home,
 }
@@ -160,7 +166,7 @@ impl SourceArgument {
     pub fn folder(&self) -> Option<PathBuf> {
         match self {
             Self::Folder(directory) => Some(directory.clone()),
-            Self::Home => None,
+            Self::Cluster(_) | Self::Home => None,
         }
     }
 }
@@ -172,11 +178,11 @@ impl FromStr for SourceArgument {
         match text.split_once(':') {
             None if text == "home" => Ok(Self::Home),
             Some(("folder", directory)) if !directory.is_empty() => Ok(Self::Folder(directory.into())),
-            Some(("cluster", _)) | None if text.starts_with("cluster") => {
-                Err("a Kubernetes API is no source yet; use `folder:DIR`".to_owned())
-            }
+            None if text == "cluster" => Ok(Self::Cluster(None)),
+            Some(("cluster", context)) if !context.is_empty() => Ok(Self::Cluster(Some(context.to_owned()))),
             _ => Err(format!(
-                "`{text}` is no source; use `folder:DIR`, such as `folder:manifests`, or `home` on an edge"
+                "`{text}` is no source; use `folder:DIR`, such as `folder:manifests`, `cluster`, `cluster:CONTEXT`, or \
+                 `home` on an edge"
             )),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
 use dualgate_core::check;
@@ -14,8 +14,13 @@ use dualgate_core::parse;
 use dualgate_core::plan::ipam;
 use dualgate_core::seam::Source as _;
 use dualgate_host::FolderSource;
+use dualgate_kube::access::{Access, AccessError};
+use dualgate_kube::source::ClusterSource;
 
 use crate::cli::{Inputs, SourceArgument};
+
+/// How long a cluster may take to list everything, for commands that read it once.
+const CLUSTER: Duration = Duration::from_secs(30);
 
 /// What was read.
 pub struct Loaded {
@@ -34,10 +39,15 @@ impl Inputs {
         self.source.clone().unwrap_or_else(|| SourceArgument::Folder(beside()))
     }
 
+    /// How to reach the cluster, with this context.
+    pub fn access(&self, context: Option<&str>) -> Access {
+        Access { kubeconfig: self.kubeconfig.clone(), context: context.map(str::to_owned) }
+    }
+
     /// Reads and checks both.
     pub fn load(&self) -> anyhow::Result<Loaded> {
         let (site, mut findings) = read_site(&self.site)?;
-        let objects = read_objects(&self.source())?;
+        let objects = self.read_objects()?;
         findings.extend(objects.findings.iter().cloned());
         let snapshot = site.map(|site| snapshot(Generation(1), Arc::new(site), objects.clone()));
         if let Some(snapshot) = &snapshot {
@@ -55,13 +65,27 @@ impl Inputs {
     /// The same for commands that need the site, and of the objects only what there is: without a folder, none.
     pub fn snapshot_of_site(&self) -> anyhow::Result<Snapshot> {
         let site = usable_site(&self.site)?;
-        let objects = match self.source().folder() {
+        let objects = match self.source() {
             // An edge has no objects of its own.
-            None => Arc::default(),
-            Some(directory) if self.source.is_none() && !directory.exists() => Arc::default(),
-            Some(_) => read_objects(&self.source())?,
+            SourceArgument::Home => Arc::default(),
+            SourceArgument::Folder(directory) if self.source.is_none() && !directory.exists() => Arc::default(),
+            SourceArgument::Folder(_) | SourceArgument::Cluster(_) => self.read_objects()?,
         };
         Ok(snapshot(Generation(1), Arc::new(site), objects))
+    }
+
+    fn read_objects(&self) -> anyhow::Result<Arc<ObjectSet>> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
+        runtime.block_on(async {
+            match self.source() {
+                SourceArgument::Folder(directory) => Ok(open_folder(&directory)?.next().await?),
+                SourceArgument::Cluster(context) => read_cluster(open_cluster(&self.access(context.as_deref())).await?).await,
+                SourceArgument::Home => bail!(
+                    "`home` tells its objects to `dualgate run` alone: ask at home, or name the manifests with --source \
+                     folder:DIR"
+                ),
+            }
+        })
     }
 }
 
@@ -93,15 +117,30 @@ pub fn read_site(path: &Path) -> anyhow::Result<(Option<Site>, Vec<Finding>)> {
     Ok((reading.site, findings))
 }
 
-fn read_objects(source: &SourceArgument) -> anyhow::Result<Arc<ObjectSet>> {
-    let directory = match source {
-        SourceArgument::Folder(directory) => directory,
-        SourceArgument::Home => bail!(
-            "`home` tells its objects to `dualgate run` alone: ask at home, or name the manifests with --source folder:DIR"
-        ),
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
-    runtime.block_on(async { Ok(open_folder(directory)?.next().await?) })
+/// Lists everything once.
+async fn read_cluster(mut cluster: ClusterSource) -> anyhow::Result<Arc<ObjectSet>> {
+    let view = cluster.view();
+    if let Ok(read) = tokio::time::timeout(CLUSTER, cluster.next()).await {
+        return Ok(read?);
+    }
+    let why = view
+        .findings()
+        .iter()
+        .map(|finding| format!("\n  {}\n  {}", finding.message, finding.help))
+        .collect::<String>();
+    bail!("the cluster was not read within {} s{}{why}", CLUSTER.as_secs(), if why.is_empty() { "" } else { ":" })
+}
+
+/// Opens a Kubernetes API; nothing is asked of it yet.
+pub async fn open_cluster(access: &Access) -> anyhow::Result<ClusterSource> {
+    ClusterSource::new(access.clone()).await.map_err(|error| {
+        let help = match (&error, &access.kubeconfig) {
+            (AccessError::NoSuchContext { .. }, _) => "name one of them: --source cluster:CONTEXT",
+            (_, Some(_)) => "--kubeconfig names another file",
+            (_, None) => "name it with --kubeconfig; a K3s server has it at /etc/rancher/k3s/k3s.yaml",
+        };
+        anyhow::Error::new(error).context(format!("find the cluster ({help})"))
+    })
 }
 
 /// Opens a folder of manifests.

@@ -11,6 +11,7 @@ mod exchange;
 mod inputs;
 mod output;
 mod river;
+mod source;
 mod state;
 mod virtual_ips;
 mod wall;

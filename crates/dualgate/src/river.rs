@@ -20,6 +20,7 @@ use dualgate_core::plan::tunnel::{PeerName, TunnelPlan};
 use dualgate_core::seam::{Actuator as _, Source};
 use dualgate_host::Store;
 use dualgate_host::exchange::{Heard, LocalFacts, Phase};
+use dualgate_kube::access::Access;
 use dualgate_proxy::Proxy;
 use dualgate_tunnel::Keeper;
 use tokio::sync::watch;
@@ -28,7 +29,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use crate::cli::SourceArgument;
 use crate::describe;
 use crate::exchange::{self, Tellers};
-use crate::inputs::{now, open_folder, read_site};
+use crate::inputs::{now, open_cluster, open_folder, read_site};
+use crate::source::SourceStatus;
 use crate::state::{Origin, Round, State};
 use crate::virtual_ips::VirtualIps;
 use crate::wall::Wall;
@@ -93,6 +95,8 @@ pub struct Spring {
     pub site_findings: Vec<Finding>,
     /// Where objects come from.
     pub source: SourceArgument,
+    /// How to reach the cluster, if they come from one.
+    pub kubeconfig: Option<PathBuf>,
     /// The data plane.
     pub proxy: Proxy,
     /// The tunnel.
@@ -118,7 +122,8 @@ impl River {
         let site = Arc::new(spring.site);
         let (sites, known) = watch::channel(site.clone());
         let ear = Ear { sites: known, node: spring.node.clone(), state: spring.directory.clone(), said, told };
-        tokio::task::spawn_local(watch_source(spring.source, ear, found));
+        let watched = Watched { source: spring.source, kubeconfig: spring.kubeconfig, status: spring.state.source() };
+        tokio::task::spawn_local(watch_source(watched, ear, found));
         Self {
             wall: Wall::new(spring.directory.clone(), spring.confirm),
             tellers: Tellers::new(spring.node.clone(), spring.directory),
@@ -373,6 +378,7 @@ impl River {
                 findings.extend(self.proxy.findings().iter().cloned());
                 findings.extend(self.tellers.findings());
                 findings.extend(self.wall.findings());
+                findings.extend(self.troubles_of_source());
                 self.say(&objects, &desired, &findings);
                 let (exchange, firewall) = (self.exchange(), self.wall.report());
                 let beside = describe::beside(&self.tunnel_plan, self.wall.planned(), self.virtual_ips.planned());
@@ -400,6 +406,7 @@ impl River {
         let mut findings = self.site_findings.clone();
         findings.extend(self.tellers.findings());
         findings.extend(self.wall.findings());
+        findings.extend(self.troubles_of_source());
         log_findings(&findings, &self.state.findings());
         self.state.found(findings);
         let (exchange, firewall) = (self.exchange(), self.wall.report());
@@ -408,6 +415,14 @@ impl River {
             firewall,
             describe::beside(&self.tunnel_plan, self.wall.planned(), self.virtual_ips.planned()),
         );
+    }
+
+    /// Why the source has said nothing yet; once it has, it says what is wrong with it.
+    fn troubles_of_source(&self) -> Vec<Finding> {
+        match self.origin {
+            Origin::Source => Vec::new(),
+            Origin::Nothing | Origin::Disk => self.state.source().findings(),
+        }
     }
 
     /// Tells home how this edge is.
@@ -495,24 +510,49 @@ fn facts_of(node: &NodeName) -> LocalFacts {
     }
 }
 
+/// What is watched, and where to say how it is.
+struct Watched {
+    source: SourceArgument,
+    kubeconfig: Option<PathBuf>,
+    status: SourceStatus,
+}
+
 /// Hands on every set that the source yields; a source that is away is tried again.
-async fn watch_source(source: SourceArgument, mut ear: Ear, found: watch::Sender<Option<Arc<ObjectSet>>>) {
+async fn watch_source(watched: Watched, mut ear: Ear, found: watch::Sender<Option<Arc<ObjectSet>>>) {
     let mut complained = false;
     loop {
-        let ended = match &source {
+        let ended = match &watched.source {
             SourceArgument::Folder(directory) => match open_folder(directory) {
-                Ok(mut folder) => hand_on(&mut folder, &found, |_| {}).await,
+                Ok(mut folder) => {
+                    watched.status.folder(directory);
+                    hand_on(&mut folder, &found, |_| {}).await
+                }
                 Err(error) => Err(error),
             },
-            SourceArgument::Home => hear_home(&mut ear, &found).await,
+            SourceArgument::Cluster(context) => {
+                let access = Access { kubeconfig: watched.kubeconfig.clone(), context: context.clone() };
+                match open_cluster(&access).await {
+                    Ok(mut cluster) => {
+                        watched.status.cluster(cluster.view());
+                        hand_on(&mut cluster, &found, |_| {}).await
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+            SourceArgument::Home => {
+                watched.status.home();
+                hear_home(&mut ear, &found).await
+            }
         };
         match ended {
             Ok(()) => return,
-            Err(error) if !complained => {
-                complained = true;
-                tracing::warn!("{error:#}; it is tried again every second");
+            Err(error) => {
+                watched.status.failed(&error);
+                if !complained {
+                    complained = true;
+                    tracing::warn!("{error:#}; it is tried again every second");
+                }
             }
-            Err(_) => {}
         }
         tokio::time::sleep(LOOK).await;
     }

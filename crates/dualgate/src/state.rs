@@ -14,6 +14,7 @@ use dualgate_proxy::{EntryPointMetrics, ProxyView};
 use dualgate_tunnel::{Report as TunnelReport, View as TunnelView};
 use serde::Serialize;
 
+use crate::source::{self, SourceStatus};
 use crate::{describe, exchange, wall};
 
 /// Shared between the river and the admin listener.
@@ -27,6 +28,7 @@ struct Inner {
     started: Instant,
     phase: Phase,
     origin: Origin,
+    source: SourceStatus,
     generation: Generation,
     findings: Vec<Finding>,
     objects: Arc<ObjectSet>,
@@ -99,6 +101,9 @@ pub struct Report {
     pub phase: String,
     /// `nothing`, `source` or `disk`.
     pub objects_from: String,
+    /// The source, and how it is.
+    #[serde(default)]
+    pub source: source::Report,
     /// Whether it serves all that it should.
     pub ready: bool,
     /// Why not.
@@ -151,6 +156,7 @@ impl State {
             started: Instant::now(),
             phase: Phase::Starting,
             origin: Origin::Nothing,
+            source: SourceStatus::default(),
             generation: Generation(0),
             findings: Vec::new(),
             objects: Arc::default(),
@@ -170,6 +176,11 @@ impl State {
     fn with<T>(&self, look: impl FnOnce(&mut Inner) -> T) -> T {
         // Whoever panicked while holding it left a whole value behind: every change is one assignment.
         look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Where objects come from.
+    pub fn source(&self) -> SourceStatus {
+        self.with(|inner| inner.source.clone())
     }
 
     /// A round was applied.
@@ -229,6 +240,7 @@ impl State {
             state: inner.state.clone(),
             phase: word(&inner.phase),
             objects_from: word(&inner.origin),
+            source: inner.source.report(),
             ready: not_ready.is_empty(),
             not_ready,
             generation: inner.generation.0,
@@ -280,6 +292,7 @@ impl State {
                 inner.failures
             );
             let mut codes = BTreeMap::new();
+            inner.source.report().write_metrics(&mut out);
             let of_tunnel = inner.tunnel.report();
             write_tunnel(&mut out, &of_tunnel);
             let of_virtual_ips = inner.virtual_ips.report();

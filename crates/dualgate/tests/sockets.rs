@@ -4,6 +4,9 @@
 //! and those of servers, behind which are pods that say who they are. Every request of a case is then sent by a client
 //! of our own to every address of its gate, and the whole answer is compared. What is found wrong with the objects is
 //! for the planner's own runner to compare.
+//!
+//! The same once more with the objects in a Kubernetes API; what it refuses, and dates of its own, are the battery's of
+//! `dualgate-kube` to compare.
 
 mod support;
 
@@ -15,15 +18,20 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use dualgate_apiserver::{ApiServer, Options};
 use dualgate_core::case::{Answer, Case, Families, Request};
 use dualgate_core::model::site::{EntryProtocol, Role};
-use dualgate_core::model::{Dual, GateName};
+use dualgate_core::model::{Dual, GateName, Snapshot};
+use dualgate_core::parse;
 use dualgate_core::plan;
 use dualgate_core::plan::proxy::{Backend, Certificate, ProxyPlan, Scheme, Server, ServerAddress};
-use dualgate_core::seam::Actuator as _;
+use dualgate_core::seam::{Actuator as _, Source as _};
+use dualgate_kube::access::Access;
+use dualgate_kube::source::{ClusterSource, Kind};
 use dualgate_proxy::Proxy;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
+use serde_json::json;
 use support::{Client, Pod, Reservation, reserve};
 
 /// What never reaches the table that the planner's runner asks, by case and request; it is refused with 400, because.
@@ -37,6 +45,81 @@ fn every_case_holds_through_real_sockets_for_ipv4_only_ipv6_only_and_both() {
     let cases = cases();
     let jobs: Vec<(&Case, Families)> =
         cases.iter().flat_map(|case| Families::ALL.map(|families| (case, families))).collect();
+    let asked = all(&jobs, |case, families| match case.snapshot(families) {
+        Ok(snapshot) => run(case, families, &snapshot),
+        Err(error) => (0, vec![error]),
+    });
+    println!("{} cases, {asked} requests over real connections", cases.len());
+    let written: usize = cases.iter().map(|case| case.requests.len()).sum();
+    // Each is asked of every node and address of its gate, in three variants.
+    assert!(asked >= 4 * written, "{written} requests were asked only {asked} times");
+}
+
+#[test]
+fn every_case_holds_through_real_sockets_from_a_cluster() {
+    let mut cases = cases();
+    cases.retain(|case| {
+        let manifests = case.manifests(Families::Both);
+        let has = |text: &str| manifests.contains(text);
+        // The API server gives the date, and the default class, by itself.
+        !has("creationTimestamp") && !has("is-default-class")
+    });
+    let jobs: Vec<(&Case, Families)> = cases.iter().map(|case| (case, Families::Both)).collect();
+    let refused = Mutex::new(BTreeSet::new());
+    let asked = all(&jobs, |case, families| match from_cluster(case, families) {
+        Ok(snapshot) => run(case, families, &snapshot),
+        Err(NotTaken::Refused) => {
+            refused.lock().unwrap().insert(case.name.clone());
+            (0, Vec::new())
+        }
+        Err(NotTaken::Broken(why)) => (0, vec![why]),
+    });
+    let refused = refused.into_inner().unwrap();
+    cases.retain(|case| !refused.contains(&case.name));
+    assert!(cases.len() >= 25, "{} cases are left; refused were {refused:?}", cases.len());
+    let written: usize = cases.iter().map(|case| case.requests.len()).sum();
+    assert!(asked >= 2 * written, "{written} requests were asked only {asked} times");
+}
+
+/// Why a case is not in a cluster.
+enum NotTaken {
+    /// The API server refuses an object of it.
+    Refused,
+    Broken(String),
+}
+
+/// The case's snapshot with the objects from an API server.
+fn from_cluster(case: &Case, families: Families) -> Result<Snapshot, NotTaken> {
+    let broken = |why: &dyn std::fmt::Display| NotTaken::Broken(why.to_string());
+    let snapshot = case.snapshot(families).map_err(|error| broken(&error))?;
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").map_err(|error| broken(&error))?;
+    let server = ApiServer::start(vec![listener], Options::default()).map_err(|error| broken(&error))?;
+    for document in parse::yaml::documents(&case.manifests(families)).documents {
+        let object = document.to_json();
+        let kind = object["kind"].as_str().unwrap_or_default();
+        if !Kind::ALL.iter().any(|known| known.name() == kind) {
+            continue;
+        }
+        if let Some(namespace) = object["metadata"]["namespace"].as_str() {
+            let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
+            server.objects().apply(namespace).map_err(|error| broken(&error))?;
+        }
+        server.objects().create(object).map_err(|_| NotTaken::Refused)?;
+    }
+    let directory = support::Directory::new();
+    directory.write("kubeconfig", &server.kubeconfig());
+    let access = Access { kubeconfig: Some(directory.join("kubeconfig")), context: None };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| broken(&error))?;
+    let read = runtime.block_on(async {
+        let mut source = ClusterSource::new(access).await.map_err(|error| broken(&error))?;
+        tokio::time::timeout(support::PATIENCE * 2, source.next()).await.map_err(|error| broken(&error))
+    })?;
+    let Ok(objects) = read;
+    Ok(Snapshot { objects, ..snapshot })
+}
+
+/// Does all jobs, some at a time; how many requests were asked.
+fn all(jobs: &[(&Case, Families)], run: impl Fn(&Case, Families) -> (usize, Vec<String>) + Sync) -> usize {
     let (next, asked, failures) = (AtomicUsize::new(0), AtomicUsize::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..4 {
@@ -52,11 +135,7 @@ fn every_case_holds_through_real_sockets_for_ipv4_only_ipv6_only_and_both() {
     });
     let failures = failures.into_inner().unwrap();
     assert!(failures.is_empty(), "{} failures:\n{}", failures.len(), failures.join("\n"));
-    let asked = asked.into_inner();
-    println!("{} cases, {asked} requests over real connections", cases.len());
-    let written: usize = cases.iter().map(|case| case.requests.len()).sum();
-    // Each is asked of every node and address of its gate, in three variants.
-    assert!(asked >= 4 * written, "{written} requests were asked only {asked} times");
+    asked.into_inner()
 }
 
 #[test]
@@ -84,11 +163,7 @@ fn cases() -> Vec<Case> {
 }
 
 /// How many requests were asked, and which answers were wrong.
-fn run(case: &Case, families: Families) -> (usize, Vec<String>) {
-    let snapshot = match case.snapshot(families) {
-        Ok(snapshot) => snapshot,
-        Err(error) => return (0, vec![error]),
-    };
+fn run(case: &Case, families: Families, snapshot: &Snapshot) -> (usize, Vec<String>) {
     let (mut asked, mut failures) = (0, Vec::new());
     for node in &snapshot.site.nodes {
         let is_asked = |request: &&Request| node.has(Role::of_gate(request.gate));
@@ -97,7 +172,7 @@ fn run(case: &Case, families: Families) -> (usize, Vec<String>) {
             continue;
         }
         let fail = |request: &Request, why: String| format!("{request} at {}: {why}", node.name);
-        let stage = match Stage::set(plan::node(&snapshot, &node.name).proxy, families) {
+        let stage = match Stage::set(plan::node(snapshot, &node.name).proxy, families) {
             Ok(stage) => stage,
             Err(why) => return (asked, vec![format!("{}: {why}", node.name)]),
         };

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use dualgate_core::model::finding::Severity;
 
-use crate::cli::{Check, Format};
+use crate::cli::{Check, Format, SourceArgument};
 use crate::inputs::Loaded;
 use crate::output::finding::{self, Files, Shown, Tally};
 use crate::output::{self, Colour, Style, count};
@@ -29,7 +29,13 @@ pub fn run(args: &Check) -> anyhow::Result<ExitCode> {
             if !page.is_empty() {
                 page.push('\n');
             }
-            let place = format!("in {} and {}", output::one_line(&site), count(manifests(&loaded, &site), "manifest"));
+            let objects = match args.inputs.source() {
+                SourceArgument::Cluster(_) => {
+                    format!("{} of the cluster", count(loaded.objects.objects.len(), "object"))
+                }
+                SourceArgument::Folder(_) | SourceArgument::Home => count(manifests(&loaded, &site), "manifest"),
+            };
+            let place = format!("in {} and {objects}", output::one_line(&site));
             page += &summary(tally, &place, args.notes, style);
             if loaded.snapshot.is_none() {
                 page += "the site file cannot be used as it is: what the manifests mean to it is not checked\n";

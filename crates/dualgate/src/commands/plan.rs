@@ -139,6 +139,7 @@ mod tests {
             state: std::path::PathBuf::new(),
             phase: "serving".into(),
             objects_from: "source".into(),
+            source: crate::source::Report::default(),
             ready: true,
             not_ready: Vec::new(),
             generation: 7,

@@ -112,6 +112,7 @@ async fn serve(
         site,
         site_findings,
         source: args.inputs.source(),
+        kubeconfig: args.inputs.kubeconfig.clone(),
         proxy,
         tunnel,
         virtual_ips,

@@ -108,6 +108,9 @@ fn page(report: &Report, findings: &mut Vec<Shown>, style: Style) -> String {
         count(report.connections, "open connection"),
         uptime(report.uptime_seconds)
     );
+    if let Some(source) = report.source.line() {
+        let _ = writeln!(page, "  source: {}", output::one_line(&source));
+    }
     for (word, title) in CHAPTERS {
         let lines: Vec<&str> = report.plan.iter().filter_map(|line| after_word(line, word)).collect();
         chapter(&mut page, title, &lines, style);
@@ -216,6 +219,7 @@ mod tests {
             state: PathBuf::new(),
             phase: "serving".into(),
             objects_from: "disk".into(),
+            source: crate::source::Report { name: "folder apps".into(), cluster: None },
             ready: false,
             not_ready: vec!["127.0.0.1:8080 is not open".into()],
             generation: 3,
@@ -268,6 +272,7 @@ mod tests {
 laptop of site laptop: serving, not ready
   because: 127.0.0.1:8080 is not open
   snapshot 3 of 1 object from the disk, as the source is away; 2 open connections; up for 3 h 12 min
+  source: folder apps
 
 listens on
   127.0.0.1:8080 for internal/web (http)

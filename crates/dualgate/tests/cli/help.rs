@@ -50,9 +50,9 @@ fn a_mistyped_command_line_cannot_be_told_and_gets_a_suggestion() {
     let outcome = dualgate(&["chek"]);
     assert_eq!(outcome.code, 2);
     assert!(outcome.err.contains("'check'"), "{}", outcome.err);
-    let outcome = dualgate(&["check", "--source", "cluster"]);
+    let outcome = dualgate(&["check", "--source", "clutser"]);
     assert_eq!(outcome.code, 2);
-    assert!(outcome.err.contains("a Kubernetes API is no source yet; use `folder:DIR`"), "{}", outcome.err);
+    assert!(outcome.err.contains("`cluster:CONTEXT`"), "{}", outcome.err);
 }
 
 #[test]

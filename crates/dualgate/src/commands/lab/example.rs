@@ -61,7 +61,7 @@ impl Choice {
         let site = args.site.clone().or_else(|| Path::new(HERE).exists().then(|| HERE.into()));
         match site {
             Some(site) => {
-                let source = Inputs { site: site.clone(), source: args.source.clone() }.source();
+                let source = Inputs { site: site.clone(), source: args.source.clone(), kubeconfig: None }.source();
                 let manifests = source.folder().unwrap_or_else(|| site.with_file_name("manifests"));
                 Self::Files { site, manifests }
             }
