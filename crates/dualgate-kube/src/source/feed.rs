@@ -202,9 +202,10 @@ impl Feed {
 async fn send(client: Client, target: String) -> Result<Body, Failure> {
     let request = Request::get(target).header(ACCEPT, "application/json").body(Body::empty());
     let request = request.map_err(|error| Failure::new(Why::Wrong, error.to_string()))?;
-    // Whoever closes before a word was said may stand in front of a server that is not there.
-    let unanswered = |error| Failure::new(Why::Unreachable, causes(&error));
-    let response = client.send(request).await.map_err(unanswered)?;
+    let response = client.send(request).await.map_err(|error| {
+        let why = if is_connect(&error) { Why::Unreachable } else { Why::Cut };
+        Failure::new(why, causes(&error))
+    })?;
     let (head, body) = response.into_parts();
     if head.status == StatusCode::OK {
         return Ok(body);
@@ -250,6 +251,18 @@ fn failure(error: &dyn std::error::Error) -> Failure {
 /// In seconds; a date is left out, as API servers do not send one.
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     headers.get(RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+}
+
+/// Whether there was no connection to ask on.
+fn is_connect(error: &kube::Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if error.downcast_ref::<hyper_util::client::legacy::Error>().is_some_and(|error| error.is_connect()) {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// The innermost cause says what a person needs, such as `Connection refused`.

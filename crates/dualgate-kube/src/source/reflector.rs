@@ -6,7 +6,8 @@
 //! which doubles until things have been well for a while; so whatever a server does, it is asked a bounded number of times.
 //!
 //! A list begins anew only when it must: the server has forgotten the version (410), refuses it, or could not be reached
-//! at all, so that it may be another one, with other versions.
+//! at all, so that it may be another one, with other versions. One request without an answer is not yet that: the
+//! connection may have been closed while nobody used it.
 
 use std::time::{Duration, Instant};
 
@@ -40,6 +41,8 @@ const WATCH_GRACE: Duration = Duration::from_secs(30);
 const BOOKMARK_SILENCE: Duration = Duration::from_secs(180);
 /// A watch that ends before this was refused in a polite way.
 const SHORT_WATCH: Duration = Duration::from_secs(1);
+/// So many requests without any answer, and the server is not there.
+const UNANSWERED: u32 = 2;
 /// After so many watches that the server refused one after the other, the version is taken for the reason.
 const REFUSED_WATCHES: u32 = 5;
 
@@ -74,9 +77,9 @@ pub(super) struct Failure {
 /// What kind of failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Why {
-    /// No answer came at all.
+    /// There is no connection.
     Unreachable,
-    /// An answer began, and was cut, silent too long, or no JSON.
+    /// The connection ended too early, or was silent for too long.
     Cut,
     /// The server has forgotten the version (410).
     Gone,
@@ -84,7 +87,7 @@ pub(super) enum Why {
     Busy,
     /// It does not do this for us: 401, 403, 404.
     Refused(Refusal),
-    /// Any other answer.
+    /// Any other answer, and what is none of an API.
     Wrong,
 }
 
@@ -155,6 +158,8 @@ pub(super) struct Reflector {
     after: Option<String>,
     pauses: u32,
     refused_watches: u32,
+    /// Requests in a row without any answer.
+    unanswered: u32,
     random: Random,
     contact: Contact,
     counters: Counters,
@@ -169,6 +174,7 @@ impl Reflector {
             after: None,
             pauses: 0,
             refused_watches: 0,
+            unanswered: 0,
             random: Random::new(seed),
             contact: Contact::None,
             counters: Counters::default(),
@@ -189,6 +195,7 @@ impl Reflector {
             State::Waiting { until } if until <= now => {}
             State::Waiting { .. } | State::Listing { .. } | State::Watching { .. } => return None,
         }
+        self.unanswered += 1;
         let Some(version) = self.version.clone() else {
             self.state = State::Listing { silent: now + PAGE_SILENCE, end: now + PAGE_TIME };
             return Some(Ask::Page { after: self.after.clone() });
@@ -222,6 +229,7 @@ impl Reflector {
 
     /// The server begins to answer.
     pub(super) fn handle_head(&mut self, now: Instant) {
+        self.unanswered = 0;
         match &mut self.state {
             State::Waiting { .. } => {}
             State::Listing { silent, .. } => *silent = now + PAGE_SILENCE,
@@ -246,6 +254,7 @@ impl Reflector {
 
     /// A page is there as a whole.
     pub(super) fn handle_page(&mut self, version: String, next: Option<String>, now: Instant) -> Listed {
+        self.unanswered = 0;
         self.after = next.filter(|next| !next.is_empty());
         if self.after.is_none() {
             self.version = Some(version);
@@ -289,13 +298,16 @@ impl Reflector {
         let is_watch = matches!(self.state, State::Watching { .. });
         match failure.why {
             Why::Unreachable | Why::Gone | Why::Wrong => self.list_anew(),
+            Why::Cut if self.unanswered >= UNANSWERED => self.list_anew(),
             Why::Busy if is_watch => {
+                self.unanswered = 0;
                 self.refused_watches += 1;
                 if self.refused_watches >= REFUSED_WATCHES {
                     self.list_anew();
                 }
             }
-            Why::Busy | Why::Cut | Why::Refused(_) => {}
+            Why::Busy | Why::Refused(_) => self.unanswered = 0,
+            Why::Cut => {}
         }
         if matches!(self.contact, Contact::Well(since) if since + CALM <= now) {
             self.pauses = 0;

@@ -274,6 +274,24 @@ fn a_server_that_was_not_there_may_be_another_one_and_is_listed() {
 }
 
 #[test]
+fn one_request_without_an_answer_is_not_yet_another_server() {
+    let mut talk = Talk::watching();
+    for _ in 0..3 {
+        talk.fails(Why::Cut);
+        assert!(matches!(talk.asks_later().0, Ask::Watch { .. }), "it was cut after an answer");
+        talk.fails(Why::Cut);
+        assert!(matches!(talk.asks_later().0, Ask::Watch { .. }), "one went without an answer");
+        talk.reflector.handle_head(talk.now);
+    }
+    talk.fails(Why::Cut);
+    talk.asks_later();
+    talk.fails(Why::Cut);
+    talk.asks_later();
+    talk.fails(Why::Cut);
+    assert_eq!(talk.asks_later().0, first_page());
+}
+
+#[test]
 fn a_version_that_the_server_cannot_use_is_given_up() {
     let mut talk = Talk::watching();
     talk.fails(Why::Wrong);

@@ -1,0 +1,250 @@
+//! A cluster to test with: a real one, if the environment has `KUBECONFIG`, else one in memory.
+//!
+//! On a real one everything lies in namespaces of its own, which end with their `Cluster`; nothing outside of them is
+//! written. What only ours can do, such as failing at a word, is skipped there, loudly.
+
+#![allow(dead_code, reason = "each test file uses its part")]
+
+use std::future::Future;
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use dualgate_apiserver::{ApiServer, Options};
+use dualgate_core::model::ObjectSet;
+use dualgate_core::seam::Source as _;
+use dualgate_kube::access::{Access, client};
+use dualgate_kube::source::ClusterSource;
+use http::Request;
+use kube::Client;
+use kube::client::Body;
+use serde_json::{Value, json};
+use tokio::sync::OnceCell;
+
+/// Nothing in these tests takes longer, unless it says so.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A cluster, and what a test made in it.
+pub struct Cluster {
+    server: Option<ApiServer>,
+    /// Of ours; removed with it.
+    file: Option<PathBuf>,
+    access: Access,
+    /// Of the runtime that asked first; to make one reads the system's certificates.
+    client: OnceCell<Client>,
+    suffix: String,
+}
+
+/// Why an object was not taken.
+#[derive(Debug)]
+pub struct Refused {
+    pub status: u16,
+    pub message: String,
+}
+
+impl Cluster {
+    /// A real one, or ours.
+    pub fn any() -> Self {
+        match std::env::var_os("KUBECONFIG").filter(|named| !named.is_empty()) {
+            None => Self::ours(),
+            Some(_) => {
+                let suffix = format!("-dualgate-{}-{}", std::process::id(), count());
+                Self { server: None, file: None, access: Access::default(), client: OnceCell::new(), suffix }
+            }
+        }
+    }
+
+    /// Ours, which can fail at a word.
+    pub fn ours() -> Self {
+        Self::serving(ApiServer::start(vec![TcpListener::bind("127.0.0.1:0").unwrap()], Options::default()).unwrap())
+    }
+
+    /// This one.
+    pub fn serving(server: ApiServer) -> Self {
+        let path = std::env::temp_dir().join(format!("dualgate-kubeconfig-{}-{}", std::process::id(), count()));
+        std::fs::write(&path, server.kubeconfig()).unwrap();
+        let access = Access { kubeconfig: Some(path.clone()), context: None };
+        Self { server: Some(server), file: Some(path), access, client: OnceCell::new(), suffix: String::new() }
+    }
+
+    /// How to reach it.
+    pub fn access(&self) -> Access {
+        self.access.clone()
+    }
+
+    /// Ours, if it is ours.
+    pub fn server(&self) -> Option<&ApiServer> {
+        self.server.as_ref()
+    }
+
+    /// What this test's namespaces end with; empty on ours, where it is alone.
+    pub fn suffix(&self) -> &str {
+        &self.suffix
+    }
+
+    /// A namespace of this test.
+    pub async fn namespace(&self, name: &str) -> String {
+        let name = format!("{name}{}", self.suffix);
+        let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        match self.send("POST", "/api/v1/namespaces", object).await {
+            Ok(_) => {}
+            // Each cluster has some.
+            Err(refused) if refused.status == 409 => {}
+            Err(refused) => panic!("{refused:?}"),
+        }
+        name
+    }
+
+    /// Creates an object, with its status.
+    pub async fn create(&self, object: &Value) -> Result<Value, Refused> {
+        let path = path(object);
+        let created = self.send("POST", &path, object.clone()).await?;
+        if object["status"].is_null() {
+            return Ok(created);
+        }
+        let path = format!("{path}/{}/status", object["metadata"]["name"].as_str().unwrap_or_default());
+        self.send("PATCH", &path, json!({"status": object["status"]})).await
+    }
+
+    /// A JSON merge patch.
+    pub async fn patch(&self, object: &Value, patch: Value) -> Result<Value, Refused> {
+        let path = format!("{}/{}", path(object), object["metadata"]["name"].as_str().unwrap_or_default());
+        self.send("PATCH", &path, patch).await
+    }
+
+    /// Deletes it.
+    pub async fn delete(&self, object: &Value) {
+        let path = format!("{}/{}", path(object), object["metadata"]["name"].as_str().unwrap_or_default());
+        self.send("DELETE", &path, Value::Null).await.unwrap();
+    }
+
+    async fn send(&self, method: &str, path: &str, body: Value) -> Result<Value, Refused> {
+        let client = self.client.get_or_init(|| async { client(&self.access).await.unwrap() }).await;
+        let kind = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+        let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+        let request = Request::builder().method(method).uri(path).header("content-type", kind).body(Body::from(body));
+        let answer = client.send(request.unwrap()).await.unwrap_or_else(|error| panic!("{method} {path}: {error:?}"));
+        let status = answer.status().as_u16();
+        let body = answer.into_body().collect_bytes().await.unwrap();
+        let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+        if status < 300 {
+            return Ok(body);
+        }
+        Err(Refused { status, message: body["message"].as_str().unwrap_or_default().to_owned() })
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if let Some(file) = &self.file {
+            let _ = std::fs::remove_file(file);
+        }
+        if self.server.is_some() {
+            return;
+        }
+        let (access, suffix) = (self.access.clone(), self.suffix.clone());
+        let remove = move || {
+            run(async move {
+                let cluster = Self { server: None, file: None, access, client: OnceCell::new(), suffix: String::new() };
+                let list = cluster.send("GET", "/api/v1/namespaces", Value::Null).await.unwrap();
+                for item in list["items"].as_array().into_iter().flatten() {
+                    let name = item["metadata"]["name"].as_str().unwrap_or_default();
+                    if name.ends_with(&suffix) {
+                        let _ = cluster.send("DELETE", &format!("/api/v1/namespaces/{name}"), Value::Null).await;
+                    }
+                }
+                // It is this thread's own, and has nothing to remove.
+                std::mem::forget(cluster);
+            });
+        };
+        let _ = std::thread::spawn(remove).join();
+    }
+}
+
+/// A source, and what it said last.
+pub struct Listener {
+    pub source: ClusterSource,
+    pub last: Arc<ObjectSet>,
+}
+
+impl Listener {
+    pub async fn new(cluster: &Cluster) -> Self {
+        Self { source: ClusterSource::new(cluster.access()).await.unwrap(), last: Arc::default() }
+    }
+
+    /// Waits for a set that is as wished.
+    #[track_caller]
+    pub fn until(&mut self, what: &str, is: impl Fn(&ObjectSet) -> bool) -> impl Future<Output = Arc<ObjectSet>> {
+        let caller = std::panic::Location::caller();
+        let what = what.to_owned();
+        async move {
+            let wait = async {
+                loop {
+                    let Ok(set) = self.source.next().await;
+                    self.last = set.clone();
+                    if is(&set) {
+                        return set;
+                    }
+                }
+            };
+            let found = tokio::time::timeout(PATIENCE, wait).await;
+            found.unwrap_or_else(|_| {
+                panic!(
+                    "{caller}: {what}: not within {PATIENCE:?}; it knows {:?} {:?}; {:?}",
+                    keys(&self.last),
+                    self.last.findings,
+                    self.source.view().report()
+                )
+            })
+        }
+    }
+
+    /// It says nothing for a while, though it is listened to.
+    pub async fn goes_on(&mut self, time: Duration) -> Option<Arc<ObjectSet>> {
+        tokio::time::timeout(time, self.source.next()).await.ok().map(|next| match next {
+            Ok(set) => set,
+        })
+    }
+}
+
+/// `Ingress apps/grafana`, each.
+pub fn keys(set: &ObjectSet) -> Vec<String> {
+    set.objects.iter().map(|object| object.key.to_string()).collect()
+}
+
+/// Whether there is an object of this name.
+pub fn has(set: &ObjectSet, key: &str) -> bool {
+    set.objects.iter().any(|object| object.key.to_string() == key)
+}
+
+/// The path of a kind's collection.
+fn path(object: &Value) -> String {
+    let (version, kind) = (object["apiVersion"].as_str().unwrap(), object["kind"].as_str().unwrap());
+    let root = if version.contains('/') { "apis" } else { "api" };
+    let resource = match kind {
+        "Ingress" => "ingresses".to_owned(),
+        "IngressClass" => "ingressclasses".to_owned(),
+        kind => format!("{}s", kind.to_lowercase()),
+    };
+    match object["metadata"]["namespace"].as_str() {
+        Some(namespace) => format!("/{root}/{version}/namespaces/{namespace}/{resource}"),
+        None => format!("/{root}/{version}/{resource}"),
+    }
+}
+
+/// On a thread's own runtime.
+pub fn run<T>(future: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+}
+
+/// Says that a test cannot run here.
+pub fn skipped(name: &str, why: &str) {
+    eprintln!("SKIPPED: {name}: {why}");
+}
+
+fn count() -> u32 {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    COUNT.fetch_add(1, Ordering::Relaxed)
+}
