@@ -81,7 +81,7 @@ fn lines(snapshot: &Snapshot, node: &str) -> Vec<String> {
 
 /// Code and message of everything that is said while objects are lowered.
 fn said(snapshot: &Snapshot) -> Vec<(Code, String)> {
-    let findings = lower::snapshot(snapshot).findings.into_iter();
+    let findings = lower::snapshot(snapshot).findings().into_iter();
     findings.map(|finding| (finding.code, finding.message)).collect()
 }
 

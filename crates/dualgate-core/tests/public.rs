@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use dualgate_core::case::{Case, Families};
 use dualgate_core::model::address::Family;
-use dualgate_core::model::object::{AddressType, Body, PortRef};
+use dualgate_core::model::object::{AddressType, Body};
 use dualgate_core::model::site::Role;
 use dualgate_core::model::{Finding, NodeName, ObjectSet, Snapshot};
-use dualgate_core::plan::proxy::{Backend, ProxyPlan, ServerAddress};
+use dualgate_core::plan::proxy::{ProxyPlan, ServerAddress};
 use dualgate_core::plan::tunnel::TunnelPlan;
 use dualgate_core::plan::{self, public};
 use dualgate_core::route::{Action, EntryPointIndex, Route, RoutePart};
@@ -23,11 +23,19 @@ mod mix;
 fn seen(plan: &plan::NodePlan) -> String {
     let plan::NodePlan { proxy, tunnel, firewall, virtual_ips } = plan;
     let ProxyPlan { generation, listeners, table, backends, certificates, forwards, settings, forbidden } = proxy;
-    let routes: Vec<Route> = table.routes().iter().map(numbered_by_rule).collect();
-    let backends: Vec<_> = backends.iter().map(|backend| without_the_word_for_its_port(backend)).collect();
+    let action = |route: &Route| match &route.action {
+        Action::Forward(index) => format!("to {:?}", backends.get(*index).map(|backend| &backend.id)),
+        Action::Unavailable(why) => why.clone(),
+    };
+    let route = |route: &Arc<Route>| Route { action: Action::Unavailable(action(route)), ..numbered_by_rule(route) };
+    let mut routes: Vec<String> = table.routes().map(|one| format!("{:#?}", route(one))).collect();
+    routes.sort();
+    let routes = routes.join("\n");
+    let mut backends: Vec<_> = backends.iter().collect();
+    backends.sort_by_key(|backend| &backend.id);
     let tunnel: &TunnelPlan = tunnel;
     format!(
-        "{generation:?}\n{listeners:#?}\n{routes:#?}\n{backends:#?}\n{certificates:#?}\n{forwards:#?}\n{settings:?}\n{forbidden:?}\n{tunnel:#?}\n{firewall:#?}\n{virtual_ips:#?}"
+        "{generation:?}\n{listeners:#?}\n{routes}\n{backends:#?}\n{certificates:#?}\n{forwards:#?}\n{settings:?}\n{forbidden:?}\n{tunnel:#?}\n{firewall:#?}\n{virtual_ips:#?}"
     )
 }
 
@@ -38,11 +46,6 @@ fn numbered_by_rule(route: &Route) -> Route {
         *path = 0;
     }
     route
-}
-
-/// A backend is shown by the word of the first Ingress that names it, which may not be public.
-fn without_the_word_for_its_port(backend: &Backend) -> Backend {
-    Backend { port: PortRef::Number(backend.id.port), ..backend.clone() }
 }
 
 fn with_objects(snapshot: &Snapshot, objects: ObjectSet) -> Snapshot {
@@ -147,7 +150,7 @@ fn only_an_edge_is_told_anything() {
 fn the_cut_holds_the_fields_that_matter_and_no_other() {
     let snapshot = example(Families::Both);
     let cut = public::public(&snapshot, &NodeName::new("edge"));
-    let found: Vec<Value> = cut.objects.iter().map(|object| Value::clone(&object.dump)).collect();
+    let found: Vec<Value> = cut.objects.iter().map(|object| object.dump.to_value()).collect();
     let slice = |number: u8, family: &str, address: &str| {
         json!({
             "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
@@ -281,7 +284,7 @@ fn the_edge_learns_which_pods_are_behind_which_node_if_the_site_file_does_not_sa
         .objects
         .iter()
         .filter(|object| matches!(object.body, Body::Node(_)))
-        .map(|object| Value::clone(&object.dump))
+        .map(|object| object.dump.to_value())
         .collect();
     let expected = json!({
         "apiVersion": "v1", "kind": "Node", "metadata": {"name": "home1"}, "spec": {"podCIDRs": ["10.42.1.0/24"]},
@@ -290,7 +293,7 @@ fn the_edge_learns_which_pods_are_behind_which_node_if_the_site_file_does_not_sa
     assert_eq!(faults(&snapshot, &edge), Vec::<String>::new());
 }
 
-/// Only a folder can hold such a Service. Whoever names the number first says which port it is, also if that is private.
+/// Only a folder can hold such a Service. The first port with the number counts, whoever names which.
 #[test]
 fn of_two_ports_with_one_number_the_edge_gets_the_one_that_home_serves() {
     let ingress = |name: &str, gates: &str, port: &str| {
@@ -317,8 +320,8 @@ addressType: IPv4
 ports: [{{name: one, port: 8001}}, {{name: two, port: 8002}}]
 endpoints: [{{addresses: [10.42.0.1]}}]
 ",
-        ingress("a-private", "internal", "two"),
-        ingress("b-public", "external", "one"),
+        ingress("a-private", "internal", "one"),
+        ingress("b-public", "external", "two"),
     );
     let snapshot = Case::parse("ports", &text).unwrap().snapshot(Families::V4).unwrap();
     let edge = NodeName::new("edge");
@@ -328,7 +331,7 @@ endpoints: [{{addresses: [10.42.0.1]}}]
         backends.iter().map(|backend| format!("{:?}", backend.servers)).collect::<Vec<_>>()
     };
     assert_eq!(servers(&cut), servers(&snapshot));
-    assert!(servers(&cut)[0].contains("10.42.0.1:8002"), "{:?}", servers(&cut));
+    assert!(servers(&cut)[0].contains("10.42.0.1:8001"), "{:?}", servers(&cut));
 }
 
 #[test]
@@ -384,7 +387,7 @@ fn answers(plan: &ProxyPlan) -> Vec<String> {
             let host = route.host.to_string().replace('*', "any");
             let found = plan.table.find(*point, &host, if path.is_empty() { "/" } else { path });
             let action = found.map(|index| match &plan.table.route(index).action {
-                Action::Forward(backend) => format!("{:?}", plan.backends[backend.0 as usize].servers),
+                Action::Forward(backend) => format!("{:?}", plan.backends.get(*backend).unwrap().servers),
                 Action::Unavailable(why) => why.clone(),
             });
             let shown = plan.certificate(*point, &host).map(|certificate| certificate.secret.to_string());

@@ -300,7 +300,7 @@ fn document(set: &ObjectSet, generation: Generation) -> String {
     let mut text = format!("{{\"version\":{VERSION},\"generation\":{},\"objects\":[", generation.0);
     for (index, object) in set.objects.iter().enumerate() {
         text.push_str(if index == 0 { "\n" } else { ",\n" });
-        text.push_str(&object.dump.to_string());
+        text.push_str(object.dump.as_str());
     }
     text.push_str("\n]}\n");
     text

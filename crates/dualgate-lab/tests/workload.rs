@@ -203,8 +203,8 @@ impl Cluster {
         let slices = parse::file::file("slices.yaml", &manifest(&endpoint_slices(&self.objects, self.pods())));
         let mut set = self.objects.clone();
         set.objects.extend(slices.objects);
-        let lowered = lower::lower(&self.site, &set, &Facts::default());
-        lowered.backends.iter().map(|backend| (**backend).clone()).collect()
+        let lowered = lower::lower(&Arc::new(self.site.clone()), &Arc::new(set), &Facts::default());
+        lowered.backends().iter().map(|backend| (**backend).clone()).collect()
     }
 }
 

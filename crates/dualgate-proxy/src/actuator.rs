@@ -17,7 +17,8 @@ use dualgate_core::model::finding::{Code, Finding, Place};
 use dualgate_core::model::site::EntryProtocol;
 use dualgate_core::model::{Digest, ObjectKey};
 use dualgate_core::plan::forward::{Forward, ForwardSocket};
-use dualgate_core::plan::proxy::{Listener, ProxyPlan};
+use dualgate_core::plan::proxy::{Certificate, Listener, ProxyPlan};
+use dualgate_core::route::EntryPointIndex;
 use dualgate_core::seam::Actuator;
 use foldhash::HashMap;
 use foldhash::HashMapExt as _;
@@ -125,8 +126,14 @@ pub struct Proxy {
     sockets: ListeningSockets,
     /// Sockets of a predecessor that no plan has named yet.
     inherited: BTreeMap<Spot, Vec<OwnedFd>>,
+    /// The certificates that are shown, and where.
+    shown: (Arc<[Certificate]>, Vec<(EntryPointId, EntryPointIndex)>),
+    /// What is wrong with them.
+    refused: Vec<Finding>,
     /// What is wrong with what is served.
     findings: Vec<Finding>,
+    /// What ran before and still serves requests: nobody but this thread is to take it apart.
+    former: Vec<Arc<Runtime>>,
 }
 
 impl Proxy {
@@ -162,7 +169,10 @@ impl Proxy {
             forwarding: BTreeSet::new(),
             sockets: ListeningSockets::default(),
             inherited: BTreeMap::new(),
+            shown: Default::default(),
+            refused: Vec::new(),
             findings: Vec::new(),
+            former: Vec::new(),
         })
     }
 
@@ -270,9 +280,14 @@ impl Proxy {
 
     /// Shows the certificates of this plan; what cannot be shown becomes a finding.
     fn show_certificates(&mut self, plan: &ProxyPlan) {
+        let at = plan.listeners.iter().map(|listener| (EntryPointId::of(listener), listener.index)).collect();
+        if Arc::ptr_eq(&self.shown.0, &plan.certificates) && self.shown.1 == at {
+            return;
+        }
         let (book, refused) = CertificateBook::new(plan, &self.default, &mut self.keys);
         self.book.store(Arc::new(book));
-        self.findings = refused
+        self.shown = (plan.certificates.clone(), at);
+        self.refused = refused
             .iter()
             .map(|(certificate, error)| {
                 let key = ObjectKey { kind: "Secret".into(), name: certificate.secret.clone() };
@@ -343,7 +358,7 @@ impl Actuator for Proxy {
         changes.extend(wanted.difference(&open).cloned().map(ProxyChange::Forward));
         if observed.generation != desired.generation {
             changes.push(ProxyChange::Plan {
-                routes: desired.table.routes().len(),
+                routes: desired.table.len(),
                 backends: desired.backends.len(),
                 certificates: desired.certificates.len(),
             });
@@ -378,9 +393,10 @@ impl Actuator for Proxy {
             }
         }
         self.show_certificates(desired);
-        self.findings.extend(failed);
+        self.findings = self.refused.iter().cloned().chain(failed).collect();
         let runtime = self.registry.compile(desired.clone());
-        self.common.runtime.store(Arc::new(runtime));
+        self.former.push(self.common.runtime.swap(Arc::new(runtime)));
+        self.former.retain(|runtime| Arc::strong_count(runtime) > 1);
         for (socket, commands) in opened {
             for (number, command) in commands.into_iter().enumerate() {
                 self.tell(number % self.workers.len(), command).await?;

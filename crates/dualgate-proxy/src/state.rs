@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use dualgate_core::model::Family;
 use dualgate_core::plan::forward::{ForwardId, Transport};
-use dualgate_core::plan::proxy::{Backend, BackendId, Listener, ProxyPlan, Scheme, Server, ServerAddress};
+use dualgate_core::plan::proxy::{
+    self as plan, Backend, BackendId, Listener, ProxyPlan, Scheme, Server, ServerAddress,
+};
 use dualgate_core::route::{Action, BackendIndex, Route};
 use foldhash::{HashMap, HashMapExt as _, HashSet};
 
@@ -19,12 +21,16 @@ use crate::listener::EntryPointId;
 use crate::metrics::BackendCounters;
 use crate::service::{ForwardShared, ForwardState};
 
+/// Backends with their state, as many as on a page of the plan.
+type Page = [Option<Arc<BackendState>>; plan::PAGE];
+
 /// A plan with its state: immutable, replaced as a whole.
 #[derive(Debug)]
 pub struct Runtime {
     /// The plan.
     pub plan: Arc<ProxyPlan>,
-    backends: Vec<BackendState>,
+    /// By number, as in the plan. Those of a page of the plan that did not change are the same ones as before.
+    backends: Vec<Arc<Page>>,
     forwards: HashMap<ForwardId, Arc<ForwardState>>,
     /// Where datagrams of Services come in.
     datagrams: HashSet<SocketAddr>,
@@ -32,12 +38,13 @@ pub struct Runtime {
 
 impl Runtime {
     /// The backend that a route points to.
-    pub fn backend(&self, index: BackendIndex) -> Option<&BackendState> {
-        self.backends.get(index.0 as usize)
+    pub fn backend(&self, index: BackendIndex) -> Option<&Arc<BackendState>> {
+        let (page, at) = (index.0 as usize / plan::PAGE, index.0 as usize % plan::PAGE);
+        self.backends.get(page)?[at].as_ref()
     }
 
     /// The backend of a route.
-    pub fn backend_of(&self, route: &Route) -> Option<&BackendState> {
+    pub fn backend_of(&self, route: &Route) -> Option<&Arc<BackendState>> {
         match route.action {
             Action::Forward(index) => self.backend(index),
             Action::Unavailable(_) => None,
@@ -50,8 +57,8 @@ impl Runtime {
     }
 
     /// All backends.
-    pub fn backends(&self) -> &[BackendState] {
-        &self.backends
+    pub fn backends(&self) -> impl Iterator<Item = &Arc<BackendState>> {
+        self.backends.iter().flat_map(|page| page.iter()).flatten()
     }
 
     /// A port of a Service; `None` if it is no longer forwarded.
@@ -187,140 +194,158 @@ impl Health {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct ServerKey {
-    of: Owner,
-    id: Arc<str>,
-    at: ServerAddress,
-}
-
 /// Whose server it is: what its health says depends on how it is reached.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy)]
 enum Owner {
-    Backend(BackendId, Scheme),
-    Forward(ForwardId),
+    Backend(Scheme),
+    Forward,
 }
 
 impl Owner {
-    fn scheme(&self) -> Scheme {
+    fn scheme(self) -> Scheme {
         match self {
-            Self::Backend(_, scheme) => *scheme,
-            Self::Forward(_) => Scheme::Http,
+            Self::Backend(scheme) => scheme,
+            Self::Forward => Scheme::Http,
         }
     }
 }
 
-/// The state that outlives plans, by identity.
+/// The state that outlives plans: what runs, and how to make what is to run next.
 #[derive(Debug)]
 pub struct Registry {
     epoch: Instant,
     next_uid: u64,
-    backends: HashMap<BackendId, Arc<BackendShared>>,
-    forwards: HashMap<ForwardId, Arc<ForwardShared>>,
-    servers: HashMap<ServerKey, Arc<ServerState>>,
+    backends: Vec<Arc<Page>>,
+    /// The pages of the plan that they were made from.
+    planned: Vec<Arc<plan::Page>>,
+    forwards: HashMap<ForwardId, Arc<ForwardState>>,
 }
 
 impl Registry {
     /// Knows nothing yet; `epoch` is any moment before the first failure.
     pub fn new(epoch: Instant) -> Self {
-        Self { epoch, next_uid: 1, backends: HashMap::new(), forwards: HashMap::new(), servers: HashMap::new() }
+        Self { epoch, next_uid: 1, backends: Vec::new(), planned: Vec::new(), forwards: HashMap::new() }
     }
 
     /// Joins a plan with what is known; what the plan no longer names is forgotten.
     pub fn compile(&mut self, plan: Arc<ProxyPlan>) -> Runtime {
-        let mut servers = HashMap::with_capacity(self.servers.len());
-        let mut shared = HashMap::with_capacity(self.backends.len());
-        let backends = plan
-            .backends
-            .iter()
-            .map(|backend| {
-                let kept = shared
-                    .entry(backend.id.clone())
-                    .or_insert_with(|| self.backends.remove(&backend.id).unwrap_or_default());
-                let owner = Owner::Backend(backend.id.clone(), backend.scheme);
-                BackendState {
-                    backend: backend.clone(),
-                    servers: self.servers(&plan, &owner, &backend.servers, &mut servers),
-                    shared: kept.clone(),
-                }
-            })
-            .collect();
-        let forwards = self.forwards(&plan, &mut servers);
-        for retired in self.servers.values() {
-            retired.retired.store(true, Relaxed);
+        self.compile_backends(&plan);
+        let mut left = std::mem::take(&mut self.forwards);
+        for forward in &plan.forwards {
+            let known = left.remove(&forward.id);
+            let former = known.as_ref().map(|known| known.servers.as_slice()).unwrap_or_default();
+            let servers = self.servers(&plan, Owner::Forward, &forward.servers, former);
+            retire(former, &servers);
+            let shared = known.map(|known| known.shared.clone()).unwrap_or_default();
+            let state = ForwardState { forward: forward.clone(), servers, shared };
+            self.forwards.insert(forward.id.clone(), Arc::new(state));
         }
-        (self.servers, self.backends) = (servers, shared);
+        for gone in left.values() {
+            gone.shared.dismiss();
+            retire(&gone.servers, &[]);
+        }
         let of_datagrams = plan.forwards.iter().filter(|forward| forward.id.transport == Transport::Udp);
         let datagrams = of_datagrams.flat_map(|forward| forward.listen.iter().copied()).collect();
-        Runtime { plan, backends, forwards, datagrams }
+        Runtime { plan, backends: self.backends.clone(), forwards: self.forwards.clone(), datagrams }
     }
 
-    fn forwards(
+    /// A page that did not change keeps its states; the others find theirs again by identity, wherever it was.
+    fn compile_backends(&mut self, plan: &ProxyPlan) {
+        let pages = plan.backends.pages();
+        let same = |number: usize| match (self.planned.get(number), pages.get(number)) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (Some(_) | None, _) => false,
+        };
+        let changed: HashSet<usize> =
+            (0..pages.len().max(self.planned.len())).filter(|number| !same(*number)).collect();
+        let states = changed.iter().filter_map(|number| self.backends.get(*number)).flat_map(|page| page.iter());
+        let mut known: HashMap<BackendId, Arc<BackendState>> =
+            states.flatten().map(|state| (state.backend.id.clone(), state.clone())).collect();
+        let former = std::mem::take(&mut self.backends);
+        self.backends = Vec::with_capacity(pages.len());
+        for (number, page) in pages.iter().enumerate() {
+            let kept = former.get(number).filter(|_| !changed.contains(&number)).cloned();
+            let next = kept.unwrap_or_else(|| {
+                let mut state = |backend: &Arc<Backend>| self.backend(plan, backend, known.remove(&backend.id));
+                Arc::new(std::array::from_fn(|at| page[at].as_ref().map(&mut state)))
+            });
+            self.backends.push(next);
+        }
+        known.values().for_each(|gone| retire(&gone.servers, &[]));
+        self.planned = pages.to_vec();
+    }
+
+    fn backend(
         &mut self,
         plan: &ProxyPlan,
-        servers: &mut HashMap<ServerKey, Arc<ServerState>>,
-    ) -> HashMap<ForwardId, Arc<ForwardState>> {
-        let mut left = std::mem::take(&mut self.forwards);
-        let mut states = HashMap::with_capacity(plan.forwards.len());
-        for forward in &plan.forwards {
-            let shared = left.remove(&forward.id).unwrap_or_default();
-            self.forwards.insert(forward.id.clone(), shared.clone());
-            let servers = self.servers(plan, &Owner::Forward(forward.id.clone()), &forward.servers, servers);
-            states.insert(forward.id.clone(), Arc::new(ForwardState { forward: forward.clone(), servers, shared }));
+        backend: &Arc<Backend>,
+        known: Option<Arc<BackendState>>,
+    ) -> Arc<BackendState> {
+        if let Some(known) = &known
+            && Arc::ptr_eq(&known.backend, backend)
+        {
+            return known.clone();
         }
-        left.values().for_each(|shared| shared.dismiss());
-        states
+        let same_scheme = known.as_ref().filter(|known| known.backend.scheme == backend.scheme);
+        let servers = same_scheme.map(|known| known.servers.as_slice()).unwrap_or_default();
+        let servers = self.servers(plan, Owner::Backend(backend.scheme), &backend.servers, servers);
+        if let Some(known) = &known {
+            retire(&known.servers, &servers);
+        }
+        let shared = known.map(|known| known.shared.clone()).unwrap_or_default();
+        Arc::new(BackendState { backend: backend.clone(), servers, shared })
     }
 
+    /// The servers with their states, those of `known` as they were.
     fn servers(
         &mut self,
         plan: &ProxyPlan,
-        owner: &Owner,
+        owner: Owner,
         servers: &[Server],
-        kept: &mut HashMap<ServerKey, Arc<ServerState>>,
+        known: &[Arc<ServerState>],
     ) -> Vec<Arc<ServerState>> {
-        servers.iter().map(|server| self.server(plan, owner, server, kept)).collect()
+        let mut states: Vec<Arc<ServerState>> = Vec::with_capacity(servers.len());
+        let known: HashMap<(&str, &ServerAddress), &Arc<ServerState>> =
+            known.iter().map(|state| ((&*state.id, &state.at), state)).collect();
+        for server in servers {
+            let twin = known.get(&(&*server.id, &server.at)).map(|state| (*state).clone());
+            states.push(twin.unwrap_or_else(|| self.server(plan, owner, server)));
+        }
+        states
     }
 
-    fn server(
-        &mut self,
-        plan: &ProxyPlan,
-        owner: &Owner,
-        server: &Server,
-        kept: &mut HashMap<ServerKey, Arc<ServerState>>,
-    ) -> Arc<ServerState> {
-        let key = ServerKey { of: owner.clone(), id: server.id.clone(), at: server.at.clone() };
-        if let Some(known) = kept.get(&key) {
-            return known.clone();
-        }
-        let state = self.servers.remove(&key).unwrap_or_else(|| {
-            let uid = self.next_uid;
-            self.next_uid += 1;
-            Arc::new(ServerState {
-                uid,
-                id: server.id.clone(),
-                at: server.at.clone(),
-                scheme: owner.scheme(),
-                health: Health::new(self.epoch),
-                forbidden: plan.forbidden.clone(),
-                prefers_v4: AtomicBool::new(false),
-                retired: AtomicBool::new(false),
-            })
-        });
-        kept.insert(key, state.clone());
-        state
+    fn server(&mut self, plan: &ProxyPlan, owner: Owner, server: &Server) -> Arc<ServerState> {
+        let uid = self.next_uid;
+        self.next_uid += 1;
+        Arc::new(ServerState {
+            uid,
+            id: server.id.clone(),
+            at: server.at.clone(),
+            scheme: owner.scheme(),
+            health: Health::new(self.epoch),
+            forbidden: plan.forbidden.clone(),
+            prefers_v4: AtomicBool::new(false),
+            retired: AtomicBool::new(false),
+        })
+    }
+}
+
+/// No plan names those any more that are not among `stay`.
+fn retire(servers: &[Arc<ServerState>], stay: &[Arc<ServerState>]) {
+    let stay: HashSet<u64> = stay.iter().map(|server| server.uid).collect();
+    for gone in servers.iter().filter(|server| !stay.contains(&server.uid)) {
+        gone.retired.store(true, Relaxed);
     }
 }
 
 #[cfg(test)]
 pub mod tests {
     use super::*;
-    use dualgate_core::model::object::PortRef;
     use dualgate_core::model::{Dual, ObjectName};
 
     /// A server with this name.
     pub fn server(id: &str) -> Arc<ServerState> {
-        Registry::new(Instant::now()).compile(plan(&[id])).backends[0].servers[0].clone()
+        Registry::new(Instant::now()).compile(plan(&[id])).backends().next().unwrap().servers[0].clone()
     }
 
     fn plan(servers: &[&str]) -> Arc<ProxyPlan> {
@@ -337,16 +362,19 @@ pub mod tests {
             scheme: Scheme::Http,
             pass_host: true,
             servers,
-            port: PortRef::Number(80),
         };
-        Arc::new(ProxyPlan { backends: vec![Arc::new(backend)], ..ProxyPlan::default() })
+        Arc::new(ProxyPlan { backends: [Arc::new(backend)].into_iter().collect(), ..ProxyPlan::default() })
+    }
+
+    fn backend_of(runtime: &Runtime) -> &BackendState {
+        runtime.backends().next().unwrap()
     }
 
     #[test]
     fn turns_go_round_all_servers_and_go_on_across_plans() {
         let now = Instant::now();
         let mut registry = Registry::new(now);
-        let picked = |runtime: &Runtime| runtime.backends[0].pick(now, &[]).unwrap().id.to_string();
+        let picked = |runtime: &Runtime| backend_of(runtime).pick(now, &[]).unwrap().id.to_string();
         let first = registry.compile(plan(&["a", "b", "c"]));
         assert_eq!([picked(&first), picked(&first)], ["a", "b"]);
         let second = registry.compile(plan(&["a", "b", "c"]));
@@ -358,10 +386,10 @@ pub mod tests {
         let now = Instant::now();
         let mut registry = Registry::new(now);
         let first = registry.compile(plan(&["a", "b"]));
-        first.backends[0].servers[0].health.failed(now);
+        backend_of(&first).servers[0].health.failed(now);
         let second = registry.compile(plan(&["a"]));
-        assert!(!second.backends[0].servers[0].health.is_well(now));
-        assert!(first.backends[0].servers[1].is_retired() && !second.backends[0].servers[0].is_retired());
+        assert!(!backend_of(&second).servers[0].health.is_well(now));
+        assert!(backend_of(&first).servers[1].is_retired() && !backend_of(&second).servers[0].is_retired());
     }
 
     #[test]
@@ -380,7 +408,7 @@ pub mod tests {
     fn when_no_server_is_well_one_is_tried_all_the_same_but_none_twice() {
         let now = Instant::now();
         let runtime = Registry::new(now).compile(plan(&["a", "b"]));
-        let backend = &runtime.backends[0];
+        let backend = backend_of(&runtime);
         backend.servers.iter().for_each(|server| server.health.failed(now));
         let first = backend.pick(now, &[]).unwrap().uid;
         let second = backend.pick(now, &[first]).unwrap().uid;

@@ -51,7 +51,7 @@ fn peer(peer: &Peer) -> String {
 /// The lines of a data plane's plan.
 pub fn proxy(plan: &ProxyPlan) -> BTreeSet<String> {
     let listeners = plan.listeners.iter().map(listener);
-    let routes = plan.table.routes().iter().map(|one| route(plan, one));
+    let routes = plan.table.routes().map(|one| route(plan, one));
     let backends = plan.backends.iter().map(|one| backend(one));
     let certificates = plan.certificates.iter().map(|certificate| {
         let hosts = certificate.hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
@@ -80,7 +80,7 @@ fn listener(listener: &Listener) -> String {
 fn route(plan: &ProxyPlan, route: &Route) -> String {
     let target = match &route.action {
         Action::Forward(index) => {
-            plan.backends.get(index.0 as usize).map_or_else(|| "nowhere".to_owned(), |backend| backend.id.to_string())
+            plan.backends.get(*index).map_or_else(|| "nowhere".to_owned(), |backend| backend.id.to_string())
         }
         Action::Unavailable(why) => format!("503 ({why})"),
     };

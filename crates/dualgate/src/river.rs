@@ -8,15 +8,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use dualgate_core::check;
-use dualgate_core::lower;
+use dualgate_core::check::objects::Lints;
 use dualgate_core::model::finding::{Code, Finding, Place, Severity};
 use dualgate_core::model::site::{Node, Site};
 use dualgate_core::model::snapshot::Generation;
 use dualgate_core::model::{NodeName, ObjectSet, Snapshot};
-use dualgate_core::plan;
 use dualgate_core::plan::proxy::ProxyPlan;
 use dualgate_core::plan::tunnel::{PeerName, TunnelPlan};
+use dualgate_core::plan::{self, Planner};
 use dualgate_core::seam::{Actuator as _, Source};
 use dualgate_host::Store;
 use dualgate_host::exchange::{Heard, LocalFacts, Phase};
@@ -64,8 +63,10 @@ pub struct River {
     desired: Option<Arc<ProxyPlan>>,
     snapshot: Option<Snapshot>,
     findings: Vec<Finding>,
+    planner: Planner,
     /// Mistakes between objects: they cost more to find than a plan, and can wait until changes rest.
-    lints: Vec<Finding>,
+    lints: Lints,
+    linted: Vec<Finding>,
     lint_at: Option<Instant>,
     lint_by: Option<Instant>,
     proxy: Proxy,
@@ -142,7 +143,9 @@ impl River {
             desired: None,
             snapshot: None,
             findings: Vec::new(),
-            lints: Vec::new(),
+            planner: Planner::default(),
+            lints: Lints::default(),
+            linted: Vec::new(),
             lint_at: None,
             lint_by: None,
             proxy: spring.proxy,
@@ -317,8 +320,7 @@ impl River {
         self.generation = Generation(self.generation.0 + 1);
         let mut snapshot = self.snapshot(objects.clone());
         self.virtual_ips.assign(&mut snapshot, self.origin == Origin::Source);
-        let lowered = lower::snapshot(&snapshot);
-        let plan = plan::select(&snapshot, &lowered, &self.node);
+        let plan = self.planner.plan(&snapshot, &self.node);
         self.findings = self.site_findings.clone();
         self.findings.extend(objects.findings.iter().cloned());
         if self.origin == Origin::Disk {
@@ -330,24 +332,24 @@ impl River {
         self.findings.extend(plan::virtual_ips::findings(&snapshot, &plan.virtual_ips));
         self.virtual_ips.plan(plan.virtual_ips);
         self.wall.plan(plan.firewall).await;
-        if self.snapshot.is_none() {
-            // Whoever starts it wants to hear at once.
-            self.lints = check::objects::objects(&snapshot);
+        self.tellers.tell(&snapshot, self.planner.lowered());
+        let is_first = self.snapshot.replace(snapshot).is_none();
+        self.converge().await;
+        if is_first {
+            // Whoever starts it wants to hear at once, but to serve before.
+            self.lint().await;
         } else {
             let now = Instant::now();
             let by = *self.lint_by.get_or_insert(now + LINT_AT_LATEST);
             self.lint_at = Some((now + LINT_AFTER).min(by));
         }
-        self.tellers.tell(&snapshot, &lowered);
-        self.snapshot = Some(snapshot);
-        self.converge().await;
     }
 
     /// Looks for mistakes between objects.
     async fn lint(&mut self) {
         (self.lint_at, self.lint_by) = (None, None);
         if let Some(snapshot) = &self.snapshot {
-            self.lints = check::objects::objects(snapshot);
+            self.linted = self.lints.of(snapshot, self.planner.lowered());
             self.converge().await;
         }
     }
@@ -374,7 +376,7 @@ impl River {
                 let news = changes.iter().filter(|change| !left.contains(change));
                 news.for_each(|change| tracing::info!(generation = desired.generation.0, "{change}"));
                 let mut findings = self.findings.clone();
-                findings.extend(self.lints.iter().cloned());
+                findings.extend(self.linted.iter().cloned());
                 findings.extend(self.proxy.findings().iter().cloned());
                 findings.extend(self.tellers.findings());
                 findings.extend(self.wall.findings());
@@ -479,7 +481,11 @@ impl std::fmt::Display for Chain<'_> {
 
 /// Says what is newly wrong, and only that.
 fn log_findings(findings: &[Finding], known: &[Finding]) {
-    for finding in findings.iter().filter(|finding| !known.contains(finding)) {
+    let order = |a: &Finding, b: &Finding| (&a.at, a.code, &a.message).cmp(&(&b.at, b.code, &b.message));
+    let mut known: Vec<&Finding> = known.iter().collect();
+    known.sort_by(|a, b| order(a, b));
+    let is_known = |finding: &&Finding| known.binary_search_by(|other| order(other, finding)).is_ok();
+    for finding in findings.iter().filter(|finding| !is_known(finding)) {
         let (code, help) = (finding.code.id(), finding.help.as_str());
         match finding.severity {
             Severity::Error | Severity::Warning => tracing::warn!(code, help, "{}: {}", finding.at, finding.message),

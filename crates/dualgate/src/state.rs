@@ -262,7 +262,7 @@ impl State {
         serde_json::json!({
             "apiVersion": "v1",
             "kind": "List",
-            "items": objects.objects.iter().map(|object| (*object.dump).clone()).collect::<Vec<_>>(),
+            "items": objects.objects.iter().map(|object| object.dump.to_value()).collect::<Vec<_>>(),
         })
     }
 

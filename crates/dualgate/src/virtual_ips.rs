@@ -7,7 +7,6 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use dualgate_core::model::object::Body;
 use dualgate_core::model::snapshot::Facts;
 use dualgate_core::model::{Code, NodeName, ObjectName, ServiceProxy, Snapshot};
 use dualgate_core::plan::forward::Transport;
@@ -140,10 +139,7 @@ fn is_broken(snapshot: &Snapshot) -> bool {
 
 /// Whether a Service that has addresses is not there.
 fn loses(snapshot: &Snapshot) -> bool {
-    let objects = &snapshot.objects.objects;
-    let is_there = |name: &ObjectName| {
-        objects.iter().any(|object| matches!(object.body, Body::Service(_)) && object.key.name == *name)
-    };
+    let is_there = |name: &ObjectName| snapshot.objects.get("Service", &name.namespace, &name.name).is_some();
     snapshot.facts.assigned.iter().any(|(name, _)| !is_there(name))
 }
 

@@ -2,80 +2,120 @@
 //! they mean to each other.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use crate::lower::{self, Lowered};
-use crate::model::object::Body;
-use crate::model::{Code, Finding, Object, ObjectName, Snapshot};
+use crate::lower::{self, Lowered, LoweredIngress, Touched};
+use crate::model::changes::changes;
+use crate::model::{Code, Finding, HostPattern, Object, ObjectName, ObjectSet, Site, Snapshot};
 use crate::plan;
 use crate::route::{Lost, Route, RoutePart, compare};
 
-use super::reading;
+use super::reading::Readings;
 
 /// Everything that is worth saying about the objects of a snapshot, in the order of files and objects.
 pub fn objects(snapshot: &Snapshot) -> Vec<Finding> {
-    let lowered = lower::snapshot(snapshot);
-    let ingresses = Ingresses::of(snapshot);
-    let mut findings = overlaps(&lowered, &ingresses);
-    findings.extend(reading::differences(snapshot, &lowered, &ingresses));
-    findings.extend(lowered.findings);
-    findings.extend(plan::tunnel::findings(snapshot));
-    findings.extend(plan::ipam::assign(snapshot).findings);
-    findings.sort_by(|a, b| (&a.at, a.code, &a.message).cmp(&(&b.at, b.code, &b.message)));
-    findings.dedup();
-    findings
+    Lints::default().of(snapshot, &lower::snapshot(snapshot))
 }
 
-/// The Ingress objects by name.
-pub(super) struct Ingresses<'a>(BTreeMap<&'a ObjectName, &'a Object>);
+/// Lints one snapshot after the other: what Ingresses mean to each other is looked at again for the hosts of those that
+/// changed.
+#[derive(Debug, Default)]
+pub struct Lints {
+    site: Option<Arc<Site>>,
+    /// Those of the last snapshot.
+    objects: Arc<ObjectSet>,
+    /// What they were lowered to.
+    ingresses: Vec<Arc<LoweredIngress>>,
+    overlaps: BTreeMap<HostPattern, Vec<Overlap>>,
+    readings: Readings,
+}
 
-impl<'a> Ingresses<'a> {
-    fn of(snapshot: &'a Snapshot) -> Self {
-        let ingresses = snapshot.objects.objects.iter().filter(|object| matches!(object.body, Body::Ingress(_)));
-        Self(ingresses.map(|object| (&object.key.name, &**object)).collect())
-    }
+/// A route that never serves, and why.
+#[derive(Debug)]
+struct Overlap {
+    ingress: ObjectName,
+    part: RoutePart,
+    finding: Finding,
+}
 
-    pub(super) fn get(&self, name: &ObjectName) -> Option<&'a Object> {
-        self.0.get(name).copied()
-    }
-
-    /// An Ingress for people, with its place if it came from a file.
-    fn describe(&self, name: &ObjectName) -> String {
-        let place = self.get(name).map(|object| object.place(""));
-        match place.and_then(|place| Some((place.file?, place.line?))) {
-            Some((file, line)) => format!("Ingress {name} ({file}:{line})"),
-            None => format!("Ingress {name}"),
+impl Lints {
+    /// Everything that is worth saying about the objects of a snapshot, as [`objects`] says it.
+    pub fn of(&mut self, snapshot: &Snapshot, lowered: &Lowered) -> Vec<Finding> {
+        if self.site.as_ref().is_none_or(|site| !Arc::ptr_eq(site, &snapshot.site)) {
+            *self = Self { site: Some(snapshot.site.clone()), ..Self::default() };
         }
+        let before = std::mem::take(&mut self.ingresses);
+        let changed_ingresses = changes(&before, &lowered.ingresses, |ingress| &ingress.key().name);
+        let changed = changed_ingresses.iter().flat_map(|(old, new)| [*old, *new]).flatten();
+        let hosts: BTreeSet<HostPattern> =
+            changed.flat_map(|ingress| &ingress.routes).map(|route| route.host.clone()).collect();
+        self.overlap_again(&snapshot.objects, lowered, &hosts);
+        let of_objects = changes(&self.objects.objects, &snapshot.objects.objects, |object| &object.key);
+        self.readings.compare_again(snapshot, lowered, &changed_ingresses, &Touched::by(&of_objects));
+        self.objects = snapshot.objects.clone();
+        self.ingresses = if changed_ingresses.is_empty() { before } else { lowered.ingresses.clone() };
+        let mut findings = self.overlaps();
+        findings.extend(self.readings.findings());
+        findings.extend(lowered.findings());
+        findings.extend(plan::tunnel::findings(snapshot));
+        findings.extend(plan::ipam::assign(snapshot).findings);
+        findings.sort_by(|a, b| (&a.at, a.code, &a.message).cmp(&(&b.at, b.code, &b.message)));
+        findings.dedup();
+        findings
     }
-}
 
-/// The same host and path more than once where both are served: only the first in precedence ever is. Routes
-/// with different priorities are left out, as somebody has decided there.
-fn overlaps(lowered: &Lowered, ingresses: &Ingresses<'_>) -> Vec<Finding> {
-    let mut groups: BTreeMap<_, Vec<&Route>> = BTreeMap::new();
-    for route in &lowered.routes {
-        let key = (&route.host, route.path.kind(), route.path.written(), route.priority);
-        groups.entry(key).or_default().push(route);
+    /// A home name has the routes of its name: one finding is enough.
+    fn overlaps(&self) -> Vec<Finding> {
+        let mut told: BTreeSet<(&ObjectName, RoutePart)> = BTreeSet::new();
+        let all = self.overlaps.values().flatten();
+        all.filter(|overlap| told.insert((&overlap.ingress, overlap.part)))
+            .map(|overlap| overlap.finding.clone())
+            .collect()
     }
-    // A home name has the routes of its name: one finding is enough.
-    let mut told: BTreeSet<(&ObjectName, RoutePart)> = BTreeSet::new();
-    let mut findings = Vec::new();
-    for mut group in groups.into_values().filter(|group| group.len() > 1) {
-        group.sort_by(|a, b| compare(a, b));
-        for (position, loser) in group.iter().enumerate() {
-            let mut earlier = group[..position].iter();
-            let Some(winner) = earlier.find(|winner| winner.entry_points.intersects(loser.entry_points)) else {
-                continue;
-            };
-            if told.insert((&loser.origin.ingress, loser.origin.part)) {
-                findings.extend(overlap(lowered, ingresses, loser, winner));
+
+    /// The same host and path more than once where both are served: only the first in precedence ever is. Routes
+    /// with different priorities are left out, as somebody has decided there.
+    fn overlap_again(&mut self, objects: &ObjectSet, lowered: &Lowered, hosts: &BTreeSet<HostPattern>) {
+        if hosts.is_empty() {
+            return;
+        }
+        self.overlaps.retain(|host, _| !hosts.contains(host));
+        let mut groups: BTreeMap<_, Vec<&Route>> = BTreeMap::new();
+        for route in lowered.routes().filter(|route| hosts.contains(&route.host)) {
+            let key = (&route.host, route.path.kind(), route.path.written(), route.priority);
+            groups.entry(key).or_default().push(route);
+        }
+        for ((host, ..), mut group) in groups.into_iter().filter(|(_, group)| group.len() > 1) {
+            group.sort_by(|a, b| compare(a, b));
+            for (position, loser) in group.iter().enumerate() {
+                let mut earlier = group[..position].iter();
+                let Some(winner) = earlier.find(|winner| winner.entry_points.intersects(loser.entry_points)) else {
+                    continue;
+                };
+                let (ingress, part) = (loser.origin.ingress.clone(), loser.origin.part);
+                if let Some(finding) = overlap(lowered, objects, loser, winner) {
+                    self.overlaps.entry(host.clone()).or_default().push(Overlap { ingress, part, finding });
+                }
             }
         }
     }
-    findings
 }
 
-fn overlap(lowered: &Lowered, ingresses: &Ingresses<'_>, loser: &Route, winner: &Route) -> Option<Finding> {
-    let object = ingresses.get(&loser.origin.ingress)?;
+fn ingress<'a>(objects: &'a ObjectSet, name: &ObjectName) -> Option<&'a Arc<Object>> {
+    objects.get("Ingress", &name.namespace, &name.name)
+}
+
+/// An Ingress for people, with its place if it came from a file.
+fn describe(objects: &ObjectSet, name: &ObjectName) -> String {
+    let place = ingress(objects, name).map(|object| object.place(""));
+    match place.and_then(|place| Some((place.file?, place.line?))) {
+        Some((file, line)) => format!("Ingress {name} ({file}:{line})"),
+        None => format!("Ingress {name}"),
+    }
+}
+
+fn overlap(lowered: &Lowered, objects: &ObjectSet, loser: &Route, winner: &Route) -> Option<Finding> {
+    let object = ingress(objects, &loser.origin.ingress)?;
     let both = lowered.entry_points.describe(loser.entry_points.and(winner.entry_points));
     let what = match loser.origin.part {
         RoutePart::Path { .. } | RoutePart::Rule { .. } => format!("`{}` {}", loser.host, loser.path),
@@ -84,11 +124,11 @@ fn overlap(lowered: &Lowered, ingresses: &Ingresses<'_>, loser: &Route, winner: 
     let message = match Lost::against(loser, winner) {
         Lost::LaterRule => format!("{what} is written twice; {} counts ({both})", winner.origin.part),
         Lost::Younger => {
-            format!("{what} is that of {}, which is older ({both})", ingresses.describe(&winner.origin.ingress))
+            format!("{what} is that of {}, which is older ({both})", describe(objects, &winner.origin.ingress))
         }
         _ => format!(
             "{what} is that of {}, which comes first by namespace and name ({both})",
-            ingresses.describe(&winner.origin.ingress)
+            describe(objects, &winner.origin.ingress)
         ),
     };
     let help = "give them different hosts, paths or gates, or set `router.priority`";

@@ -4,46 +4,184 @@
 //! The requests of a route are its path, and its path with and without a slash, with one more character, and
 //! with one more element.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use crate::lower::{self, Lowered, LoweredIngress};
+use crate::lower::{self, Lowered, LoweredIngress, Touched};
+use crate::model::changes::Change;
+use crate::model::object::{Body, Ingress, IngressBackend};
 use crate::model::site::{Reading, Site};
-use crate::model::{Code, Finding, HostPattern, ObjectName, Snapshot};
+use crate::model::{Code, Finding, Host, HostPattern, Object, ObjectKey, ObjectName, ObjectSet, Snapshot};
 use crate::route::{Action, EntryPointIndex, PathPattern, Route, Table};
-
-use super::objects::Ingresses;
 
 /// How many examples a finding gives.
 const EXAMPLES: usize = 3;
 
-pub(super) fn differences(snapshot: &Snapshot, lowered: &Lowered, ingresses: &Ingresses<'_>) -> Vec<Finding> {
-    let specification = World::read(snapshot, Reading::Specification);
-    let traefik = World::read(snapshot, Reading::Traefik);
+/// How many Ingresses are lowered in both readings at a time: it bounds the memory that this takes.
+const BATCH: usize = 500;
+
+/// What is read differently, by Ingress.
+#[derive(Debug, Default)]
+pub(super) struct Readings(BTreeMap<ObjectName, Finding>);
+
+impl Readings {
+    pub(super) fn findings(&self) -> impl Iterator<Item = Finding> {
+        self.0.values().cloned()
+    }
+
+    /// Looks again at the Ingresses that changed, and at those of their hosts.
+    pub(super) fn compare_again(
+        &mut self,
+        snapshot: &Snapshot,
+        lowered: &Lowered,
+        changes: &[Change<'_, LoweredIngress>],
+        touched: &Touched,
+    ) {
+        let changed = || changes.iter().flat_map(|(old, new)| [*old, *new]).flatten();
+        // What a Service is decides also about routes that only the other reading has.
+        let has_touched = |ingress: &&Arc<LoweredIngress>| match &ingress.object.body {
+            Body::Ingress(body) => touched.has_service_of(&ingress.key().name.namespace, body),
+            _ => false,
+        };
+        let by_service = lowered.ingresses.iter().filter(has_touched);
+        let hosts = Hosts::of(changed().chain(by_service).map(|ingress| &*ingress.object));
+        changed().for_each(|ingress| drop(self.0.remove(&ingress.key().name)));
+        let mut again: Vec<&Arc<LoweredIngress>> = Vec::new();
+        if !hosts.is_empty() {
+            again.extend(lowered.ingresses.iter().filter(|ingress| hosts.reach(&ingress.object)));
+        }
+        for batch in again.chunks(BATCH) {
+            let part = part(snapshot, lowered, batch);
+            for ingress in batch {
+                self.0.remove(&ingress.key().name);
+            }
+            self.0.extend(differences(&part, batch));
+        }
+    }
+}
+
+/// Hosts that requests are asked for.
+#[derive(Default)]
+struct Hosts {
+    any: bool,
+    precise: BTreeSet<Host>,
+    wildcard: BTreeSet<Host>,
+    /// What is above the precise ones: a wildcard for it is one for them.
+    above: BTreeSet<Box<str>>,
+}
+
+impl Hosts {
+    /// Those of Ingresses.
+    fn of<'a>(objects: impl Iterator<Item = &'a Object>) -> Self {
+        let mut hosts = Self::default();
+        for object in objects {
+            let Body::Ingress(ingress) = &object.body else { continue };
+            hosts.any |= ingress.default_backend.is_some();
+            ingress.rules.iter().for_each(|rule| hosts.insert(&rule.host));
+        }
+        hosts
+    }
+
+    fn is_empty(&self) -> bool {
+        !self.any && self.precise.is_empty() && self.wildcard.is_empty()
+    }
+
+    /// A host, and the one that is asked for in the place of a pattern.
+    fn insert(&mut self, pattern: &HostPattern) {
+        match pattern {
+            HostPattern::Any => self.any = true,
+            HostPattern::Exact(host) => {
+                self.above.extend(host.as_str().split_once('.').map(|(_, above)| above.into()));
+                self.precise.insert(host.clone());
+            }
+            HostPattern::Wildcard(suffix) => drop(self.wildcard.insert(suffix.clone())),
+        }
+        if let Ok(HostPattern::Exact(example)) = example(pattern).parse() {
+            self.above.extend(example.as_str().split_once('.').map(|(_, above)| above.into()));
+            self.precise.insert(example);
+        }
+    }
+
+    /// Whether a change of these hosts is one for an Ingress.
+    fn reach(&self, object: &Object) -> bool {
+        let Body::Ingress(ingress) = &object.body else { return false };
+        let above =
+            |host: &Host| host.as_str().split_once('.').is_some_and(|(_, suffix)| self.wildcard.contains(suffix));
+        self.any
+            || ingress.rules.iter().any(|rule| match &rule.host {
+                HostPattern::Exact(host) => self.precise.contains(host) || above(host),
+                pattern @ HostPattern::Wildcard(suffix) => {
+                    self.wildcard.contains(suffix) || self.precise.contains(example(pattern).as_str())
+                }
+                pattern @ HostPattern::Any => self.precise.contains(example(pattern).as_str()),
+            })
+    }
+
+    /// Whether a request for one of these hosts may end at an Ingress.
+    fn may_end_at(&self, ingress: &Ingress) -> bool {
+        ingress.default_backend.is_some()
+            || ingress.rules.iter().any(|rule| match &rule.host {
+                HostPattern::Any => true,
+                HostPattern::Exact(host) => self.precise.contains(host),
+                HostPattern::Wildcard(suffix) => self.above.contains(suffix.as_str()),
+            })
+    }
+}
+
+/// The snapshot with only those objects that decide about requests of these Ingresses.
+fn part(snapshot: &Snapshot, lowered: &Lowered, ingresses: &[&Arc<LoweredIngress>]) -> Snapshot {
+    let hosts = Hosts::of(ingresses.iter().map(|ingress| &*ingress.object));
+    let all = &snapshot.objects;
+    let mut objects: BTreeMap<&ObjectKey, &Arc<Object>> =
+        all.of_kind("IngressClass").iter().map(|object| (&object.key, object)).collect();
+    for object in lowered.ingresses.iter().map(|ingress| &ingress.object) {
+        let Body::Ingress(ingress) = &object.body else { continue };
+        if !hosts.may_end_at(ingress) {
+            continue;
+        }
+        objects.insert(&object.key, object);
+        let paths = ingress.rules.iter().flat_map(|rule| rule.paths.iter().flatten()).map(|path| &path.backend);
+        for backend in paths.chain(&ingress.default_backend) {
+            let IngressBackend::Service { name, .. } = backend else { continue };
+            let service = all.get("Service", &object.key.name.namespace, name);
+            objects.extend(service.map(|service| (&service.key, service)));
+        }
+    }
+    let objects = ObjectSet { objects: objects.into_values().cloned().collect(), findings: Vec::new() };
+    Snapshot { objects: Arc::new(objects), ..snapshot.clone() }
+}
+
+fn differences(part: &Snapshot, ingresses: &[&Arc<LoweredIngress>]) -> BTreeMap<ObjectName, Finding> {
+    let specification = World::read(part, Reading::Specification);
+    let traefik = World::read(part, Reading::Traefik);
     let mut routes: BTreeMap<&ObjectName, Vec<&Route>> = BTreeMap::new();
     for route in specification.table.routes() {
         routes.entry(&route.origin.ingress).or_default().push(route);
     }
-    let of_ingress = |ingress: &LoweredIngress| {
+    let of_ingress = |ingress: &&Arc<LoweredIngress>| {
         let (here, there) = match ingress.reading {
             Reading::Specification => (&specification, &traefik),
             Reading::Traefik => (&traefik, &specification),
         };
-        let asked = routes.get(&ingress.key.name)?.iter();
+        let name = &ingress.key().name;
+        let asked = routes.get(name)?.iter();
         let mut examples: Vec<String> = asked.flat_map(|route| compare(route, here, there, ingress.reading)).collect();
         examples.sort();
         examples.dedup();
+        if examples.is_empty() {
+            return None;
+        }
         let more = examples.len().saturating_sub(EXAMPLES);
         examples.truncate(EXAMPLES);
-        let object = ingresses.get(&ingress.key.name).filter(|_| !examples.is_empty())?;
         let more = if more > 0 { format!("; and {more} more") } else { String::new() };
         let other = match ingress.reading {
             Reading::Specification => "Traefik would route it differently",
             Reading::Traefik => "by the specification it would be routed differently",
         };
         let message = format!("{other}: {}{more}", examples.join("; "));
-        Some(Finding::new(Code::IngressReading, object.place(""), message))
+        Some((name.clone(), Finding::new(Code::IngressReading, ingress.object.place(""), message)))
     };
-    lowered.ingresses.iter().filter_map(of_ingress).collect()
+    ingresses.iter().filter_map(of_ingress).collect()
 }
 
 /// All objects in one reading.
@@ -57,8 +195,8 @@ impl World {
         let mut site = Site::clone(&snapshot.site);
         site.classes.iter_mut().for_each(|class| class.reading = reading);
         site.aliases.clear();
-        let mut lowered = lower::lower(&site, &snapshot.objects, &snapshot.facts);
-        let table = Table::new(std::mem::take(&mut lowered.routes));
+        let lowered = lower::lower(&Arc::new(site), &snapshot.objects, &snapshot.facts);
+        let table = Table::new(lowered.routes().cloned());
         Self { lowered, table }
     }
 
@@ -66,20 +204,27 @@ impl World {
     fn serve(&self, entry_point: EntryPointIndex, host: &str, path: &str) -> String {
         let Some(index) = self.table.find(entry_point, host, path) else { return "404".to_owned() };
         match &self.table.route(index).action {
-            Action::Forward(backend) => self.lowered.backends[backend.0 as usize].id.to_string(),
+            Action::Forward(index) => {
+                self.lowered.backends().get(*index).map_or_else(|| "503".to_owned(), |backend| backend.id.to_string())
+            }
             Action::Unavailable(_) => "503".to_owned(),
         }
+    }
+}
+
+/// The host that is asked for.
+fn example(pattern: &HostPattern) -> String {
+    match pattern {
+        HostPattern::Exact(host) => host.to_string(),
+        HostPattern::Wildcard(suffix) => format!("any.{suffix}"),
+        HostPattern::Any => "any.invalid".to_owned(),
     }
 }
 
 /// The requests of a route that end differently.
 fn compare(route: &Route, here: &World, there: &World, reading: Reading) -> Vec<String> {
     let Some(entry_point) = route.entry_points.iter().next() else { return Vec::new() };
-    let host = match &route.host {
-        HostPattern::Exact(host) => host.to_string(),
-        HostPattern::Wildcard(suffix) => format!("any.{suffix}"),
-        HostPattern::Any => "any.invalid".to_owned(),
-    };
+    let host = example(&route.host);
     let other = match reading {
         Reading::Specification => "with Traefik",
         Reading::Traefik => "by the specification",

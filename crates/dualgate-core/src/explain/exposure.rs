@@ -39,8 +39,8 @@ pub fn exposure(snapshot: &Snapshot) -> Exposure {
     let lowered = lower::snapshot(snapshot);
     let public = lowered.entry_points.of_gate(GateName::External);
     let reasons: BTreeMap<&ObjectName, String> =
-        lowered.ingresses.iter().map(|ingress| (&ingress.key.name, ingress.placement.reason.to_string())).collect();
-    let exposed = lowered.routes.iter().filter(|route| route.entry_points.intersects(public)).map(|route| Exposed {
+        lowered.ingresses.iter().map(|ingress| (&ingress.key().name, ingress.placement.reason.to_string())).collect();
+    let exposed = lowered.routes().filter(|route| route.entry_points.intersects(public)).map(|route| Exposed {
         host: route.host.to_string(),
         path: route.path.to_string(),
         entry_points: lowered.entry_points.of_set(route.entry_points.and(public)).map(|p| p.name.to_string()).collect(),

@@ -188,7 +188,7 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Explanation {
     explanation.certificate = certificate(snapshot, &lowered, entry_point, question);
     explanation.entry_point = Some(view);
     explanation.hints = hints(snapshot, &lowered, entry_point, question);
-    let table = Table::new(lowered.routes.clone());
+    let table = Table::new(lowered.routes().cloned());
     let candidates = table.candidates(entry_point.index, &question.host, &question.path);
     let people = People { snapshot, lowered: &lowered, table: &table };
     (explanation.lost, explanation.lost_more) = people.losers(&candidates);
@@ -200,7 +200,7 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Explanation {
         Some(winner) => {
             let route = table.route(winner.route);
             explanation.route = Some(people.route(winner.route));
-            let ours = lowered.ingresses.iter().find(|ingress| ingress.key.name == route.origin.ingress);
+            let ours = lowered.ingresses.iter().find(|ingress| ingress.key().name == route.origin.ingress);
             explanation.class = ours.map(|ingress| ingress.membership.to_string());
             (explanation.outcome, explanation.because, explanation.backend) = end(route, &lowered);
         }
@@ -300,7 +300,9 @@ fn end(route: &Route, lowered: &Lowered) -> (Outcome, String, Option<BackendView
     match &route.action {
         Action::Unavailable(why) => (Outcome::Unavailable, format!("503: {why}"), None),
         Action::Forward(index) => {
-            let backend = &lowered.backends[index.0 as usize];
+            let Some(backend) = lowered.backends().get(*index) else {
+                return (Outcome::Unavailable, "503: there is no such backend".to_owned(), None);
+            };
             let view = backend_view(backend);
             match backend.servers.len() {
                 0 => (Outcome::Unavailable, format!("503: {} has no endpoint that is ready", backend.id), Some(view)),
@@ -337,7 +339,7 @@ fn hints(snapshot: &Snapshot, lowered: &Lowered, entry_point: &EntryPointRef, qu
     for object in &snapshot.objects.objects {
         let Body::Ingress(ingress) = &object.body else { continue };
         let names_host = ingress.rules.iter().any(|rule| rule.host.matches(&question.host));
-        if names_host && !lowered.ingresses.iter().any(|ours| ours.key == object.key) {
+        if names_host && !lowered.ingresses.iter().any(|ours| *ours.key() == object.key) {
             let class = ingress.class.as_deref().map_or("no class".to_owned(), |class| format!("class `{class}`"));
             let ours: Vec<_> = snapshot.site.classes.iter().map(class_for_people).collect();
             hints.push(format!("{} matches the host, but {class} is not ours ({})", object.key, ours.join(", ")));

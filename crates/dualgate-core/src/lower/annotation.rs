@@ -105,14 +105,14 @@ impl OfIngress {
         let mut read = Self::default();
         let mut tls = None;
         let mut tls_option = None;
-        for (key, value) in &object.meta.annotations {
+        for (key, value) in object.meta.annotations.iter() {
             let mut reader = Reader { object, key, value, findings };
             match Word::of(key) {
                 Word::Ours("gates") => read.gates = reader.list(),
                 Word::Ours(_) => reader.unknown(&[GATES]),
                 Word::Traefik(word) => match word.as_str() {
                     "router.entrypoints" => {
-                        read.entry_points = reader.names().map(|names| (key.clone(), names));
+                        read.entry_points = reader.names().map(|names| (key.to_owned(), names));
                     }
                     "router.priority" => read.priority = reader.parse::<i64>().filter(|priority| *priority != 0),
                     "router.pathmatcher" => read.path_matcher = reader.parse(),
@@ -123,7 +123,7 @@ impl OfIngress {
                     }
                     word => {
                         if word.starts_with("router.tls.") {
-                            tls_option = Some(key.clone());
+                            tls_option = Some(key.to_owned());
                         }
                         reader.ignored();
                     }
@@ -153,10 +153,10 @@ pub(super) struct OfService {
 impl OfService {
     pub fn read(object: &Object, findings: &mut Vec<Finding>) -> Self {
         let mut read = Self::default();
-        for (key, value) in &object.meta.annotations {
+        for (key, value) in object.meta.annotations.iter() {
             let mut reader = Reader { object, key, value, findings };
             match Word::of(key) {
-                Word::Ours("endpoints") => read.endpoints = Some(value.clone()),
+                Word::Ours("endpoints") => read.endpoints = Some(value.to_owned()),
                 Word::Ours(_) => reader.unknown_of_service(),
                 Word::Traefik(word) => match word.as_str() {
                     "service.serversscheme" => read.scheme = reader.scheme(),
@@ -190,7 +190,7 @@ pub(crate) struct Asked<T> {
 
 impl<'a> OfLoadBalancer<'a> {
     pub fn read(object: &'a Object, service: &Service, findings: &mut Vec<Finding>) -> Self {
-        for (key, value) in &object.meta.annotations {
+        for (key, value) in object.meta.annotations.iter() {
             let mut reader = Reader { object, key, value, findings };
             match Word::of(key) {
                 Word::Ours(_) => reader.unknown_of_service(),
@@ -216,11 +216,11 @@ impl<'a> OfLoadBalancer<'a> {
 /// What each of the keys says, in their order.
 fn every<'a, T>(
     object: &'a Object,
-    keys: &[&str],
+    keys: &[&'a str],
     findings: &mut Vec<Finding>,
     read: impl Fn(&mut Reader<'a, '_>) -> Option<T>,
 ) -> Vec<Asked<T>> {
-    let annotations = keys.iter().filter_map(|key| object.meta.annotations.get_key_value(*key));
+    let annotations = keys.iter().filter_map(|key| Some((*key, object.meta.annotations.get(key)?)));
     let asked = annotations.filter_map(|(key, value)| {
         let value = read(&mut Reader { object, key, value, findings })?;
         Some(Asked { value, field: format!("metadata.annotations[{key}]") })

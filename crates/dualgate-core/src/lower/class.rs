@@ -40,7 +40,7 @@ pub(super) enum Verdict {
     NoSuchClass(Finding),
 }
 
-pub(super) fn membership(site: &Site, world: &World<'_>, object: &Object, ingress: &Ingress) -> Verdict {
+pub(super) fn membership(site: &Site, world: &World, object: &Object, ingress: &Ingress) -> Verdict {
     if let Some(name) = &ingress.class {
         return match served(site, world, name) {
             Served::As(reading) => Verdict::Ours(Membership::Named(name.clone()), reading),
@@ -48,7 +48,7 @@ pub(super) fn membership(site: &Site, world: &World<'_>, object: &Object, ingres
             Served::ByNobody => Verdict::NoSuchClass(no_such_class(site, world, object, name)),
         };
     }
-    if world.classes.is_empty() {
+    if world.classes().next().is_none() {
         return match site.classes.first() {
             Some(class) => Verdict::Ours(Membership::NoClasses, class.reading),
             None => Verdict::NotOurs,
@@ -75,9 +75,9 @@ enum Served {
 }
 
 /// A class is ours by its controller. Without its object, it is ours if the site file names it.
-fn served(site: &Site, world: &World<'_>, name: &str) -> Served {
+fn served(site: &Site, world: &World, name: &str) -> Served {
     let named = |class: &&Class| class.name.as_deref() == Some(name);
-    let Some((_, object)) = world.classes.get(name) else {
+    let Some(object) = world.class(name) else {
         return site.classes.iter().find(named).map_or(Served::ByNobody, |class| Served::As(class.reading));
     };
     let controlled = || site.classes.iter().filter(|class| class.controller == object.controller);
@@ -86,14 +86,15 @@ fn served(site: &Site, world: &World<'_>, name: &str) -> Served {
 }
 
 /// As the API server's admission: the newest, then the first by name.
-fn default_class<'a>(world: &World<'a>) -> Option<&'a str> {
-    let defaults = world.classes.iter().filter(|(_, (_, class))| class.is_default);
-    defaults.min_by_key(|(name, (object, _))| (Reverse(object.meta.created), **name)).map(|(name, _)| *name)
+fn default_class(world: &World) -> Option<&str> {
+    let defaults = world.classes().filter(|(_, class)| class.is_default);
+    let first = defaults.min_by_key(|(object, _)| (Reverse(object.meta.created), object.key.name.name.clone()));
+    first.map(|(object, _)| &*object.key.name.name)
 }
 
-fn no_such_class(site: &Site, world: &World<'_>, object: &Object, name: &str) -> Finding {
+fn no_such_class(site: &Site, world: &World, object: &Object, name: &str) -> Finding {
     let ours = site.classes.iter().filter_map(|class| class.name.as_deref());
-    let mut known: Vec<&str> = world.classes.keys().copied().chain(ours).collect();
+    let mut known: Vec<&str> = world.classes().map(|(object, _)| &*object.key.name.name).chain(ours).collect();
     known.sort_unstable();
     known.dedup();
     let place = object.place("spec.ingressClassName");

@@ -13,7 +13,8 @@ use crate::model::{Code, Finding, NodeName, Object};
 use crate::plan::forward::{Forward, ForwardId, Transport};
 use crate::plan::proxy::{self, Server, ServerAddress};
 
-use super::service::Backends;
+use super::annotation::OfService;
+use super::service::{Backends, servers_of_forward};
 use super::world::World;
 
 /// One port of a Service, for every node that forwards it.
@@ -40,11 +41,11 @@ impl SiteForward {
 type Taken = BTreeMap<(Transport, SocketAddr), String>;
 
 /// The ports of all Services that have addresses.
-pub(super) fn forwards<'a>(
+pub(super) fn forwards(
     site: &Site,
     facts: &Facts,
-    world: &World<'a>,
-    backends: &mut Backends<'a>,
+    world: &World,
+    backends: &Backends,
     findings: &mut Vec<Finding>,
 ) -> Vec<SiteForward> {
     match facts.service_proxy {
@@ -63,17 +64,20 @@ pub(super) fn forwards<'a>(
         if service.kind != ServiceType::LoadBalancer {
             continue;
         }
+        if !backends.has(name) {
+            OfService::read(object, findings);
+        }
         for port in &service.ports {
             let Some(id) = identity(object, port, findings) else { continue };
             let listen = listen(&id, addresses, object, &mut taken, findings);
             if listen.is_empty() {
                 continue;
             }
-            let mut servers = backends.servers_of_forward(object, service, port, None, findings);
+            let mut servers = servers_of_forward((site, world), (object, service), port, None, findings);
             servers.retain(|server| !leads_back(server, &ours, object, findings));
             let local = match service.traffic_policy {
                 TrafficPolicy::Cluster => BTreeMap::new(),
-                TrafficPolicy::Local => local(&nodes, backends, object, service, port, &ours),
+                TrafficPolicy::Local => local(&nodes, (site, world), (object, service), port, &ours),
             };
             let forward = Forward {
                 id,
@@ -159,17 +163,17 @@ fn leads_back(server: &Server, ours: &BTreeSet<IpAddr>, object: &Object, finding
 }
 
 /// The pods of each node. What is wrong with them was said for the Service as a whole.
-fn local<'a>(
+fn local(
     nodes: &[&Node],
-    backends: &mut Backends<'a>,
-    object: &'a Object,
-    service: &'a Service,
-    port: &'a ServicePort,
+    (site, world): (&Site, &World),
+    (object, service): (&Object, &Service),
+    port: &ServicePort,
     ours: &BTreeSet<IpAddr>,
 ) -> BTreeMap<NodeName, Vec<Server>> {
     let mut said = Vec::new();
     let mut of = |node: &NodeName| {
-        let mut servers = backends.servers_of_forward(object, service, port, Some(node.as_str()), &mut said);
+        let node = Some(node.as_str());
+        let mut servers = servers_of_forward((site, world), (object, service), port, node, &mut said);
         servers.retain(|server| !leads_back(server, ours, object, &mut Vec::new()));
         servers
     };

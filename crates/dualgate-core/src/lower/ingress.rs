@@ -8,7 +8,7 @@ use crate::route::{Action, PathPattern, PathRegex, Route, RouteOrigin, RoutePart
 use super::annotation::{OfIngress, PathMatcher};
 use super::placement::Placement;
 use super::rule_path;
-use super::service::Backends;
+use super::service::Resolver;
 
 /// One Ingress with what was found out about it.
 pub(super) struct Part<'a> {
@@ -21,7 +21,7 @@ pub(super) struct Part<'a> {
 
 impl Part<'_> {
     /// Its routes, in the order of its rules, the default backend last.
-    pub fn routes(&mut self, backends: &mut Backends<'_>, findings: &mut Vec<Finding>) -> Vec<Route> {
+    pub fn routes(&mut self, backends: &mut Resolver<'_>, findings: &mut Vec<Finding>) -> Vec<Route> {
         let mut routes = Vec::new();
         for rule in &self.ingress.rules {
             match &rule.paths {
@@ -50,7 +50,7 @@ impl Part<'_> {
         &self,
         host: &HostPattern,
         part: RoutePart,
-        backends: &mut Backends<'_>,
+        backends: &mut Resolver<'_>,
         findings: &mut Vec<Finding>,
     ) -> Option<Route> {
         let backend = self.ingress.default_backend.as_ref()?;
@@ -63,7 +63,7 @@ impl Part<'_> {
     }
 
     /// Traefik reads `defaultBackend` only where there are no rules.
-    fn default_route(&self, backends: &mut Backends<'_>, findings: &mut Vec<Finding>) -> Option<Route> {
+    fn default_route(&self, backends: &mut Resolver<'_>, findings: &mut Vec<Finding>) -> Option<Route> {
         if self.reading == Reading::Traefik && !self.ingress.rules.is_empty() {
             return None;
         }
@@ -78,7 +78,7 @@ impl Part<'_> {
         path: PathPattern,
         part: RoutePart,
         backend: &IngressBackend,
-        backends: &mut Backends<'_>,
+        backends: &mut Resolver<'_>,
         findings: &mut Vec<Finding>,
     ) -> Route {
         let field = || match part {

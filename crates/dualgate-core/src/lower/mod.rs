@@ -16,15 +16,17 @@ mod placement;
 mod rule_path;
 mod service;
 mod tls;
+mod update;
 mod world;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::model::object::ObjectSet;
 use crate::model::site::Reading;
 use crate::model::snapshot::{Facts, Snapshot};
-use crate::model::{Finding, ObjectKey, Site};
-use crate::plan::proxy::Backend;
+use crate::model::{Finding, Object, ObjectKey, ObjectName, Site};
+use crate::plan::proxy::Backends;
 use crate::route::Route;
 
 pub(crate) use annotation::OfLoadBalancer;
@@ -36,37 +38,76 @@ pub use forward::SiteForward;
 pub use placement::{Placement, Reason};
 pub(crate) use service::find_port;
 pub use tls::SiteCertificate;
+pub(crate) use update::Touched;
 
 /// What the objects mean for the whole site.
-#[derive(Clone, Debug, Default)]
+///
+/// It can be made of a snapshot, and it can be brought up to another one ([`Lowered::update`]): then what did not change is
+/// not looked at again, and is the same value as before. Both ways end alike, but for the numbers of backends.
+#[derive(Debug, Default)]
 pub struct Lowered {
     /// The (gate, entry point) pairs and their numbers.
     pub entry_points: EntryPoints,
     /// The Ingresses that are ours, in the order of their names.
-    pub ingresses: Vec<LoweredIngress>,
-    /// Their routes, in the order of the Ingresses and their rules.
-    pub routes: Vec<Route>,
-    /// What the routes point to.
-    pub backends: Vec<Arc<Backend>>,
-    /// The certificates of their `tls` sections.
-    pub certificates: Vec<SiteCertificate>,
+    pub ingresses: Vec<Arc<LoweredIngress>>,
+    /// The certificates of their `tls` sections, in the order of their Secrets.
+    pub certificates: Vec<Arc<SiteCertificate>>,
     /// The ports of LoadBalancer Services that we forward.
     pub forwards: Vec<SiteForward>,
-    /// What was wrong.
-    pub findings: Vec<Finding>,
+    site: Option<Arc<Site>>,
+    world: world::World,
+    backends: service::Backends,
+    shown: tls::Certificates,
+    /// What is wrong with Ingresses that are nobody's.
+    unclassed: BTreeMap<ObjectName, Finding>,
+    of_forwards: Vec<Finding>,
 }
 
 /// An Ingress that is ours.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LoweredIngress {
-    /// Which it is.
-    pub key: ObjectKey,
+    /// What it was lowered from.
+    pub object: Arc<Object>,
     /// Why it is ours.
     pub membership: Membership,
     /// How it is read.
     pub reading: Reading,
     /// Where it is served, and why there.
     pub placement: Placement,
+    /// Its routes, in the order of its rules, those under home names last.
+    pub routes: Box<[Arc<Route>]>,
+    claims: Box<[tls::Claim]>,
+    /// What is wrong with it alone.
+    findings: Box<[Finding]>,
+}
+
+impl LoweredIngress {
+    /// Which it is.
+    pub fn key(&self) -> &ObjectKey {
+        &self.object.key
+    }
+}
+
+impl Lowered {
+    /// The routes, in the order of the Ingresses and their rules.
+    pub fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.ingresses.iter().flat_map(|ingress| &ingress.routes)
+    }
+
+    /// What the routes point to.
+    pub fn backends(&self) -> &Backends {
+        self.backends.list()
+    }
+
+    /// What is wrong.
+    pub fn findings(&self) -> Vec<Finding> {
+        let mut findings: Vec<Finding> = self.unclassed.values().cloned().collect();
+        findings.extend(self.ingresses.iter().flat_map(|ingress| &ingress.findings).cloned());
+        findings.extend(self.of_forwards.iter().cloned());
+        findings.extend(self.backends.findings());
+        findings.extend(self.shown.findings(&self.world, &self.ingresses));
+        findings
+    }
 }
 
 /// Lowers a snapshot.
@@ -75,36 +116,9 @@ pub fn snapshot(snapshot: &Snapshot) -> Lowered {
 }
 
 /// Lowers the objects of a site.
-pub fn lower(site: &Site, objects: &ObjectSet, facts: &Facts) -> Lowered {
-    let world = world::World::new(objects);
-    let entry_points = EntryPoints::of(site);
-    let mut backends = service::Backends::new(site, &world);
-    let mut certificates = tls::Certificates::new(&world, facts.now);
+pub fn lower(site: &Arc<Site>, objects: &Arc<ObjectSet>, facts: &Facts) -> Lowered {
     let mut lowered = Lowered::default();
-    for &(object, ingress) in &world.ingresses {
-        let (membership, reading) = match class::membership(site, &world, object, ingress) {
-            class::Verdict::Ours(membership, reading) => (membership, reading),
-            class::Verdict::NotOurs => continue,
-            class::Verdict::NoSuchClass(finding) => {
-                lowered.findings.push(finding);
-                continue;
-            }
-        };
-        let annotations = annotation::OfIngress::read(object, &mut lowered.findings);
-        let placement = placement::place(site, &entry_points, object, &annotations, &mut lowered.findings);
-        let mut part = ingress::Part { object, ingress, reading, annotations: &annotations, placement: &placement };
-        let routes = part.routes(&mut backends, &mut lowered.findings);
-        let under_home_names = alias::routes(site, &entry_points, &routes);
-        lowered.routes.extend(routes.into_iter().chain(under_home_names));
-        let tls_points = placement.entry_points.and(entry_points.https());
-        certificates.claim(object, ingress, tls_points, &mut lowered.findings);
-        lowered.ingresses.push(LoweredIngress { key: object.key.clone(), membership, reading, placement });
-    }
-    certificates.claim_aliases(site, &entry_points);
-    lowered.forwards = forward::forwards(site, facts, &world, &mut backends, &mut lowered.findings);
-    (lowered.backends, lowered.findings) = backends.finish(lowered.findings);
-    lowered.certificates = certificates.finish(&mut lowered.findings);
-    lowered.entry_points = entry_points;
+    lowered.update(site, objects, facts);
     lowered
 }
 
@@ -170,13 +184,13 @@ mod tests {
             });
             let case = Case::parse("test", &format!("== objects\n{service}\n---\n{ingress}\n")).unwrap();
             let lowered = super::snapshot(&case.snapshot(Families::Both).unwrap());
-            prop_assert!(!lowered.routes.is_empty(), "{:?}", lowered.findings);
-            for route in &lowered.routes {
+            prop_assert!(lowered.routes().next().is_some(), "{:?}", lowered.findings());
+            for route in lowered.routes() {
                 match &route.action {
-                    Action::Forward(backend) => prop_assert!((backend.0 as usize) < lowered.backends.len()),
+                    Action::Forward(backend) => prop_assert!(lowered.backends().get(*backend).is_some()),
                     Action::Unavailable(why) => prop_assert!(!why.is_empty()),
                 }
-                let nowhere = lowered.findings.iter().any(|f| f.code == crate::model::Code::IngressUnknownEntryPoint);
+                let nowhere = lowered.findings().iter().any(|f| f.code == crate::model::Code::IngressUnknownEntryPoint);
                 prop_assert!(!route.entry_points.is_empty() || nowhere);
             }
         }

@@ -7,36 +7,49 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::model::object::{PortRef, Protocol, Service, ServicePort, ServiceType};
-use crate::model::{Code, Finding, Object, Site};
-use crate::plan::proxy::{Backend, BackendId, Scheme, Server};
-use crate::route::{Action, BackendIndex};
+use crate::model::{Code, Finding, Object, ObjectName, Site};
+use crate::plan::proxy::{self, Backend, BackendId, Scheme, Server};
+use crate::route::{Action, BackendIndex, Route};
 
 use super::annotation::OfService;
 use super::endpoints::{self, Endpoints, Purpose};
 use super::world::World;
 
 /// The backends, as routes ask for them.
-pub(super) struct Backends<'a> {
-    site: &'a Site,
-    world: &'a World<'a>,
-    list: Vec<Arc<Backend>>,
-    known: BTreeMap<BackendId, BackendIndex>,
-    annotations: BTreeMap<&'a str, BTreeMap<&'a str, Arc<OfService>>>,
-    findings: Vec<Finding>,
+#[derive(Debug, Default)]
+pub(super) struct Backends {
+    list: proxy::Backends,
+    known: BTreeMap<BackendId, Known>,
+    /// Numbers that nobody has any more.
+    free: Vec<BackendIndex>,
 }
 
-impl<'a> Backends<'a> {
-    pub fn new(site: &'a Site, world: &'a World<'a>) -> Self {
-        let (list, findings) = (Vec::new(), Vec::new());
-        Self { site, world, list, known: BTreeMap::new(), annotations: BTreeMap::new(), findings }
-    }
+/// What is known of a backend besides itself.
+#[derive(Debug)]
+struct Known {
+    index: BackendIndex,
+    /// How many routes lead there.
+    routes: usize,
+    /// Hardly any backend has some.
+    findings: Option<Box<OfBackend>>,
+}
 
-    /// The backends, and `findings` with theirs.
-    pub fn finish(self, mut findings: Vec<Finding>) -> (Vec<Arc<Backend>>, Vec<Finding>) {
-        findings.extend(self.findings);
-        (self.list, findings)
-    }
+/// What is wrong with a backend.
+#[derive(Debug)]
+struct OfBackend {
+    /// With the annotations of its Service; all backends of the Service say the same.
+    annotations: Vec<Finding>,
+    servers: Vec<Finding>,
+}
 
+/// Backends with what they are made from.
+pub(super) struct Resolver<'a> {
+    pub site: &'a Site,
+    pub world: &'a World,
+    pub backends: &'a mut Backends,
+}
+
+impl Resolver<'_> {
     /// What happens to requests for port `port` of Service `name`, as a field of an Ingress says.
     pub fn resolve(
         &mut self,
@@ -66,61 +79,143 @@ impl<'a> Backends<'a> {
             return Action::Unavailable(why);
         };
         let id = BackendId { service: object.key.name.clone(), port: port_of.port };
-        if let Some(index) = self.known.get(&id) {
-            return Action::Forward(*index);
+        Action::Forward(self.backends.number(id, self.site, self.world))
+    }
+}
+
+impl Backends {
+    /// The number of a backend, which is made if nobody has asked for it before.
+    fn number(&mut self, id: BackendId, site: &Site, world: &World) -> BackendIndex {
+        if let Some(known) = self.known.get(&id) {
+            return known.index;
         }
-        let backend = self.backend(id.clone(), object, service, &port_of, port);
-        let index = BackendIndex(u32::try_from(self.list.len()).unwrap_or(u32::MAX));
-        self.list.push(Arc::new(backend));
-        self.known.insert(id, index);
-        Action::Forward(index)
+        let index = self.free.pop().unwrap_or(BackendIndex(u32::try_from(self.known.len()).unwrap_or(u32::MAX)));
+        let made = backend(&id, site, world);
+        self.known.insert(id, Known { index, routes: 0, findings: None });
+        if let Some(made) = made {
+            self.keep(made);
+        }
+        index
     }
 
-    fn backend(
-        &mut self,
-        id: BackendId,
-        object: &'a Object,
-        service: &'a Service,
-        port: &ServicePort,
-        named: &PortRef,
-    ) -> Backend {
-        let annotations = self.annotations(object);
-        let slices = self.world.slices(&object.key.name.namespace, &object.key.name.name);
-        let (annotation, admin) = (annotations.endpoints.as_deref(), &self.site.admin);
-        let purpose = Purpose::Routes;
-        let endpoints = Endpoints { object, service, port, slices, annotation, admin, node: None, purpose };
-        let servers = endpoints::servers(&endpoints, &mut self.findings);
-        Backend {
-            id,
-            scheme: annotations.scheme.unwrap_or_else(|| scheme(port)),
-            pass_host: annotations.pass_host.unwrap_or(true),
-            servers,
-            port: named.clone(),
+    fn keep(&mut self, (backend, findings): (Backend, OfBackend)) {
+        let Some(known) = self.known.get_mut(&backend.id) else { return };
+        let is_clean = findings.annotations.is_empty() && findings.servers.is_empty();
+        known.findings = (!is_clean).then(|| Box::new(findings));
+        if self.list.get(known.index).is_none_or(|before| **before != backend) {
+            self.list.set(known.index, Some(Arc::new(backend)));
         }
     }
 
-    /// The servers of a port that is forwarded; of one node's pods, if one is named.
-    pub fn servers_of_forward(
-        &mut self,
-        object: &'a Object,
-        service: &Service,
-        port: &ServicePort,
-        node: Option<&str>,
-        findings: &mut Vec<Finding>,
-    ) -> Vec<Server> {
-        let annotations = self.annotations(object);
-        let slices = self.world.slices(&object.key.name.namespace, &object.key.name.name);
-        let (annotation, admin) = (annotations.endpoints.as_deref(), &self.site.admin);
-        let purpose = Purpose::Forward;
-        endpoints::servers(&Endpoints { object, service, port, slices, annotation, admin, node, purpose }, findings)
+    /// Makes the backends of a Service again: it, or a slice of it, is another one.
+    pub fn remake(&mut self, service: &ObjectName, site: &Site, world: &World) {
+        let id = |port| BackendId { service: service.clone(), port };
+        let of_service: Vec<BackendId> =
+            self.known.range(id(0)..=id(u16::MAX)).map(|(known, _)| known.clone()).collect();
+        // One whose Service or port is gone is let go of by its routes.
+        let made: Vec<_> = of_service.iter().filter_map(|id| backend(id, site, world)).collect();
+        made.into_iter().for_each(|made| self.keep(made));
     }
 
-    /// Read once for each Service, so that its findings appear once.
-    fn annotations(&mut self, object: &'a Object) -> Arc<OfService> {
-        let of_namespace = self.annotations.entry(&object.key.name.namespace).or_default();
-        let read = || Arc::new(OfService::read(object, &mut self.findings));
-        of_namespace.entry(&object.key.name.name).or_insert_with(read).clone()
+    /// Routes lead there from now on.
+    pub fn hold(&mut self, routes: &[Arc<Route>]) {
+        for index in forwards(routes) {
+            if let Some(known) = self.list.get(index).and_then(|backend| self.known.get_mut(&backend.id)) {
+                known.routes += 1;
+            }
+        }
     }
+
+    /// Routes do not lead there any more.
+    pub fn release(&mut self, routes: &[Arc<Route>]) {
+        for index in forwards(routes) {
+            let Some(backend) = self.list.get(index) else { continue };
+            let id = backend.id.clone();
+            let Some(known) = self.known.get_mut(&id) else { continue };
+            known.routes -= 1;
+            if known.routes == 0 {
+                self.known.remove(&id);
+                self.list.set(index, None);
+                self.free.push(index);
+            }
+        }
+    }
+
+    pub fn list(&self) -> &proxy::Backends {
+        &self.list
+    }
+
+    /// What is wrong with those to which routes lead; with each Service's annotations, once.
+    pub fn findings(&self) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        let mut said = None;
+        for (id, of) in self.known.iter().filter_map(|(id, known)| Some((id, known.findings.as_deref()?))) {
+            if said != Some(&id.service) {
+                findings.extend(of.annotations.iter().cloned());
+                said = Some(&id.service);
+            }
+            findings.extend(of.servers.iter().cloned());
+        }
+        findings
+    }
+
+    /// Whether a route leads to the Service.
+    pub fn has(&self, service: &ObjectName) -> bool {
+        let id = |port| BackendId { service: service.clone(), port };
+        self.known.range(id(0)..=id(u16::MAX)).next().is_some()
+    }
+}
+
+fn forwards(routes: &[Arc<Route>]) -> impl Iterator<Item = BackendIndex> {
+    routes.iter().filter_map(|route| match route.action {
+        Action::Forward(index) => Some(index),
+        Action::Unavailable(_) => None,
+    })
+}
+
+/// `None` where the Service or its port is not there. Of two ports with one number, which only a folder can hold, the
+/// first counts.
+fn backend(id: &BackendId, site: &Site, world: &World) -> Option<(Backend, OfBackend)> {
+    let (object, service) = world.service(&id.service.namespace, &id.service.name)?;
+    let port = find_port(service, &PortRef::Number(id.port))?;
+    let mut findings = OfBackend { annotations: Vec::new(), servers: Vec::new() };
+    let annotations = OfService::read(object, &mut findings.annotations);
+    let slices = world.slices(&id.service);
+    let of = Endpoints {
+        object,
+        service,
+        port: &port,
+        slices: &slices,
+        annotation: annotations.endpoints.as_deref(),
+        admin: &site.admin,
+        node: None,
+        purpose: Purpose::Routes,
+    };
+    let servers = endpoints::servers(&of, &mut findings.servers);
+    let backend = Backend {
+        id: id.clone(),
+        scheme: annotations.scheme.unwrap_or_else(|| scheme(&port)),
+        pass_host: annotations.pass_host.unwrap_or(true),
+        servers,
+    };
+    Some((backend, findings))
+}
+
+/// The servers of a port that is forwarded; of one node's pods, if one is named.
+pub(super) fn servers_of_forward(
+    (site, world): (&Site, &World),
+    (object, service): (&Object, &Service),
+    port: &ServicePort,
+    node: Option<&str>,
+    findings: &mut Vec<Finding>,
+) -> Vec<Server> {
+    // What is wrong with them is said once for each Service.
+    let annotations = OfService::read(object, &mut Vec::new());
+    let slices = world.slices(&object.key.name);
+    let (annotation, admin) = (annotations.endpoints.as_deref(), &site.admin);
+    let purpose = Purpose::Forward;
+    let of = Endpoints { object, service, port, slices: &slices, annotation, admin, node, purpose };
+    endpoints::servers(&of, findings)
 }
 
 /// An ExternalName Service needs no ports; then the number of the Ingress is the port.

@@ -5,8 +5,7 @@
 //! that is valid and covers the name goes first, then the oldest Ingress, then namespace and name. A Secret
 //! that cannot be used costs its certificate; the routes stay, with the default certificate.
 
-use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use x509_parser::extensions::GeneralName;
@@ -15,19 +14,19 @@ use x509_parser::pem::Pem;
 use crate::model::moment::date;
 use crate::model::object::{Ingress, SecretBody};
 use crate::model::site::Site;
-use crate::model::{Code, Digest, Finding, GateName, HostPattern, Object, ObjectName, Place, Secret};
+use crate::model::{Code, Digest, Finding, HostPattern, Object, ObjectName, Place, Secret};
 use crate::route::EntryPointSet;
 
+use super::LoweredIngress;
 use super::alias;
-use super::entry_points::EntryPoints;
-use super::world::World;
+use super::world::{World, ingress_of};
 
 /// A certificate and where it is shown, over the whole site.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SiteCertificate {
     /// The Secret.
     pub secret: ObjectName,
-    /// The names for which it is shown, and where each is.
+    /// The names for which it is shown, and where each is; in the order of names.
     pub hosts: Vec<(HostPattern, EntryPointSet)>,
     /// The digest of chain and key: what identifies it.
     pub digest: Digest,
@@ -57,137 +56,274 @@ impl SiteCertificate {
 }
 
 /// One host of one Ingress that asks for one Secret.
-struct Claim {
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Claim {
     host: HostPattern,
     entry_points: EntryPointSet,
     secret: ObjectName,
+    /// Whether the certificate has the name.
+    covers: bool,
+    /// The section, as its index was written.
+    section: u16,
+}
+
+/// A claim among those of other Ingresses. The order is the precedence.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Standing {
     /// `false` goes first: valid, and covering the host.
     unfit: bool,
     /// Unknown age last.
     created: i64,
     ingress: ObjectName,
-    place: Place,
+    /// Among those of its Ingress.
+    position: usize,
+    section: u16,
+    entry_points: EntryPointSet,
+    secret: ObjectName,
 }
 
-impl Claim {
-    fn precedence(&self, other: &Self) -> Ordering {
-        let key = |claim: &Self| (claim.unfit, claim.created);
-        key(self).cmp(&key(other)).then_with(|| self.ingress.cmp(&other.ingress))
-    }
-}
-
-/// Collects what the Ingresses ask for.
-pub(super) struct Certificates<'a> {
-    world: &'a World<'a>,
+/// What the Ingresses ask for, and which certificate is shown for each name.
+#[derive(Debug, Default)]
+pub(super) struct Certificates {
     /// Seconds since 1970.
     now: i64,
-    /// By Secret; an error is why it cannot be used.
-    read: BTreeMap<ObjectName, Result<SiteCertificate, String>>,
-    claims: Vec<Claim>,
+    /// Those that any Ingress names, by Secret.
+    read: BTreeMap<ObjectName, Known>,
+    hosts: BTreeMap<HostPattern, Vec<Standing>>,
+    /// By Secret: the names for which it is shown.
+    shown: BTreeMap<ObjectName, BTreeMap<HostPattern, EntryPointSet>>,
+    list: BTreeMap<ObjectName, Arc<SiteCertificate>>,
+    /// What is to be looked at again.
+    touched: BTreeSet<HostPattern>,
+    changed: BTreeSet<ObjectName>,
 }
 
-impl<'a> Certificates<'a> {
-    pub fn new(world: &'a World<'a>, now: i64) -> Self {
-        Self { world, now, read: BTreeMap::new(), claims: Vec::new() }
+/// A Secret that was read.
+#[derive(Debug)]
+struct Known {
+    object: Arc<Object>,
+    valid: bool,
+    /// Without hosts; an error is why it cannot be used.
+    read: Result<Arc<SiteCertificate>, String>,
+}
+
+impl Certificates {
+    /// A Secret is another one, or gone.
+    pub fn forget(&mut self, secret: &ObjectName) {
+        self.read.remove(secret);
     }
 
-    /// The `tls` section of one Ingress, served over TLS at `entry_points`.
-    pub fn claim(
+    /// The time is another one: the Secrets whose certificates became valid, or ceased to be.
+    pub fn pass(&mut self, now: i64) -> BTreeSet<ObjectName> {
+        self.now = now;
+        let mut turned = BTreeSet::new();
+        for (name, known) in &mut self.read {
+            let valid = known.read.as_ref().is_ok_and(|certificate| certificate.is_valid_at(now));
+            if std::mem::replace(&mut known.valid, valid) != valid {
+                turned.insert(name.clone());
+            }
+        }
+        turned
+    }
+
+    /// What the `tls` section of one Ingress asks for, served over TLS at `entry_points`.
+    pub fn claims(
         &mut self,
-        object: &Object,
-        ingress: &Ingress,
-        entry_points: EntryPointSet,
+        (site, world): (&Site, &World),
+        (object, ingress): (&Object, &Ingress),
+        (https, internal): (EntryPointSet, EntryPointSet),
         findings: &mut Vec<Finding>,
-    ) {
+    ) -> Box<[Claim]> {
+        let mut claims = Vec::new();
         for tls in &ingress.tls {
             let Some(name) = &tls.secret else { continue };
-            let place = object.place(format!("spec.tls[{}].secretName", tls.index));
+            let place = || object.place(format!("spec.tls[{}].secretName", tls.index));
             let namespace = &object.key.name.namespace;
-            let Some(body) = self.world.secret(namespace, name) else {
+            let Some((secret, body)) = world.secret(namespace, name) else {
                 let message =
                     format!("there is no Secret `{name}` in namespace `{namespace}`; the default certificate is shown");
                 let help = "of a cluster only Secrets of the type `kubernetes.io/tls` are read";
-                findings.push(Finding::new(Code::IngressUnknownSecret, place, message).help(help));
+                findings.push(Finding::new(Code::IngressUnknownSecret, place(), message).help(help));
                 continue;
             };
-            let secret = ObjectName::new(namespace.clone(), name.as_str());
-            let read = self.read.entry(secret.clone()).or_insert_with(|| read(&secret, body));
-            let certificate = match read {
+            let certificate = match self.read(secret, body) {
                 Ok(certificate) => certificate,
                 Err(why) => {
                     let message = format!("Secret `{name}`: {why}; the default certificate is shown");
-                    findings.push(Finding::new(Code::SecretInvalid, place, message));
+                    findings.push(Finding::new(Code::SecretInvalid, place(), message));
                     continue;
                 }
             };
-            let hosts = hosts(&tls.hosts, ingress, certificate);
-            findings.extend(lints(certificate, &hosts, self.now, &place));
-            let valid = certificate.is_valid_at(self.now);
-            self.claims.extend(hosts.into_iter().map(|host| Claim {
-                unfit: !valid || !certificate.covers(&host),
+            let hosts = hosts(&tls.hosts, ingress, &certificate);
+            findings.extend(mismatch(&certificate, &hosts, &place));
+            claims.extend(hosts.into_iter().map(|host| Claim {
+                covers: certificate.covers(&host),
                 host,
-                entry_points,
-                secret: secret.clone(),
-                created: object.meta.created.unwrap_or(i64::MAX),
-                ingress: object.key.name.clone(),
-                place: place.clone(),
+                entry_points: https,
+                secret: secret.key.name.clone(),
+                section: tls.index,
             }));
         }
+        self.claim_aliases(site, internal, &mut claims);
+        claims.into()
     }
 
     /// Home names, as far as the certificate covers them: at the internal gate.
-    pub fn claim_aliases(&mut self, site: &Site, entry_points: &EntryPoints) {
-        let internal = entry_points.of_gate(GateName::Internal);
+    fn claim_aliases(&self, site: &Site, internal: EntryPointSet, claims: &mut Vec<Claim>) {
         let mut further = Vec::new();
-        for claim in &self.claims {
-            let Some(Ok(certificate)) = self.read.get(&claim.secret) else { continue };
+        for claim in claims.iter() {
+            let Some(Ok(certificate)) = self.read.get(&claim.secret).map(|known| &known.read) else { continue };
             let homes = alias::homes(site, &claim.host, &[]);
             further.extend(homes.into_iter().filter(|home| certificate.covers(home)).map(|host| Claim {
                 host,
                 entry_points: claim.entry_points.and(internal),
-                secret: claim.secret.clone(),
-                ingress: claim.ingress.clone(),
-                place: claim.place.clone(),
-                ..*claim
+                ..claim.clone()
             }));
         }
-        self.claims.extend(further);
+        claims.extend(further);
     }
 
-    /// The certificates in the order of their Secrets' names, each host given to one.
-    pub fn finish(mut self, findings: &mut Vec<Finding>) -> Vec<SiteCertificate> {
-        self.claims.sort_by(Claim::precedence);
-        let mut taken: BTreeMap<&HostPattern, Vec<&Claim>> = BTreeMap::new();
-        for claim in &self.claims {
-            let earlier = taken.entry(&claim.host).or_default();
-            let mut free = claim.entry_points;
-            for winner in earlier.iter() {
-                let both = free.and(winner.entry_points);
-                if !both.is_empty() && winner.secret != claim.secret {
-                    findings.push(twice(claim, winner));
-                }
-                free = free.without(winner.entry_points);
-            }
-            if let (false, Some(Ok(certificate))) = (free.is_empty(), self.read.get_mut(&claim.secret)) {
-                certificate.hosts.push((claim.host.clone(), free));
-            }
-            earlier.push(claim);
+    fn read(&mut self, object: &Arc<Object>, body: &SecretBody) -> Result<Arc<SiteCertificate>, String> {
+        let name = &object.key.name;
+        if let Some(known) = self.read.get(name)
+            && Arc::ptr_eq(&known.object, object)
+        {
+            return known.read.clone();
         }
-        self.read.into_values().filter_map(Result::ok).filter(|certificate| !certificate.hosts.is_empty()).collect()
+        let read = read(name, body).map(Arc::new);
+        let valid = read.as_ref().is_ok_and(|certificate| certificate.is_valid_at(self.now));
+        self.read.insert(name.clone(), Known { object: object.clone(), valid, read: read.clone() });
+        self.changed.insert(name.clone());
+        read
+    }
+
+    /// An Ingress asks for something else than before.
+    pub fn replace(&mut self, object: &Object, before: &[Claim], after: &[Claim]) {
+        let name = &object.key.name;
+        for claim in before {
+            if let Some(standings) = self.hosts.get_mut(&claim.host) {
+                standings.retain(|standing| standing.ingress != *name);
+            }
+            if let Some(shown) = self.shown.get_mut(&claim.secret) {
+                shown.remove(&claim.host);
+            }
+            self.changed.insert(claim.secret.clone());
+            self.touched.insert(claim.host.clone());
+        }
+        for (position, claim) in after.iter().enumerate() {
+            let standing = Standing {
+                unfit: !claim.covers || !self.read.get(&claim.secret).is_some_and(|known| known.valid),
+                created: object.meta.created.unwrap_or(i64::MAX),
+                ingress: name.clone(),
+                position,
+                section: claim.section,
+                entry_points: claim.entry_points,
+                secret: claim.secret.clone(),
+            };
+            let standings = self.hosts.entry(claim.host.clone()).or_default();
+            let at = standings.partition_point(|other| *other < standing);
+            standings.insert(at, standing);
+            self.touched.insert(claim.host.clone());
+        }
+    }
+
+    /// The certificates in the order of their Secrets' names, each host given to one; `None` if they are as they were.
+    pub fn settle(&mut self) -> Option<Vec<Arc<SiteCertificate>>> {
+        for host in std::mem::take(&mut self.touched) {
+            let Some(standings) = self.hosts.get(&host) else { continue };
+            for standing in standings {
+                // Whatever was shown for the name before.
+                if let Some(shown) = self.shown.get_mut(&standing.secret) {
+                    shown.remove(&host);
+                }
+                self.changed.insert(standing.secret.clone());
+            }
+            let mut own: BTreeMap<&ObjectName, EntryPointSet> = BTreeMap::new();
+            let mut taken = EntryPointSet::default();
+            for standing in standings {
+                let set = own.entry(&standing.secret).or_default();
+                *set = set.or(standing.entry_points.without(taken));
+                taken = taken.or(standing.entry_points);
+            }
+            for (secret, set) in own.into_iter().filter(|(_, set)| !set.is_empty()) {
+                self.shown.entry(secret.clone()).or_default().insert(host.clone(), set);
+            }
+            if standings.is_empty() {
+                self.hosts.remove(&host);
+            }
+        }
+        let changed = std::mem::take(&mut self.changed);
+        let is_other = !changed.is_empty();
+        for secret in changed {
+            self.make(secret);
+        }
+        is_other.then(|| self.list.values().cloned().collect())
+    }
+
+    fn make(&mut self, secret: ObjectName) {
+        let shown = self.shown.get(&secret).filter(|shown| !shown.is_empty());
+        let (Some(shown), Some(Ok(read))) = (shown, self.read.get(&secret).map(|known| &known.read)) else {
+            self.list.remove(&secret);
+            if shown.is_none() {
+                self.shown.remove(&secret);
+            }
+            return;
+        };
+        let hosts = shown.iter().map(|(host, set)| (host.clone(), *set)).collect();
+        let certificate = SiteCertificate { hosts, ..SiteCertificate::clone(read) };
+        if self.list.get(&secret).is_none_or(|before| **before != certificate) {
+            self.list.insert(secret, Arc::new(certificate));
+        }
+    }
+
+    /// What is wrong with them together, and with them now.
+    pub fn findings(&self, world: &World, ingresses: &[Arc<LoweredIngress>]) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        for (host, standings) in self.hosts.iter().filter(|(_, standings)| standings.len() > 1) {
+            for (position, loser) in standings.iter().enumerate() {
+                let mut free = loser.entry_points;
+                for winner in &standings[..position] {
+                    if free.intersects(winner.entry_points) && winner.secret != loser.secret {
+                        findings.extend(twice(world, host, loser, winner));
+                    }
+                    free = free.without(winner.entry_points);
+                }
+            }
+        }
+        if self.read.values().any(|known| !known.valid && known.read.is_ok()) {
+            findings.extend(ingresses.iter().flat_map(|ingress| self.invalid(&ingress.object)));
+        }
+        findings
+    }
+
+    /// The sections of an Ingress whose certificate is not valid now.
+    fn invalid(&self, object: &Object) -> Vec<Finding> {
+        let sections = ingress_of(object).into_iter().flat_map(|ingress| &ingress.tls);
+        let finding = |section: &crate::model::object::IngressTls| {
+            let name = ObjectName::new(object.key.name.namespace.clone(), section.secret.as_deref()?);
+            let certificate = self.read.get(&name).filter(|known| !known.valid)?.read.as_ref().ok()?;
+            let (verb, at) = if self.now > certificate.not_after {
+                ("expired", certificate.not_after)
+            } else {
+                ("is not valid before", certificate.not_before)
+            };
+            let place = object.place(format!("spec.tls[{}].secretName", section.index));
+            Some(Finding::new(Code::CertificateExpired, place, format!("the certificate {verb} {}", date(at))))
+        };
+        sections.filter_map(finding).collect()
     }
 }
 
-fn twice(loser: &Claim, winner: &Claim) -> Finding {
+fn twice(world: &World, host: &HostPattern, loser: &Standing, winner: &Standing) -> Option<Finding> {
     let why = match (loser.unfit, winner.unfit, loser.created == winner.created) {
         (true, false, _) => "it is valid and covers the name",
         (_, _, false) => "its Ingress is older",
         (_, _, true) => "its Ingress comes first by namespace and name",
     };
-    let message = format!(
-        "`{}` also has the Secret `{}` (Ingress {}), which is shown: {why}",
-        loser.host, winner.secret, winner.ingress
-    );
-    Finding::new(Code::IngressOverlap, loser.place.clone(), message)
+    let message =
+        format!("`{host}` also has the Secret `{}` (Ingress {}), which is shown: {why}", winner.secret, winner.ingress);
+    let place = world.ingress(&loser.ingress)?.place(format!("spec.tls[{}].secretName", loser.section));
+    Some(Finding::new(Code::IngressOverlap, place, message))
 }
 
 fn hosts(written: &[HostPattern], ingress: &Ingress, certificate: &SiteCertificate) -> Vec<HostPattern> {
@@ -204,28 +340,17 @@ fn hosts(written: &[HostPattern], ingress: &Ingress, certificate: &SiteCertifica
     hosts
 }
 
-fn lints(certificate: &SiteCertificate, hosts: &[HostPattern], now: i64, place: &Place) -> Vec<Finding> {
-    let mut findings = Vec::new();
+/// The hosts that the certificate does not have.
+fn mismatch(certificate: &SiteCertificate, hosts: &[HostPattern], place: &dyn Fn() -> Place) -> Option<Finding> {
     let uncovered: Vec<String> =
         hosts.iter().filter(|host| !certificate.covers(host)).map(|host| format!("`{host}`")).collect();
-    if !uncovered.is_empty() {
-        let names = certificate.names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-        let names = if names.is_empty() { "no name at all".to_owned() } else { names };
-        let message = format!("the certificate does not cover {}; it covers {names}", uncovered.join(", "));
-        findings.push(Finding::new(Code::CertificateMismatch, place.clone(), message));
+    if uncovered.is_empty() {
+        return None;
     }
-    let when = if now > certificate.not_after {
-        Some(("expired", certificate.not_after))
-    } else if now < certificate.not_before {
-        Some(("is not valid before", certificate.not_before))
-    } else {
-        None
-    };
-    if let Some((verb, at)) = when {
-        let message = format!("the certificate {verb} {}", date(at));
-        findings.push(Finding::new(Code::CertificateExpired, place.clone(), message));
-    }
-    findings
+    let names = certificate.names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    let names = if names.is_empty() { "no name at all".to_owned() } else { names };
+    let message = format!("the certificate does not cover {}; it covers {names}", uncovered.join(", "));
+    Some(Finding::new(Code::CertificateMismatch, place(), message))
 }
 
 /// Reads chain and key; the error says what is wrong with the Secret.

@@ -1,69 +1,112 @@
 //! The objects by what they are looked up by.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use crate::model::Object;
+use crate::model::changes::Change;
 use crate::model::object::{Body, EndpointSlice, Ingress, IngressClass, ObjectSet, SecretBody, Service};
-
-/// Namespace and name.
-type Name<'a> = (&'a str, &'a str);
+use crate::model::{Object, ObjectName};
 
 /// The objects by what they are looked up by.
-pub(super) struct World<'a> {
-    pub ingresses: Vec<(&'a Object, &'a Ingress)>,
-    pub classes: BTreeMap<&'a str, (&'a Object, &'a IngressClass)>,
-    services: BTreeMap<Name<'a>, (&'a Object, &'a Service)>,
-    slices: BTreeMap<Name<'a>, Vec<(&'a Object, &'a EndpointSlice)>>,
-    secrets: BTreeMap<Name<'a>, &'a SecretBody>,
+#[derive(Debug, Default)]
+pub(super) struct World {
+    objects: Arc<ObjectSet>,
+    /// By the Service that they belong to, in the order of their names.
+    slices: BTreeMap<ObjectName, Vec<Arc<Object>>>,
 }
 
-impl<'a> World<'a> {
-    pub fn new(objects: &'a ObjectSet) -> Self {
-        let mut world = Self {
-            ingresses: Vec::new(),
-            classes: BTreeMap::new(),
-            services: BTreeMap::new(),
-            slices: BTreeMap::new(),
-            secrets: BTreeMap::new(),
-        };
-        for object in &objects.objects {
-            let name = (&*object.key.name.namespace, &*object.key.name.name);
-            match &object.body {
-                Body::Ingress(ingress) => world.ingresses.push((object, ingress)),
-                Body::IngressClass(class) => {
-                    world.classes.insert(name.1, (object, class));
+impl World {
+    /// What is there now; `changes` lead from what was there before.
+    pub fn update(&mut self, objects: Arc<ObjectSet>, changes: &[Change<'_, Object>]) {
+        for (old, new) in changes {
+            if let Some((object, service)) = old.and_then(|object| Some((object, service_of(object)?)))
+                && let Some(slices) = self.slices.get_mut(&service)
+            {
+                slices.retain(|slice| !Arc::ptr_eq(slice, object));
+                if slices.is_empty() {
+                    self.slices.remove(&service);
                 }
-                Body::Service(service) => {
-                    world.services.insert(name, (object, service));
-                }
-                Body::EndpointSlice(slice) => {
-                    if let Some(service) = &slice.service {
-                        world.slices.entry((name.0, service)).or_default().push((object, slice));
-                    }
-                }
-                Body::Secret(secret) => {
-                    world.secrets.insert(name, secret);
-                }
-                Body::ConfigMap(_) | Body::Namespace | Body::Node(_) | Body::Other => {}
+            }
+            if let Some((object, service)) = new.and_then(|object| Some((object, service_of(object)?))) {
+                let slices = self.slices.entry(service).or_default();
+                let at = slices.partition_point(|slice| slice.key < object.key);
+                slices.insert(at, object.clone());
+                slices.shrink_to_fit();
             }
         }
-        world
+        self.objects = objects;
     }
 
-    pub fn service(&self, namespace: &str, name: &str) -> Option<(&'a Object, &'a Service)> {
-        self.services.get(&(namespace, name)).copied()
+    pub fn objects(&self) -> &Arc<ObjectSet> {
+        &self.objects
+    }
+
+    /// In the order of their names.
+    pub fn ingresses(&self) -> impl Iterator<Item = &Arc<Object>> {
+        self.objects.of_kind("Ingress").iter()
+    }
+
+    pub fn ingress(&self, name: &ObjectName) -> Option<&Arc<Object>> {
+        self.objects.get("Ingress", &name.namespace, &name.name)
+    }
+
+    /// In the order of their names.
+    pub fn classes(&self) -> impl Iterator<Item = (&Object, &IngressClass)> {
+        self.objects.of_kind("IngressClass").iter().filter_map(|object| match &object.body {
+            Body::IngressClass(class) => Some((&**object, class)),
+            _ => None,
+        })
+    }
+
+    pub fn class(&self, name: &str) -> Option<&IngressClass> {
+        match &self.objects.get("IngressClass", "", name)?.body {
+            Body::IngressClass(class) => Some(class),
+            _ => None,
+        }
+    }
+
+    pub fn service(&self, namespace: &str, name: &str) -> Option<(&Object, &Service)> {
+        let object = self.objects.get("Service", namespace, name)?;
+        match &object.body {
+            Body::Service(service) => Some((object, service)),
+            _ => None,
+        }
     }
 
     /// The names of the Services of a namespace, for suggestions.
-    pub fn services_of(&self, namespace: &str) -> impl Iterator<Item = &'a str> {
-        self.services.keys().filter(move |(of, _)| *of == namespace).map(|(_, name)| *name)
+    pub fn services_of(&self, namespace: &str) -> impl Iterator<Item = &str> {
+        self.objects.of_namespace("Service", namespace).iter().map(|object| &*object.key.name.name)
     }
 
-    pub fn slices<'s>(&'s self, namespace: &'s str, service: &'s str) -> &'s [(&'s Object, &'s EndpointSlice)] {
-        self.slices.get(&(namespace, service)).map_or(&[], Vec::as_slice)
+    pub fn slices(&self, service: &ObjectName) -> Vec<(&Object, &EndpointSlice)> {
+        let slices = self.slices.get(service).into_iter().flatten();
+        slices
+            .filter_map(|object| match &object.body {
+                Body::EndpointSlice(slice) => Some((&**object, slice)),
+                _ => None,
+            })
+            .collect()
     }
 
-    pub fn secret(&self, namespace: &str, name: &str) -> Option<&'a SecretBody> {
-        self.secrets.get(&(namespace, name)).copied()
+    pub fn secret(&self, namespace: &str, name: &str) -> Option<(&Arc<Object>, &SecretBody)> {
+        let object = self.objects.get("Secret", namespace, name)?;
+        match &object.body {
+            Body::Secret(secret) => Some((object, secret)),
+            _ => None,
+        }
+    }
+}
+
+/// The Service that a slice belongs to.
+pub(super) fn service_of(object: &Object) -> Option<ObjectName> {
+    let Body::EndpointSlice(slice) = &object.body else { return None };
+    Some(ObjectName::new(object.key.name.namespace.clone(), slice.service.as_deref()?))
+}
+
+/// What an Ingress says.
+pub(super) fn ingress_of(object: &Object) -> Option<&Ingress> {
+    match &object.body {
+        Body::Ingress(ingress) => Some(ingress),
+        _ => None,
     }
 }

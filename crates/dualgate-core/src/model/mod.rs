@@ -5,21 +5,26 @@
 
 pub mod address;
 pub mod assignment;
+pub(crate) mod changes;
 pub mod finding;
 pub mod moment;
 pub mod names;
 pub mod object;
+pub mod origin;
 pub mod public_key;
 pub mod secret;
 pub mod site;
 pub mod snapshot;
+pub mod texts;
 
 pub use address::{Dual, Family, IpRange};
 pub use assignment::Assignments;
 pub use finding::{Code, Finding, Place, Severity};
 pub use names::{EntryPointName, GateName, Host, HostPattern, NodeName, ObjectKey, ObjectName};
-pub use object::{Object, ObjectSet};
+pub use object::{Dump, Object, ObjectSet};
+pub use origin::{Origin, Positions};
 pub use public_key::{PublicKey, PublicKeys};
 pub use secret::{Digest, Secret};
 pub use site::Site;
 pub use snapshot::{Facts, ServiceProxy, Snapshot};
+pub use texts::Texts;

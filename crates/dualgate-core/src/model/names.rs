@@ -162,6 +162,13 @@ impl FromStr for Host {
     }
 }
 
+/// For look-ups by text.
+impl std::borrow::Borrow<str> for Host {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 impl TryFrom<String> for Host {
     type Error = String;
 

@@ -4,6 +4,7 @@
 //! Defaults that the API server fills in are filled in; what it would refuse is not here.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,9 @@ use std::time::Duration;
 use super::address::Family;
 use super::finding::{Finding, Place};
 use super::names::{HostPattern, ObjectKey, ObjectName};
+pub use super::origin::Origin;
 use super::secret::{Digest, Secret};
+use super::texts::Texts;
 
 /// Everything that a source knows at one moment.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +23,30 @@ pub struct ObjectSet {
     pub objects: Vec<Arc<Object>>,
     /// What was wrong with what the source read.
     pub findings: Vec<Finding>,
+}
+
+impl ObjectSet {
+    /// The objects of a kind, as keys call it.
+    pub fn of_kind(&self, kind: &str) -> &[Arc<Object>] {
+        let start = self.objects.partition_point(|object| *object.key.kind < *kind);
+        let end = start + self.objects[start..].partition_point(|object| *object.key.kind == *kind);
+        &self.objects[start..end]
+    }
+
+    /// The objects of a kind in a namespace.
+    pub fn of_namespace(&self, kind: &str, namespace: &str) -> &[Arc<Object>] {
+        let of_kind = self.of_kind(kind);
+        let start = of_kind.partition_point(|object| *object.key.name.namespace < *namespace);
+        let end = start + of_kind[start..].partition_point(|object| *object.key.name.namespace == *namespace);
+        &of_kind[start..end]
+    }
+
+    /// The object of this kind, namespace and name.
+    pub fn get(&self, kind: &str, namespace: &str, name: &str) -> Option<&Arc<Object>> {
+        let of_namespace = self.of_namespace(kind, namespace);
+        let at = of_namespace.binary_search_by(|object| (*object.key.name.name).cmp(name)).ok()?;
+        of_namespace.get(at)
+    }
 }
 
 /// One object: who it is, and what it says.
@@ -36,7 +63,34 @@ pub struct Object {
     /// Whose the fields are that we may write.
     pub managed: Managed,
     /// The JSON that it was parsed from, with the values of Secrets replaced by their digests: what a dump shows.
-    pub dump: Arc<serde_json::Value>,
+    pub dump: Dump,
+}
+
+/// JSON as text: a tree of it would be several times as large, and hardly anybody asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dump(Box<str>);
+
+impl Dump {
+    /// Of a value.
+    pub fn new(value: &serde_json::Value) -> Self {
+        Self(value.to_string().into())
+    }
+
+    /// As a value.
+    pub fn to_value(&self) -> serde_json::Value {
+        serde_json::from_str(&self.0).unwrap_or_default()
+    }
+
+    /// As text, in one line.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Dump {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }
 
 impl Object {
@@ -50,9 +104,9 @@ impl Object {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Meta {
     /// `metadata.labels`.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Texts,
     /// `metadata.annotations`.
-    pub annotations: BTreeMap<String, String>,
+    pub annotations: Texts,
     /// `metadata.creationTimestamp`, in seconds since 1970; absent in most files.
     pub created: Option<i64>,
     /// `metadata.uid`; empty in most files.
@@ -73,46 +127,6 @@ pub struct Managed {
     pub load_balancer: Option<Arc<str>>,
     /// The labels that were applied by us.
     pub labels: Vec<Arc<str>>,
-}
-
-/// Where an object stands in a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Origin {
-    /// Path as the user gave it.
-    pub file: Arc<str>,
-    /// Line and column (from 1) of every field, by field path; the empty path is the document.
-    pub fields: Arc<BTreeMap<String, (u32, u32)>>,
-}
-
-impl Origin {
-    /// The place of a field of an object, as exactly as it is known: a field that was not written stands
-    /// where the nearest field around it does.
-    pub fn place(origin: Option<&Self>, key: Option<&ObjectKey>, field: String) -> Place {
-        let mut place = Place { object: key.cloned(), field, ..Place::default() };
-        if let Some(origin) = origin {
-            place.file = Some(origin.file.clone());
-            if let Some((line, column)) = origin.nearest(&place.field) {
-                (place.line, place.column) = (Some(line), Some(column));
-            }
-        }
-        place
-    }
-
-    /// The origin of what stands at `prefix`, such as `items[0]`.
-    pub fn below(&self, prefix: &str) -> Self {
-        let from = self.fields.range(prefix.to_owned()..).take_while(|(path, _)| path.starts_with(prefix));
-        let inner = from.filter_map(|(path, at)| match path.strip_prefix(prefix)? {
-            rest if rest.is_empty() || rest.starts_with('[') => Some((rest.to_owned(), *at)),
-            rest => Some((rest.strip_prefix('.')?.to_owned(), *at)),
-        });
-        Self { file: self.file.clone(), fields: Arc::new(inner.collect()) }
-    }
-
-    fn nearest(&self, field: &str) -> Option<(u32, u32)> {
-        let ends = field.char_indices().rev().filter(|(_, c)| matches!(c, '.' | '[')).map(|(end, _)| end);
-        let mut around = std::iter::once(field.len()).chain(ends).chain(std::iter::once(0)).map(|end| &field[..end]);
-        around.find_map(|path| self.fields.get(path).copied())
-    }
 }
 
 /// What an object says, by kind.
@@ -258,7 +272,7 @@ pub struct Service {
     /// `type`.
     pub kind: ServiceType,
     /// `selector`.
-    pub selector: BTreeMap<String, String>,
+    pub selector: Texts,
     /// `ports`.
     pub ports: Vec<ServicePort>,
     /// `clusterIPs`; empty for headless Services and in most files.

@@ -7,7 +7,8 @@ use super::object::{self, Parsed};
 use super::yaml::{self, Duplicate};
 use crate::model::finding::{Code, Finding, Place};
 use crate::model::names::ObjectKey;
-use crate::model::object::{Object, ObjectSet, Origin};
+use crate::model::object::{Object, ObjectSet};
+use crate::model::origin::{Origin, Positions};
 
 /// What one file holds.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,7 +46,7 @@ pub fn file(path: &str, text: &str) -> FileObjects {
         completeness: Completeness::Whole,
     };
     for document in &read.documents {
-        let origin = Origin { file: path.clone(), fields: Arc::new(document.fields()) };
+        let origin = Origin { file: path.clone(), fields: Positions::new(&document.fields()) };
         let Parsed { objects, refused, findings } = object::object(&document.to_json(), Some(origin));
         file.objects.extend(objects.into_iter().map(Arc::new));
         file.refused.extend(refused);

@@ -18,7 +18,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::ipam::{self, ServiceUse};
-use crate::lower::Lowered;
+use crate::lower::{Lowered, LoweredIngress};
 use crate::model::object::{Body, Object, Service};
 use crate::model::site::{Role, Site};
 use crate::model::{Family, GateName, NodeName, ObjectName, ObjectSet, Snapshot};
@@ -101,16 +101,10 @@ impl ClusterPlan {
 
 fn ingresses(site: &Site, lowered: &Lowered) -> BTreeMap<ObjectName, Arc<[IpAddr]>> {
     let gates = GateName::ALL.map(|gate| (gate, lowered.entry_points.of_gate(gate)));
-    let mut served: BTreeMap<&ObjectName, EntryPointSet> = BTreeMap::new();
-    for route in &lowered.routes {
-        match route.action {
-            Action::Forward(_) => {
-                let set = served.entry(&route.origin.ingress).or_default();
-                *set = set.or(route.entry_points);
-            }
-            Action::Unavailable(_) => {}
-        }
-    }
+    let served = |ingress: &Arc<LoweredIngress>| {
+        let routes = ingress.routes.iter().filter(|route| matches!(route.action, Action::Forward(_)));
+        routes.fold(EntryPointSet::default(), |set, route| set.or(route.entry_points))
+    };
     // Nearly all Ingresses are served at the same few sets of gates.
     let mut shared: BTreeMap<[bool; 2], Arc<[IpAddr]>> = BTreeMap::new();
     let mut addresses = |set: EntryPointSet| {
@@ -118,7 +112,7 @@ fn ingresses(site: &Site, lowered: &Lowered) -> BTreeMap<ObjectName, Arc<[IpAddr
         let of_gates = || gates.iter().zip(at).filter(|(_, at)| *at).flat_map(|((gate, _), _)| published(site, *gate));
         shared.entry(at).or_insert_with(|| of_gates().collect()).clone()
     };
-    let told = served.into_iter().map(|(name, set)| (name.clone(), addresses(set)));
+    let told = lowered.ingresses.iter().map(|ingress| (ingress.key().name.clone(), addresses(served(ingress))));
     told.filter(|(_, addresses)| !addresses.is_empty()).collect()
 }
 

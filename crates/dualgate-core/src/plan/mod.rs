@@ -36,15 +36,40 @@ pub fn node(snapshot: &Snapshot, node: &NodeName) -> NodePlan {
 
 /// The plan of one node, from the snapshot and what it was lowered to: for those who plan several nodes.
 pub fn select(snapshot: &Snapshot, lowered: &Lowered, node: &NodeName) -> NodePlan {
+    NodePlan { proxy: proxy::select(snapshot, lowered, node), ..beside(snapshot, lowered, node) }
+}
+
+/// What the node does beside its gates.
+fn beside(snapshot: &Snapshot, lowered: &Lowered, node: &NodeName) -> NodePlan {
     NodePlan {
-        proxy: proxy::select(snapshot, lowered, node),
+        proxy: proxy::ProxyPlan::default(),
         tunnel: tunnel::tunnel(snapshot, node),
         firewall: firewall::select(snapshot, lowered, node),
         virtual_ips: virtual_ips::virtual_ips(snapshot, node),
     }
 }
 
+/// Plans one node again and again: what does not change from one snapshot to the next is made once.
+#[derive(Debug, Default)]
+pub struct Planner {
+    lowered: Lowered,
+    proxy: proxy::Memo,
+}
+
+impl Planner {
+    /// The plan of the node, as [`node`] makes it.
+    pub fn plan(&mut self, snapshot: &Snapshot, node: &NodeName) -> NodePlan {
+        self.lowered.update_to(snapshot);
+        NodePlan { proxy: self.proxy.select(snapshot, &self.lowered, node), ..beside(snapshot, &self.lowered, node) }
+    }
+
+    /// What the last snapshot was lowered to.
+    pub fn lowered(&self) -> &Lowered {
+        &self.lowered
+    }
+}
+
 /// What was wrong with the objects that the plans are made from.
 pub fn findings(snapshot: &Snapshot) -> Vec<Finding> {
-    lower::snapshot(snapshot).findings
+    lower::snapshot(snapshot).findings()
 }

@@ -99,7 +99,7 @@ pub fn to_json(cut: &ObjectSet) -> Secret {
         text.extend_from_slice(if index == 0 { b"\n" } else { b",\n" });
         match &object.body {
             Body::Secret(secret) => {
-                let mut value = Value::clone(&object.dump);
+                let mut value = object.dump.to_value();
                 for (key, bytes) in &secret.data {
                     // Exposed into another secret.
                     value["data"][key.as_str()] = STANDARD.encode(bytes.expose()).into();
@@ -113,7 +113,7 @@ pub fn to_json(cut: &ObjectSet) -> Secret {
             | Body::ConfigMap(_)
             | Body::Namespace
             | Body::Node(_)
-            | Body::Other => text.extend_from_slice(object.dump.to_string().as_bytes()),
+            | Body::Other => text.extend_from_slice(object.dump.as_str().as_bytes()),
         }
     }
     text.extend_from_slice(b"\n]");
@@ -163,7 +163,7 @@ struct Cut<'a> {
 impl<'a> Cut<'a> {
     fn new(snapshot: &'a Snapshot, lowered: &'a Lowered) -> Self {
         let here = lowered.entry_points.of_gate(GateName::External);
-        let routes = lowered.routes.iter().filter(|route| route.entry_points.intersects(here));
+        let routes = lowered.routes().filter(|route| route.entry_points.intersects(here));
         let certificates = lowered.certificates.iter();
         let shown = certificates.filter(|shown| shown.hosts.iter().any(|(_, set)| set.intersects(here)));
         Self {
@@ -171,7 +171,7 @@ impl<'a> Cut<'a> {
             lowered,
             here,
             objects: snapshot.objects.objects.iter().map(|object| (&object.key, &**object)).collect(),
-            routes: routes.map(|route| ((&route.origin.ingress, route.origin.part), route)).collect(),
+            routes: routes.map(|route| ((&route.origin.ingress, route.origin.part), &**route)).collect(),
             shown: shown.map(|certificate| &certificate.secret).collect(),
         }
     }
@@ -183,9 +183,9 @@ impl<'a> Cut<'a> {
     /// `None` for one without a route or a certificate here.
     fn ingress(&self, placed: &LoweredIngress) -> Option<Value> {
         let placement = placed.placement.entry_points.and(self.here);
-        let object = *self.objects.get(&placed.key)?;
+        let object = *self.objects.get(placed.key())?;
         let Body::Ingress(ingress) = &object.body else { return None };
-        let name = &placed.key.name;
+        let name = &placed.key().name;
         let mut spec = Map::new();
         let mut rules = Vec::new();
         for rule in &ingress.rules {
@@ -212,14 +212,15 @@ impl<'a> Cut<'a> {
                 spec.insert(field.into(), list.into());
             }
         }
+        let dump = object.dump.to_value();
         let mut metadata = name_of(name);
         if object.meta.created.is_some() {
-            metadata.insert("creationTimestamp".into(), object.dump["metadata"]["creationTimestamp"].clone());
+            metadata.insert("creationTimestamp".into(), dump["metadata"]["creationTimestamp"].clone());
         }
         let mut annotations = self.placement(placement);
         annotations.extend(self.reading(name, ingress));
         match &placed.membership {
-            Membership::Named(class) if object.dump["spec"]["ingressClassName"] != class.as_str() => {
+            Membership::Named(class) if dump["spec"]["ingressClassName"] != class.as_str() => {
                 annotations.insert(CLASS.into(), class.as_str().into());
             }
             // As admission does, so that no other class needs to be known.
@@ -357,7 +358,8 @@ impl<'a> Cut<'a> {
         for route in self.routes.values() {
             match &route.action {
                 Action::Forward(index) => {
-                    let name = &self.lowered.backends[index.0 as usize].id.service;
+                    let Some(backend) = self.lowered.backends().get(*index) else { continue };
+                    let name = &backend.id.service;
                     services.entry(name).or_default().insert(*index);
                 }
                 Action::Unavailable(_) if route.origin.port.is_some() => {
@@ -375,18 +377,19 @@ impl<'a> Cut<'a> {
 
     /// The port that a backend was made from.
     fn port(&self, index: BackendIndex) -> Option<ServicePort> {
-        let backend = &self.lowered.backends[index.0 as usize];
+        let backend = self.lowered.backends().get(index)?;
         let Body::Service(service) = &self.object("Service", &backend.id.service)?.body else { return None };
-        lower::find_port(service, &backend.port)
+        lower::find_port(service, &PortRef::Number(backend.id.port))
     }
 
     /// A Service and its EndpointSlices.
     fn service(&self, name: &ObjectName, used: &BTreeSet<BackendIndex>) -> Vec<Value> {
         let Some(object) = self.object("Service", name) else { return Vec::new() };
         let Body::Service(service) = &object.body else { return Vec::new() };
-        let backend = |index: BackendIndex| &*self.lowered.backends[index.0 as usize];
-        let mut ports: Vec<(ServicePort, &Backend)> =
-            used.iter().filter_map(|index| Some((self.port(*index)?, backend(*index)))).collect();
+        let mut ports: Vec<(ServicePort, &Backend)> = used
+            .iter()
+            .filter_map(|index| Some((self.port(*index)?, &**self.lowered.backends().get(*index)?)))
+            .collect();
         ports.sort_by_key(|(port, _)| port.port);
         let is_named = service.kind == ServiceType::ExternalName && !ports.is_empty();
         let endpoints = object.meta.annotations.get(ENDPOINTS);
@@ -394,7 +397,7 @@ impl<'a> Cut<'a> {
         let mut annotations = Map::new();
         let endpoints_count = ports.iter().any(|(port, _)| is_written(port));
         if let Some(text) = endpoints.filter(|_| endpoints_count) {
-            annotations.insert(ENDPOINTS.into(), text.as_str().into());
+            annotations.insert(ENDPOINTS.into(), text.into());
         }
         if ports.iter().any(|(_, backend)| !backend.pass_host) {
             annotations.insert(PASS_HOST.into(), "false".into());
@@ -512,9 +515,8 @@ fn endpoint(address: IpAddr, pod: Option<&str>) -> Value {
 fn nodes(snapshot: &Snapshot, node: &NodeName) -> Vec<Value> {
     let is_of_site =
         |object: &Object| snapshot.site.nodes.iter().any(|node| *object.key.name.name == *node.name.as_str());
-    let objects = snapshot.objects.objects.iter();
-    let mut kept: Vec<Arc<Object>> =
-        objects.filter(|object| matches!(object.body, Body::Node(_)) && is_of_site(object)).cloned().collect();
+    let objects = snapshot.objects.of_kind("Node").iter();
+    let mut kept: Vec<Arc<Object>> = objects.filter(|object| is_of_site(object)).cloned().collect();
     let plan = |objects: Vec<Arc<Object>>| {
         let objects = Arc::new(ObjectSet { objects, findings: Vec::new() });
         tunnel::tunnel(&Snapshot { objects, ..snapshot.clone() }, node)

@@ -174,25 +174,22 @@ struct Cluster<'a> {
 impl<'a> Cluster<'a> {
     fn of(snapshot: &'a Snapshot) -> Self {
         let mut cluster = Self { excluded: BTreeSet::new(), pods: BTreeMap::new() };
-        for object in &snapshot.objects.objects {
-            match &object.body {
-                Body::Node(node) if node.network_unavailable || object.meta.labels.contains_key(EXCLUDED) => {
-                    cluster.excluded.insert(&object.key.name.name);
-                }
-                Body::EndpointSlice(slice) => {
-                    let Some(service) = &slice.service else { continue };
-                    let serving = slice.endpoints.iter().filter(|endpoint| endpoint.ready || endpoint.serving);
-                    let of_service = cluster.pods.entry((&object.key.name.namespace, service)).or_default();
-                    of_service.extend(serving.map(|endpoint| endpoint.node.as_deref()));
-                }
-                Body::Node(_)
-                | Body::Ingress(_)
-                | Body::IngressClass(_)
-                | Body::Service(_)
-                | Body::Secret(_)
-                | Body::ConfigMap(_)
-                | Body::Namespace
-                | Body::Other => {}
+        for object in snapshot.objects.of_kind("Node") {
+            let unavailable = matches!(&object.body, Body::Node(node) if node.network_unavailable);
+            if unavailable || object.meta.labels.contains_key(EXCLUDED) {
+                cluster.excluded.insert(&object.key.name.name);
+            }
+        }
+        let assigned = snapshot.facts.assigned.iter();
+        let meant: BTreeSet<_> = assigned.map(|(name, _)| (&*name.namespace, &*name.name)).collect();
+        let slices = if meant.is_empty() { &[] } else { snapshot.objects.of_kind("EndpointSlice") };
+        for object in slices {
+            let Body::EndpointSlice(slice) = &object.body else { continue };
+            let Some(service) = &slice.service else { continue };
+            let name = (&*object.key.name.namespace, service.as_str());
+            if meant.contains(&name) {
+                let serving = slice.endpoints.iter().filter(|endpoint| endpoint.ready || endpoint.serving);
+                cluster.pods.entry(name).or_default().extend(serving.map(|endpoint| endpoint.node.as_deref()));
             }
         }
         cluster
@@ -271,9 +268,9 @@ fn of_services(snapshot: &Snapshot, members: &[Member], cluster: &Cluster<'_>) -
         ServiceProxy::Translating | ServiceProxy::Ipvs { .. } => DataPath::Translated,
     };
     let mut drafts = Vec::new();
-    for object in &snapshot.objects.objects {
+    for (name, assigned) in snapshot.facts.assigned.iter() {
+        let Some(object) = snapshot.objects.get("Service", &name.namespace, &name.name) else { continue };
         let Body::Service(service) = &object.body else { continue };
-        let assigned = snapshot.facts.assigned.of(&object.key.name);
         let addresses: BTreeSet<IpAddr> = assigned.iter().copied().filter(|address| in_lan(site, *address)).collect();
         if !ipam::is_ours(service) || addresses.is_empty() {
             continue;
@@ -398,6 +395,8 @@ tunnel: {}
         let addresses = |list: &[&str]| list.iter().map(|text| text.parse().expect("an address")).collect();
         let assigned = assigned.iter().map(|(name, list)| (ObjectName::new("apps", *name), addresses(list)));
         let facts = Facts { assigned: Arc::new(Assignments::from_iter(assigned)), ..Facts::default() };
+        let mut objects = objects;
+        objects.sort_by(|a, b| a.key.cmp(&b.key));
         let objects = Arc::new(ObjectSet { objects, findings: Vec::new() });
         Snapshot { generation: Generation(1), site: Arc::new(site), objects, facts }
     }

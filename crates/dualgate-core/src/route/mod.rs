@@ -3,6 +3,7 @@
 //! Built once per plan, immutable afterwards. Looking up takes one hash of the host and one hash per path
 //! element, however many routes there are; precedence is the order of [`Precedence`].
 
+mod host;
 mod precedence;
 mod table;
 
@@ -74,7 +75,7 @@ impl FromIterator<EntryPointIndex> for EntryPointSet {
     }
 }
 
-/// The number of a backend within one plan: an index into `ProxyPlan::backends`.
+/// The number of a backend within one plan. It stays what it is for as long as routes lead there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BackendIndex(pub u32);
 
@@ -257,4 +258,9 @@ impl fmt::Display for PathPattern {
 
 /// The number of a route within its table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RouteIndex(pub u32);
+pub struct RouteIndex {
+    /// The number of its host.
+    host: u32,
+    /// Its number there.
+    route: u32,
+}

@@ -5,32 +5,40 @@
 //! a hash, and prefixes are looked up once per path element, the longest first; prefixes by character once per
 //! length that any of them has. What cannot be hashed is in a short ordered list of its host: regular
 //! expressions and, by the specification, routes with a priority.
+//!
+//! A table is changed by making another one that shares the hosts that did not change.
 
-#[expect(clippy::disallowed_types, reason = "only asked, never iterated but to sort each list for itself")]
+#[expect(clippy::disallowed_types, reason = "only asked, never iterated")]
 use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 
-use crate::model::HostPattern;
 use crate::model::site::Reading;
+use crate::model::{Host, HostPattern, ObjectName};
 
+use super::host::{HostRoutes, Shelf};
 use super::precedence::{Lost, Precedence, compare};
-use super::{EntryPointIndex, PathPattern, Route, RouteIndex};
+use super::{EntryPointIndex, Route, RouteIndex, RoutePart};
 
 /// Which route serves a request. Immutable.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
-    routes: Vec<Route>,
-    precise: Map<HostRoutes>,
-    wildcard: Map<HostRoutes>,
-    any: HostRoutes,
-    /// Whether any route is read as Traefik reads it; without one nobody looks for them.
-    has_traefik: bool,
+    /// The hosts by number; those without routes any more are free.
+    hosts: Vec<Arc<HostRoutes>>,
+    precise: Arc<Numbers>,
+    wildcard: Arc<Numbers>,
+    any: Option<u32>,
+    free: Vec<u32>,
+    routes: usize,
+    /// How many hosts have a route that is read as Traefik reads it; without one nobody looks for them.
+    traefik: usize,
 }
 
-/// Keys come from the configuration alone, so a fixed seed is safe; and it keeps look-ups repeatable.
-#[expect(clippy::disallowed_types, reason = "only asked, never iterated but to sort each list for itself")]
-type Map<T> = HashMap<Box<str>, T, FixedState>;
+/// Names come from the configuration alone, so a fixed seed is safe; and it keeps look-ups repeatable.
+#[expect(clippy::disallowed_types, reason = "only asked, never iterated")]
+type Numbers = HashMap<Host, u32, FixedState>;
 
 /// One route that was considered for a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,31 +50,112 @@ pub struct Candidate {
 }
 
 impl Table {
-    /// From routes in any order; their position is their `RouteIndex`.
-    pub fn new(routes: Vec<Route>) -> Self {
-        let mut table = Self { has_traefik: routes.iter().any(|r| r.reading == Reading::Traefik), ..Self::default() };
-        for (number, route) in (0..).zip(&routes) {
-            let host = match &route.host {
-                HostPattern::Exact(host) => table.precise.entry(host.as_str().into()).or_default(),
-                HostPattern::Wildcard(suffix) => table.wildcard.entry(suffix.as_str().into()).or_default(),
-                HostPattern::Any => &mut table.any,
-            };
-            host.add(RouteIndex(number), route);
+    /// From routes in any order.
+    pub fn new(routes: impl IntoIterator<Item = Arc<Route>>) -> Self {
+        Self::default().with([], routes)
+    }
+
+    /// The same without some of its routes, known by host and origin, and with others.
+    pub fn with<'a>(
+        &self,
+        gone: impl IntoIterator<Item = &'a Route>,
+        come: impl IntoIterator<Item = Arc<Route>>,
+    ) -> Self {
+        let mut changes: BTreeMap<HostPattern, Change<'a>> = BTreeMap::new();
+        for route in gone {
+            let change = changes.entry(route.host.clone()).or_default();
+            change.gone.insert((&route.origin.ingress, route.origin.part));
         }
-        let hosts = table.precise.values_mut().chain(table.wildcard.values_mut()).chain([&mut table.any]);
-        hosts.for_each(|host| host.sort(&routes));
-        table.routes = routes;
+        for route in come {
+            match changes.get_mut(&route.host) {
+                Some(change) => change.come.push(route),
+                None => drop(changes.insert(route.host.clone(), Change { come: vec![route], ..Change::default() })),
+            }
+        }
+        let mut table = self.clone();
+        for (host, change) in changes {
+            table.change(&host, change);
+        }
         table
     }
 
-    /// Every route, by `RouteIndex`.
-    pub fn routes(&self) -> &[Route] {
-        &self.routes
+    fn change(&mut self, host: &HostPattern, change: Change<'_>) {
+        let at = self.number(host);
+        let mut routes = change.come;
+        if let Some(before) = at.map(|at| &self.hosts[at as usize]) {
+            let stays = |route: &&Arc<Route>| !change.gone.contains(&(&route.origin.ingress, route.origin.part));
+            routes.extend(before.routes().iter().filter(stays).cloned());
+            self.routes -= before.routes().len();
+            self.traefik -= usize::from(before.has_traefik());
+        }
+        let after = HostRoutes::new(routes);
+        self.routes += after.routes().len();
+        self.traefik += usize::from(after.has_traefik());
+        match (at, after.routes().is_empty()) {
+            (Some(at), false) => self.hosts[at as usize] = Arc::new(after),
+            (Some(at), true) => {
+                self.hosts[at as usize] = Arc::default();
+                self.free.push(at);
+                self.set_number(host, None);
+            }
+            (None, false) => {
+                let at = self.free.pop().unwrap_or_else(|| {
+                    self.hosts.push(Arc::default());
+                    u32::try_from(self.hosts.len() - 1).unwrap_or(u32::MAX)
+                });
+                self.hosts[at as usize] = Arc::new(after);
+                self.set_number(host, Some(at));
+            }
+            (None, true) => {}
+        }
     }
 
-    /// The route of this number; a number from another table panics.
+    fn number(&self, host: &HostPattern) -> Option<u32> {
+        match host {
+            HostPattern::Exact(host) => self.precise.get(host).copied(),
+            HostPattern::Wildcard(suffix) => self.wildcard.get(suffix).copied(),
+            HostPattern::Any => self.any,
+        }
+    }
+
+    fn set_number(&mut self, host: &HostPattern, number: Option<u32>) {
+        let (numbers, host) = match host {
+            HostPattern::Exact(host) => (&mut self.precise, host),
+            HostPattern::Wildcard(suffix) => (&mut self.wildcard, suffix),
+            HostPattern::Any => return self.any = number,
+        };
+        let numbers = Arc::make_mut(numbers);
+        match number {
+            Some(number) => drop(numbers.insert(host.clone(), number)),
+            None => drop(numbers.remove(host)),
+        }
+    }
+
+    /// Every route with its number, host by host, each host's in the order in which they are asked.
+    pub fn iter(&self) -> impl Iterator<Item = (RouteIndex, &Arc<Route>)> {
+        (0..).zip(&self.hosts).flat_map(|(host, routes)| {
+            (0..).zip(routes.routes()).map(move |(route, found)| (RouteIndex { host, route }, found))
+        })
+    }
+
+    /// Every route.
+    pub fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
+        self.iter().map(|(_, route)| route)
+    }
+
+    /// How many routes there are.
+    pub fn len(&self) -> usize {
+        self.routes
+    }
+
+    /// Whether there is no route.
+    pub fn is_empty(&self) -> bool {
+        self.routes == 0
+    }
+
+    /// The route of this number; a number from another table may panic.
     pub fn route(&self, index: RouteIndex) -> &Route {
-        &self.routes[index.0 as usize]
+        self.hosts[index.host as usize].route(index.route)
     }
 
     /// The route that serves a request. `host` is lower case, without port and trailing dot; `path` is
@@ -79,8 +168,8 @@ impl Table {
     pub fn find_counted(&self, entry_point: EntryPointIndex, host: &str, path: &str) -> (Option<RouteIndex>, usize) {
         let mut search = Search { table: self, entry_point, path, steps: 0 };
         let hosts = search.hosts(host);
-        let specified = hosts.iter().flatten().find_map(|host| search.specified(host));
-        let traefik = if self.has_traefik { search.traefik(&hosts) } else { None };
+        let specified = hosts.iter().flatten().find_map(|host| search.specified(*host));
+        let traefik = if self.traefik > 0 { search.traefik(&hosts) } else { None };
         (search.better(specified, traefik), search.steps)
     }
 
@@ -88,9 +177,8 @@ impl Table {
     /// same host with another path, at another entry point, or on a neighbouring host.
     pub fn candidates(&self, entry_point: EntryPointIndex, host: &str, path: &str) -> Vec<Candidate> {
         let winner = self.find(entry_point, host, path);
-        let mut found: Vec<Candidate> = (0..)
-            .map(RouteIndex)
-            .zip(&self.routes)
+        let mut found: Vec<Candidate> = self
+            .iter()
             .filter_map(|(index, route)| {
                 let lost = self.verdict(route, index, winner, (entry_point, host, path))?;
                 Some(Candidate { route: index, lost })
@@ -133,6 +221,13 @@ impl Table {
     }
 }
 
+/// What changes at one host.
+#[derive(Default)]
+struct Change<'a> {
+    gone: BTreeSet<(&'a ObjectName, RoutePart)>,
+    come: Vec<Arc<Route>>,
+}
+
 /// A wildcard that covers too few or too many labels, or the host of a wildcard's suffix.
 fn is_neighbour(pattern: &HostPattern, host: &str) -> bool {
     let below = |suffix: &str| host == suffix || host.strip_suffix(suffix).is_some_and(|rest| rest.ends_with('.'));
@@ -143,105 +238,8 @@ fn is_neighbour(pattern: &HostPattern, host: &str) -> bool {
     }
 }
 
-/// The routes of one host. Every list is in order of precedence.
-#[derive(Clone, Debug, Default)]
-struct HostRoutes {
-    /// By the whole path.
-    exact: Map<Vec<RouteIndex>>,
-    /// By the path without its trailing slash.
-    prefix: Map<Vec<RouteIndex>>,
-    /// The length of the longest key of `prefix`: bounds the look-ups of a long path.
-    longest_prefix: usize,
-    /// Prefixes by character that end inside an element.
-    characters: Characters,
-    /// What cannot be hashed.
-    irregular: Vec<RouteIndex>,
-    /// What no other route of the host matched.
-    rest: Vec<RouteIndex>,
-    /// What is read as Traefik reads it, in Traefik's order.
-    traefik: Option<Box<TraefikRoutes>>,
-}
-
-/// The routes of one host that are read as Traefik reads them. Any of the lists may hold the winner.
-#[derive(Clone, Debug, Default)]
-struct TraefikRoutes {
-    exact: Map<Vec<RouteIndex>>,
-    characters: Characters,
-    regex: Vec<RouteIndex>,
-    rest: Vec<RouteIndex>,
-}
-
-/// Prefixes by character.
-#[derive(Clone, Debug, Default)]
-struct Characters {
-    lists: Map<Vec<RouteIndex>>,
-    /// The lengths of the keys, the longest first, each once.
-    lengths: Vec<usize>,
-}
-
-impl HostRoutes {
-    fn add(&mut self, index: RouteIndex, route: &Route) {
-        if route.reading == Reading::Traefik {
-            return self.traefik.get_or_insert_default().add(index, route);
-        }
-        match &route.path {
-            PathPattern::Rest => self.rest.push(index),
-            _ if route.priority.unwrap_or(0) != 0 => self.irregular.push(index),
-            PathPattern::Exact(path) => self.exact.entry(path.as_str().into()).or_default().push(index),
-            PathPattern::Prefix { written } => self.add_prefix(written.strip_suffix('/').unwrap_or(written), index),
-            PathPattern::Characters(path) => match path.strip_suffix('/') {
-                // Up to its slash it can only end where an element ends.
-                Some(bare) => self.add_prefix(bare, index),
-                None => self.characters.add(path, index),
-            },
-            PathPattern::Regex(_) => self.irregular.push(index),
-        }
-    }
-
-    fn add_prefix(&mut self, key: &str, index: RouteIndex) {
-        self.longest_prefix = self.longest_prefix.max(key.len());
-        self.prefix.entry(key.into()).or_default().push(index);
-    }
-
-    fn sort(&mut self, routes: &[Route]) {
-        let hashed = self.exact.values_mut().chain(self.prefix.values_mut()).chain(self.characters.sorted());
-        hashed.chain([&mut self.irregular, &mut self.rest]).for_each(|list| sort(list, routes));
-        if let Some(traefik) = &mut self.traefik {
-            let hashed = traefik.exact.values_mut().chain(traefik.characters.sorted());
-            hashed.chain([&mut traefik.regex, &mut traefik.rest]).for_each(|list| sort(list, routes));
-        }
-    }
-}
-
-impl TraefikRoutes {
-    fn add(&mut self, index: RouteIndex, route: &Route) {
-        match &route.path {
-            PathPattern::Exact(path) => self.exact.entry(path.as_str().into()).or_default().push(index),
-            PathPattern::Characters(path) => self.characters.add(path, index),
-            // The lowering makes none; they match as the specification says, in Traefik's order.
-            PathPattern::Prefix { .. } | PathPattern::Regex(_) => self.regex.push(index),
-            PathPattern::Rest => self.rest.push(index),
-        }
-    }
-}
-
-impl Characters {
-    fn add(&mut self, key: &str, index: RouteIndex) {
-        if let Err(place) = self.lengths.binary_search_by(|length| key.len().cmp(length)) {
-            self.lengths.insert(place, key.len());
-        }
-        self.lists.entry(key.into()).or_default().push(index);
-    }
-
-    fn sorted(&mut self) -> impl Iterator<Item = &mut Vec<RouteIndex>> {
-        self.lists.values_mut()
-    }
-}
-
-fn sort(list: &mut Vec<RouteIndex>, routes: &[Route]) {
-    list.sort_by(|a, b| compare(&routes[a.0 as usize], &routes[b.0 as usize]));
-    list.shrink_to_fit();
-}
+/// A host with its number.
+type Asked<'t> = (u32, &'t HostRoutes);
 
 /// One look-up.
 struct Search<'t> {
@@ -253,33 +251,33 @@ struct Search<'t> {
 
 impl<'t> Search<'t> {
     /// The hosts to ask, the most specific first.
-    fn hosts(&mut self, host: &str) -> [Option<&'t HostRoutes>; 3] {
+    fn hosts(&mut self, host: &str) -> [Option<Asked<'t>>; 3] {
         self.steps += 3;
         let suffix = host.split_once('.').filter(|(label, _)| !label.is_empty()).map(|(_, suffix)| suffix);
-        [self.table.precise.get(host), suffix.and_then(|suffix| self.table.wildcard.get(suffix)), Some(&self.table.any)]
+        let wildcard = suffix.and_then(|suffix| self.table.wildcard.get(suffix));
+        [self.table.precise.get(host), wildcard, self.table.any.as_ref()]
+            .map(|number| number.map(|number| (*number, &*self.table.hosts[*number as usize])))
     }
 
     /// The winner of a host by the specification.
-    fn specified(&mut self, host: &'t HostRoutes) -> Option<RouteIndex> {
-        let hashed = self.exact(&host.exact).or_else(|| {
-            let (prefix, characters) = (self.prefix(host), self.longest_characters(&host.characters));
+    fn specified(&mut self, host: Asked<'t>) -> Option<RouteIndex> {
+        let hashed = self.find(host, Shelf::Exact, self.path).or_else(|| {
+            let (prefix, characters) = (self.prefix(host), self.by_length(host, Reading::Specification).next(self));
             self.better(prefix, characters)
         });
-        self.irregular(host, hashed).or(hashed).or_else(|| self.first(&host.rest))
+        self.irregular(host, hashed).or(hashed).or_else(|| self.first(host, Shelf::Rest))
     }
 
-    fn exact(&mut self, exact: &'t Map<Vec<RouteIndex>>) -> Option<RouteIndex> {
+    /// The first route of a shelf that is looked up by `text` and serves the request.
+    fn find(&mut self, (number, host): Asked<'t>, shelf: Shelf, text: &'t str) -> Option<RouteIndex> {
         self.steps += 1;
-        exact.get(self.path).and_then(|list| self.first(list))
-    }
-
-    fn longest_characters(&mut self, characters: &'t Characters) -> Option<RouteIndex> {
-        characters.lengths.iter().find_map(|length| self.of_length(characters, *length))
-    }
-
-    fn of_length(&mut self, characters: &'t Characters, length: usize) -> Option<RouteIndex> {
-        self.steps += 1;
-        characters.lists.get(self.path.get(..length)?).and_then(|list| self.first(list))
+        for route in host.find(shelf, text) {
+            self.steps += 1;
+            if self.serves(host.route(route)) {
+                return Some(RouteIndex { host: number, route });
+            }
+        }
+        None
     }
 
     fn better(&self, a: Option<RouteIndex>, b: Option<RouteIndex>) -> Option<RouteIndex> {
@@ -290,61 +288,73 @@ impl<'t> Search<'t> {
     }
 
     /// Asks for the whole path, then for it up to each of its slashes from the last to the first.
-    fn prefix(&mut self, host: &'t HostRoutes) -> Option<RouteIndex> {
+    fn prefix(&mut self, host: Asked<'t>) -> Option<RouteIndex> {
+        if host.1.on(Shelf::Prefix).is_empty() {
+            return None;
+        }
         let mut end = self.path.len();
-        if end > host.longest_prefix {
+        let longest = host.1.longest_prefix();
+        if end > longest {
             // No key is longer; the first cut that can match is at or before this octet.
-            let bytes = &self.path.as_bytes()[..=host.longest_prefix];
+            let bytes = &self.path.as_bytes()[..=longest];
             end = bytes.iter().rposition(|byte| *byte == b'/')?;
         }
         loop {
-            self.steps += 1;
-            if let Some(found) = host.prefix.get(&self.path[..end]).and_then(|list| self.first(list)) {
+            if let Some(found) = self.find(host, Shelf::Prefix, &self.path[..end]) {
                 return Some(found);
             }
             end = self.path.as_bytes()[..end].iter().rposition(|byte| *byte == b'/')?;
         }
     }
 
+    /// The winners among prefixes by character, one for each length, the longest first.
+    fn by_length(&self, host: Asked<'t>, reading: Reading) -> ByLength<'t> {
+        let shelf = match reading {
+            Reading::Specification => Shelf::Characters,
+            Reading::Traefik => Shelf::TraefikCharacters,
+        };
+        ByLength { host, shelf, lengths: host.1.lengths(reading).iter() }
+    }
+
     /// The first irregular route that goes before `regular`.
-    fn irregular(&mut self, host: &'t HostRoutes, regular: Option<RouteIndex>) -> Option<RouteIndex> {
-        for index in &host.irregular {
+    fn irregular(&mut self, (number, host): Asked<'t>, regular: Option<RouteIndex>) -> Option<RouteIndex> {
+        for route in host.on(Shelf::Irregular) {
             self.steps += 1;
-            let route = self.table.route(*index);
-            if regular.is_some_and(|regular| compare(self.table.route(regular), route).is_lt()) {
+            let found = host.route(route);
+            if regular.is_some_and(|regular| compare(self.table.route(regular), found).is_lt()) {
                 return None;
             }
-            if self.serves(route) {
-                return Some(*index);
+            if self.serves(found) {
+                return Some(RouteIndex { host: number, route });
             }
         }
         None
     }
 
     /// The winner of all hosts as Traefik counts: any host and any list may hold it.
-    fn traefik(&mut self, hosts: &[Option<&'t HostRoutes>; 3]) -> Option<RouteIndex> {
+    fn traefik(&mut self, hosts: &[Option<Asked<'t>>; 3]) -> Option<RouteIndex> {
         let mut best = None;
-        for routes in hosts.iter().flatten().filter_map(|host| host.traefik.as_deref()) {
-            let exact = self.exact(&routes.exact);
+        for host in hosts.iter().flatten().copied().filter(|(_, host)| host.has_traefik()) {
+            let exact = self.find(host, Shelf::TraefikExact, self.path);
             best = self.better(best, exact);
-            for length in &routes.characters.lengths {
-                let characters = self.of_length(&routes.characters, *length);
-                best = self.better(best, characters);
+            let mut by_length = self.by_length(host, Reading::Traefik);
+            while let Some(characters) = by_length.next(self) {
+                best = self.better(best, Some(characters));
             }
-            for list in [&routes.regex, &routes.rest] {
-                let first = self.first(list);
+            for shelf in [Shelf::TraefikRegex, Shelf::TraefikRest] {
+                let first = self.first(host, shelf);
                 best = self.better(best, first);
             }
         }
         best
     }
 
-    /// The first of a list that serves the request.
-    fn first(&mut self, list: &'t [RouteIndex]) -> Option<RouteIndex> {
-        for index in list {
+    /// The first route of a shelf that serves the request.
+    fn first(&mut self, (number, host): Asked<'t>, shelf: Shelf) -> Option<RouteIndex> {
+        for route in host.on(shelf) {
             self.steps += 1;
-            if self.serves(self.table.route(*index)) {
-                return Some(*index);
+            if self.serves(host.route(route)) {
+                return Some(RouteIndex { host: number, route });
             }
         }
         None
@@ -355,13 +365,33 @@ impl<'t> Search<'t> {
     }
 }
 
+/// Prefixes by character, one length after the other.
+struct ByLength<'t> {
+    host: Asked<'t>,
+    shelf: Shelf,
+    lengths: std::slice::Iter<'t, u32>,
+}
+
+impl<'t> ByLength<'t> {
+    fn next(&mut self, search: &mut Search<'t>) -> Option<RouteIndex> {
+        for length in self.lengths.by_ref() {
+            if let Some(text) = search.path.get(..*length as usize)
+                && let Some(found) = search.find(self.host, self.shelf, text)
+            {
+                return Some(found);
+            }
+        }
+        None
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
     use crate::model::ObjectName;
-    use crate::route::{Action, BackendIndex, EntryPointSet, PathRegex, RouteOrigin, RoutePart};
+    use crate::route::{Action, BackendIndex, EntryPointSet, PathPattern, PathRegex, RouteOrigin};
 
     const HERE: EntryPointIndex = EntryPointIndex(0);
     const THERE: EntryPointIndex = EntryPointIndex(1);
@@ -397,23 +427,44 @@ mod tests {
     }
 
     /// The best matching route of each reading, then the better of the two by the specification.
-    fn naive(routes: &[Route], entry_point: EntryPointIndex, host: &str, path: &str) -> Option<RouteIndex> {
+    fn naive(routes: &[Route], entry_point: EntryPointIndex, host: &str, path: &str) -> Option<u16> {
         let best = |reading: Reading| {
-            let all = (0..).map(RouteIndex).zip(routes);
-            let matching = all.filter(|(_, route)| {
+            let matching = routes.iter().filter(|route| {
                 route.reading == reading
                     && route.entry_points.contains(entry_point)
                     && route.host.matches(host)
                     && route.path.matches(path)
             });
-            matching.min_by(|(_, a), (_, b)| compare(a, b))
+            matching.min_by(|a, b| compare(a, b))
         };
-        let winners = [best(Reading::Specification), best(Reading::Traefik)];
-        winners
-            .into_iter()
-            .flatten()
-            .min_by(|(_, a), (_, b)| Precedence::of(a).cmp(&Precedence::of(b)))
-            .map(|(index, _)| index)
+        let winners = [best(Reading::Specification), best(Reading::Traefik)].into_iter().flatten();
+        winners.min_by(|a, b| Precedence::of(a).cmp(&Precedence::of(b))).map(number)
+    }
+
+    /// The number that a route has by being one of several.
+    fn number(route: &Route) -> u16 {
+        match route.origin.part {
+            RoutePart::Path { path, .. } => path,
+            RoutePart::Rule { .. } | RoutePart::DefaultBackend => 0,
+        }
+    }
+
+    /// Numbers routes, so that no two are the same rule of one Ingress.
+    fn numbered(mut routes: Vec<Route>) -> Vec<Route> {
+        for (number, route) in (0..).zip(&mut routes) {
+            if let RoutePart::Path { path, .. } = &mut route.origin.part {
+                *path = number;
+            }
+        }
+        routes
+    }
+
+    fn table(routes: Vec<Route>) -> Table {
+        Table::new(numbered(routes).into_iter().map(Arc::new))
+    }
+
+    fn found(table: &Table, entry_point: EntryPointIndex, host: &str, path: &str) -> Option<u16> {
+        table.find(entry_point, host, path).map(|index| number(table.route(index)))
     }
 
     fn any_path() -> impl Strategy<Value = String> {
@@ -463,16 +514,39 @@ mod tests {
             path in any_path(),
             entry_point in prop::sample::select(vec![HERE, THERE]),
         ) {
-            // The same rule twice in one Ingress: only the numbers differ, and either answer is right.
-            let mut routes = routes;
-            for (number, route) in (0..).zip(&mut routes) {
-                if let RoutePart::Path { path, .. } = &mut route.origin.part { *path = number; }
-            }
-            let table = Table::new(routes.clone());
-            let found = table.find(entry_point, host, &path);
-            prop_assert_eq!(found, naive(&routes, entry_point, host, &path));
+            let routes = numbered(routes);
+            let table = table(routes.clone());
+            let winner = table.find(entry_point, host, &path);
+            prop_assert_eq!(found(&table, entry_point, host, &path), naive(&routes, entry_point, host, &path));
             let winners: Vec<_> = table.candidates(entry_point, host, &path).into_iter().filter(|c| c.lost.is_none()).collect();
-            prop_assert_eq!(winners.iter().map(|c| c.route).collect::<Vec<_>>(), found.into_iter().collect::<Vec<_>>());
+            prop_assert_eq!(winners.iter().map(|c| c.route).collect::<Vec<_>>(), winner.into_iter().collect::<Vec<_>>());
+            prop_assert_eq!(table.len(), routes.len());
+        }
+
+        #[test]
+        fn a_table_that_was_changed_is_as_one_that_was_made_so(
+            routes in prop::collection::vec(any_route(), 0..24),
+            steps in prop::collection::vec((prop::collection::vec(any::<prop::sample::Index>(), 0..6), prop::collection::vec(any::<prop::sample::Index>(), 0..6)), 0..6),
+            hosts in Just(["a.x.y", "b.x.y", "c.x.y", "x.y", "z", ""]),
+            path in any_path(),
+        ) {
+            let routes = numbered(routes);
+            prop_assume!(!routes.is_empty());
+            let (mut there, mut changed) = (BTreeSet::new(), Table::default());
+            for (gone, come) in steps {
+                let gone: BTreeSet<usize> = gone.iter().map(|at| at.index(routes.len())).filter(|at| there.contains(at)).collect();
+                there.retain(|at| !gone.contains(at));
+                let come: BTreeSet<usize> = come.iter().map(|at| at.index(routes.len())).filter(|at| !there.contains(at)).collect();
+                there.extend(come.iter().copied());
+                changed = changed.with(gone.iter().map(|at| &routes[*at]), come.iter().map(|at| Arc::new(routes[*at].clone())));
+                let made = Table::new(there.iter().map(|at| Arc::new(routes[*at].clone())));
+                prop_assert_eq!((changed.len(), changed.traefik), (made.len(), made.traefik));
+                for host in hosts {
+                    for point in [HERE, THERE] {
+                        prop_assert_eq!(found(&changed, point, host, &path), found(&made, point, host, &path), "{}", host);
+                    }
+                }
+            }
         }
     }
 
@@ -490,7 +564,7 @@ mod tests {
             routes.extend((0..count).map(|n| route("one.example.org", characters(&format!("/c{n:05}")))));
             let traefik = (0..count).flat_map(|n| [characters(&format!("/t{n:05}")), exact(&format!("/t{n:05}"))]);
             routes.extend(traefik.map(|path| Route { reading: Reading::Traefik, ..route("two.example.org", path) }));
-            let table = Table::new(routes);
+            let table = table(routes);
             let ask = |host: &str, path: &str| {
                 let (found, steps) = table.find_counted(HERE, host, path);
                 (found.is_some(), steps)
@@ -512,7 +586,7 @@ mod tests {
 
     #[test]
     fn a_long_path_costs_no_more_look_ups_than_the_longest_prefix_has_elements() {
-        let table = Table::new(vec![route("h.example.org", prefix("/a/b"))]);
+        let table = table(vec![route("h.example.org", prefix("/a/b"))]);
         let (found, steps) = table.find_counted(HERE, "h.example.org", &"/a".repeat(10_000));
         assert_eq!(found, None);
         assert!(steps < 12, "{steps} steps");
@@ -520,40 +594,37 @@ mod tests {
 
     #[test]
     fn the_longer_spelling_of_a_prefix_goes_first_also_without_its_slash() {
-        let table = Table::new(vec![route("h.example.org", prefix("/foo")), route("h.example.org", prefix("/foo/"))]);
+        let table = table(vec![route("h.example.org", prefix("/foo")), route("h.example.org", prefix("/foo/"))]);
         for path in ["/foo", "/foo/", "/foo/bar"] {
-            assert_eq!(table.find(HERE, "h.example.org", path), Some(RouteIndex(1)), "{path}");
+            assert_eq!(found(&table, HERE, "h.example.org", path), Some(1), "{path}");
         }
     }
 
     #[test]
     fn a_more_specific_host_without_a_matching_path_hands_over_to_the_next() {
-        let table = Table::new(vec![
+        let table = table(vec![
             route("a.example.org", prefix("/only")),
             route("*.example.org", prefix("/wild")),
             route("", prefix("/")),
         ]);
-        let ask = |path: &str| table.find(HERE, "a.example.org", path);
-        assert_eq!(
-            [ask("/only"), ask("/wild"), ask("/other")],
-            [Some(RouteIndex(0)), Some(RouteIndex(1)), Some(RouteIndex(2))]
-        );
+        let ask = |path: &str| found(&table, HERE, "a.example.org", path);
+        assert_eq!([ask("/only"), ask("/wild"), ask("/other")], [Some(0), Some(1), Some(2)]);
     }
 
     #[test]
     fn traefiks_routes_keep_traefiks_order_across_hosts() {
         let mut routes = vec![route("a.example.org", characters("/")), route("*.example.org", characters("/api"))];
         routes.iter_mut().for_each(|route| route.reading = Reading::Traefik);
-        assert_eq!(Table::new(routes.clone()).find(HERE, "a.example.org", "/api"), Some(RouteIndex(1)));
+        assert_eq!(found(&table(routes.clone()), HERE, "a.example.org", "/api"), Some(1));
         routes.iter_mut().for_each(|route| route.reading = Reading::Specification);
-        assert_eq!(Table::new(routes).find(HERE, "a.example.org", "/api"), Some(RouteIndex(0)));
+        assert_eq!(found(&table(routes), HERE, "a.example.org", "/api"), Some(0));
     }
 
     #[test]
     fn losers_say_why() {
         let mut elsewhere = route("a.example.org", prefix("/foo"));
         elsewhere.entry_points = EntryPointSet::default().with(THERE);
-        let table = Table::new(vec![
+        let table = table(vec![
             route("", PathPattern::Rest),
             route("*.example.org", prefix("/")),
             route("a.example.org", prefix("/foo")),
@@ -562,8 +633,8 @@ mod tests {
             elsewhere,
             route("example.org", prefix("/")),
         ]);
-        let found: Vec<_> =
-            table.candidates(HERE, "a.example.org", "/foo").iter().map(|c| (c.route.0, c.lost)).collect();
+        let candidates = table.candidates(HERE, "a.example.org", "/foo");
+        let found: Vec<_> = candidates.iter().map(|c| (number(table.route(c.route)), c.lost)).collect();
         assert_eq!(
             found,
             [

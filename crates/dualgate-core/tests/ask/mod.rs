@@ -107,7 +107,7 @@ fn answer(plan: &ProxyPlan, question: &Question, wanted: &Answer) -> Option<Answ
     match &plan.table.route(index).action {
         Action::Unavailable(_) => answer.status = 503,
         Action::Forward(backend) => {
-            let backend = &plan.backends[backend.0 as usize];
+            let backend = plan.backends.get(*backend).unwrap();
             answer.status = if backend.servers.is_empty() { 503 } else { 200 };
             answer.service = wanted.service.as_ref().map(|_| backend.id.service.to_string());
             answer.port = wanted.port.map(|_| backend.id.port);

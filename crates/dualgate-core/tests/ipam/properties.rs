@@ -147,7 +147,7 @@ fn is_for(pool: &Pool, object: &Object) -> bool {
 
 fn annotation<'o>(object: &'o Object, word: &str) -> Option<&'o str> {
     let found = object.meta.annotations.iter().find(|(key, _)| key.ends_with(word));
-    found.map(|(_, value)| value.as_str())
+    found.map(|(_, value)| value)
 }
 
 fn asked(object: &Object, family: Family) -> Option<IpAddr> {

@@ -95,7 +95,7 @@ impl Pod {
         service.kind != ServiceType::ExternalName
             && !service.selector.is_empty()
             && object.key.name.namespace == self.name.namespace
-            && service.selector.iter().all(|(name, value)| self.labels.get(name) == Some(value))
+            && service.selector.iter().all(|(name, value)| self.labels.get(name).is_some_and(|label| label == value))
     }
 
     /// The port that a Service's port leads to. A name is the first container port of that name and protocol.

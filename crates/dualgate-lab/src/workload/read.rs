@@ -74,7 +74,8 @@ pub fn workloads(objects: &ObjectSet) -> (Vec<Workload>, Vec<Finding>) {
     let mut workloads = Vec::new();
     for object in &objects.objects {
         if let Some((word, kind)) = WorkloadKind::of(object) {
-            let mut read = Reader { object, findings: &mut findings };
+            let dump = object.dump.to_value();
+            let mut read = Reader { object, dump: &dump, findings: &mut findings };
             workloads.extend(read.workload(word, kind));
         }
     }
@@ -89,6 +90,7 @@ const POD: &str = "spec.template.spec";
 /// Reads one object and notes what is wrong with it.
 struct Reader<'a> {
     object: &'a Object,
+    dump: &'a Value,
     findings: &'a mut Vec<Finding>,
 }
 
@@ -228,7 +230,7 @@ impl<'a> Reader<'a> {
 
     /// A field by its path, in which no name holds a dot; `null` if it is absent.
     fn field(&self, path: &str) -> &'a Value {
-        path.split('.').fold(&*self.object.dump, |value, key| value.get(key).unwrap_or(&Value::Null))
+        path.split('.').fold(self.dump, |value, key| value.get(key).unwrap_or(&Value::Null))
     }
 
     fn wrong(&mut self, field: &str, message: impl Into<String>, help: &str) -> &mut Finding {

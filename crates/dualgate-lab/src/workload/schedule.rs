@@ -138,7 +138,7 @@ fn labels(node: &Node, objects: &ObjectSet) -> BTreeMap<String, String> {
     let is_its =
         |object: &&Arc<Object>| matches!(object.body, Body::Node(_)) && *object.key.name.name == *node.name.as_str();
     if let Some(object) = objects.objects.iter().find(is_its) {
-        labels.extend(object.meta.labels.clone());
+        labels.extend(object.meta.labels.iter().map(|(name, value)| (name.to_owned(), value.to_owned())));
     }
     labels
 }

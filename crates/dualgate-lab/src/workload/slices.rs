@@ -92,7 +92,7 @@ fn families(object: &Object, pods: &[&Pod]) -> Vec<Family> {
     let has = |family: &Family| pods.iter().any(|pod| pod.addresses.of(*family).is_some());
     let of_pods: Vec<Family> = [Family::V4, Family::V6].into_iter().filter(has).collect();
     let named = named_families(object);
-    match object.dump["spec"]["ipFamilyPolicy"].as_str() {
+    match object.dump.to_value()["spec"]["ipFamilyPolicy"].as_str() {
         Some("SingleStack") if named.is_empty() => of_pods.into_iter().take(1).collect(),
         Some("SingleStack") => named.into_iter().take(1).collect(),
         Some("PreferDualStack" | "RequireDualStack") => of_pods,
@@ -103,7 +103,8 @@ fn families(object: &Object, pods: &[&Pod]) -> Vec<Family> {
 
 /// `spec.ipFamilies`.
 fn named_families(object: &Object) -> Vec<Family> {
-    let named = object.dump["spec"]["ipFamilies"].as_array().into_iter().flatten();
+    let spec = object.dump.to_value();
+    let named = spec["spec"]["ipFamilies"].as_array().into_iter().flatten();
     let family = |name: &Value| match name.as_str() {
         Some("IPv4") => Some(Family::V4),
         Some("IPv6") => Some(Family::V6),
@@ -131,7 +132,7 @@ fn ports(service: &Service, pod: &Pod) -> Value {
 
 fn endpoint(object: &Object, pod: &Pod, family: Family) -> Option<Value> {
     let address = pod.addresses.of(family)?;
-    let is_published = object.dump["spec"]["publishNotReadyAddresses"] == Value::Bool(true);
+    let is_published = object.dump.to_value()["spec"]["publishNotReadyAddresses"] == Value::Bool(true);
     let mut endpoint = json!({
         "addresses": [address],
         "conditions": { "ready": pod.ready || is_published, "serving": pod.ready, "terminating": false },
@@ -147,10 +148,10 @@ fn endpoint(object: &Object, pod: &Pod, family: Family) -> Option<Value> {
 fn slice(object: &Object, family: Family, number: usize, ports: &Value, endpoints: &[Value]) -> Value {
     let (namespace, service) = (&*object.key.name.namespace, &*object.key.name.name);
     let parts = [namespace, service, &family.to_string(), &ports.to_string(), &number.to_string()];
-    let mut labels: Map<String, Value> = object.meta.labels.iter().map(|(k, v)| (k.clone(), json!(v))).collect();
+    let mut labels: Map<String, Value> = object.meta.labels.iter().map(|(k, v)| (k.to_owned(), json!(v))).collect();
     labels.insert(SERVICE_LABEL.into(), service.into());
     labels.insert(MANAGED_LABEL.into(), MANAGED_BY.into());
-    if object.dump["spec"]["clusterIP"] == "None" {
+    if object.dump.to_value()["spec"]["clusterIP"] == "None" {
         labels.insert(HEADLESS_LABEL.into(), "".into());
     }
     json!({

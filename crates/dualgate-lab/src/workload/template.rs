@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use dualgate_core::model::ObjectSet;
 use dualgate_core::model::object::Object;
+use dualgate_core::model::{Dump, ObjectSet};
 use dualgate_core::parse::yaml;
 use serde_json::Value;
 
@@ -30,9 +30,10 @@ pub fn with_templates(set: &ObjectSet, read: impl Fn(&str) -> Option<String>, pr
             return object.clone();
         }
         let written = file(object).and_then(|file| texts.get(&file)?.iter().find(|document| is(document, object)));
-        let before = || previous.objects.iter().find(|before| before.key == object.key).map(|before| &*before.dump);
-        match written.or_else(before) {
-            Some(document) => Arc::new(with_spec(object, document)),
+        let before =
+            || previous.objects.iter().find(|before| before.key == object.key).map(|before| before.dump.to_value());
+        match written.cloned().or_else(before) {
+            Some(document) => Arc::new(with_spec(object, &document)),
             None => object.clone(),
         }
     };
@@ -75,15 +76,18 @@ fn flatten(document: Value, objects: &mut Vec<Value>, depth: usize) {
 }
 
 fn is(document: &Value, object: &Object) -> bool {
+    let dump = object.dump.to_value();
     ["/apiVersion", "/kind", "/metadata/name", "/metadata/namespace"]
         .iter()
-        .all(|path| document.pointer(path).and_then(Value::as_str) == object.dump.pointer(path).and_then(Value::as_str))
+        .all(|path| document.pointer(path).and_then(Value::as_str) == dump.pointer(path).and_then(Value::as_str))
 }
 
 fn with_spec(object: &Object, document: &Value) -> Object {
     let mut object = object.clone();
-    if let (Value::Object(dump), Some(spec)) = (Arc::make_mut(&mut object.dump), document.get("spec")) {
-        dump.insert("spec".into(), spec.clone());
+    if let Some(spec) = document.get("spec") {
+        let mut dump = object.dump.to_value();
+        dump["spec"] = spec.clone();
+        object.dump = Dump::new(&dump);
     }
     object
 }

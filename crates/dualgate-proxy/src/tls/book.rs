@@ -7,8 +7,8 @@ use arc_swap::ArcSwap;
 use dualgate_core::model::{Digest, HostPattern};
 use dualgate_core::plan::proxy::{Certificate, ProxyPlan};
 use dualgate_core::route::{EntryPointIndex, EntryPointSet};
-use foldhash::HashMap;
 use foldhash::HashMapExt as _;
+use foldhash::{HashMap, HashSet};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs;
@@ -67,8 +67,9 @@ impl CertificateBook {
             default: default.0.clone(),
         };
         let mut refused = Vec::new();
-        known.retain(|digest, _| certificates.iter().any(|certificate| certificate.digest == *digest));
-        for certificate in certificates {
+        let planned: HashSet<Digest> = certificates.iter().map(|certificate| certificate.digest).collect();
+        known.retain(|digest, _| planned.contains(digest));
+        for certificate in certificates.iter() {
             let key = match known.get(&certificate.digest) {
                 Some(key) => key.clone(),
                 None => match certified_key(&certificate.chain, certificate.key.expose()) {

@@ -105,15 +105,14 @@ impl Plan {
                 scheme: *scheme,
                 pass_host: true,
                 servers: servers.map(|(n, at)| Server { id: format!("pod{n}").into(), at: at.clone() }).collect(),
-                port: PortRef::Number(80),
             }));
         }
         Arc::new(ProxyPlan {
             generation: Generation(generation),
             listeners: vec![listener],
-            table: Arc::new(Table::new(routes)),
-            backends,
-            certificates: self.certificates.clone(),
+            table: Arc::new(Table::new(routes.into_iter().map(Arc::new))),
+            backends: backends.into_iter().collect(),
+            certificates: self.certificates.clone().into(),
             forwards: Vec::new(),
             settings: self.settings.clone(),
             forbidden: self.forbidden.as_slice().into(),

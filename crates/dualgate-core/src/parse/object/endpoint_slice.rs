@@ -81,7 +81,7 @@ fn service(read: &mut Reader<'_>, root: Field<'_>, meta: &Meta) -> Option<String
         finding.severity = Severity::Warning;
         finding.help = format!("write the Service's name into the label `{SERVICE_LABEL}`");
     }
-    service.cloned()
+    service.map(str::to_owned)
 }
 
 fn endpoint(read: &mut Reader<'_>, field: Field<'_>, address_type: AddressType, key: &ObjectKey) -> Read<Endpoint> {

@@ -67,7 +67,7 @@ fn class(read: &mut Reader<'_>, root: Field<'_>, meta: &Meta) -> Read<Option<Str
         finding.help = "remove the annotation: the API server refuses an Ingress with both".into();
         finding.severity = Severity::Warning;
     }
-    Ok(named.map(str::to_owned).or_else(|| annotated.cloned()))
+    Ok(named.map(str::to_owned).or_else(|| annotated.map(str::to_owned)))
 }
 
 fn rule(read: &mut Reader<'_>, field: Field<'_>, index: u16) -> Read<IngressRule> {

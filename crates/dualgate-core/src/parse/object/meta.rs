@@ -1,6 +1,5 @@
 //! `metadata`: who an object is.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value};
@@ -10,6 +9,7 @@ use super::syntax;
 use crate::model::finding::{Code, Severity};
 use crate::model::names::{ObjectKey, ObjectName};
 use crate::model::object::Meta;
+use crate::model::texts::Texts;
 use crate::parse::time;
 
 const FIELDS: &[&str] = &[
@@ -69,6 +69,7 @@ pub(super) fn meta(
         Scope::PrivateNamespace(_) => name.starts_with("dualgate.dev/"),
         Scope::Cluster(_) | Scope::Namespace(_) | Scope::Unknown => !COPIES.contains(&name.as_str()),
     });
+    let (labels, annotations): (Texts, Texts) = (labels.into_iter().collect(), annotations.into_iter().collect());
     let created = created(read, metadata.get("creationTimestamp"));
     let uid: Arc<str> = read.text(metadata.get("uid")).unwrap_or_default().unwrap_or_default().into();
     for (name, texts) in [("labels", &labels), ("annotations", &annotations)] {
@@ -85,8 +86,8 @@ pub(super) fn meta(
     Ok((key, Meta { labels, annotations, created, uid }, Value::Object(dump)))
 }
 
-fn to_json(texts: &BTreeMap<String, String>) -> Value {
-    texts.iter().map(|(key, text)| (key.clone(), Value::from(text.as_str()))).collect()
+fn to_json(texts: &Texts) -> Value {
+    texts.iter().map(|(key, text)| (key.to_owned(), Value::from(text))).collect()
 }
 
 /// Who the object is, even if the rest of it cannot be read.

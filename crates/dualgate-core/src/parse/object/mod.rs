@@ -4,15 +4,13 @@
 //! because a dump must read the same as what it was taken from. A part that is wrong is left out with a
 //! finding; an object is refused only when the part is what the object cannot be without.
 
-use std::sync::Arc;
-
 use serde_json::{Map, Value, json};
 
 use self::meta::Scope;
 use self::read::{Field, LeftOut, Read, Reader, shown};
 use crate::model::finding::{Code, Finding, Severity};
 use crate::model::names::ObjectKey;
-use crate::model::object::{Body, Meta, Object, Origin};
+use crate::model::object::{Body, Dump, Meta, Object, Origin};
 use crate::model::secret::{Digest, Secret};
 
 mod config_map;
@@ -66,7 +64,7 @@ impl Parsed {
             Ok((key, body, meta, dump)) => {
                 self.findings.extend(read.into_findings());
                 let managed = managed::managed(json, &body);
-                self.objects.push(Object { key, meta, body, origin, managed, dump: Arc::new(dump) });
+                self.objects.push(Object { key, meta, body, origin, managed, dump: Dump::new(&dump) });
             }
             Err(LeftOut) => {
                 self.refused.extend(read.key.clone());

@@ -77,7 +77,7 @@ pub(super) fn service(read: &mut Reader<'_>, root: Field<'_>) -> Read<Service> {
         return read.refuse(ports_field, "`ports` is required", "");
     }
     let ports = ports(read, &fields);
-    let selector = read.texts(spec.get("selector"));
+    let selector = read.texts(spec.get("selector")).into_iter().collect();
     Ok(Service {
         kind,
         selector,

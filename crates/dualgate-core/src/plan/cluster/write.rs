@@ -110,7 +110,7 @@ pub(super) fn nothing(object: &Object) -> Option<Write> {
 }
 
 pub(super) fn of_node(object: &Object, labels: BTreeMap<&'static str, &'static str>) -> Option<Write> {
-    let has = |key: &&str| object.meta.labels.get(*key).map(String::as_str);
+    let has = |key: &&str| object.meta.labels.get(key);
     let is_there = labels.iter().all(|(key, value)| has(key) == Some(value));
     let is_ours = |key: &&str| object.managed.labels.iter().any(|ours| **ours == **key);
     let is_more = object.managed.labels.iter().any(|ours| !labels.contains_key(&**ours));

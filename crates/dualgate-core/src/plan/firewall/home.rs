@@ -23,7 +23,7 @@ use crate::model::site::{HomeEnd, Node, Role};
 use crate::model::{Family, GateName, Snapshot};
 use crate::plan::proxy::ServerAddress;
 use crate::plan::tunnel::{self, Interface, PeerName};
-use crate::route;
+use crate::route::{self, BackendIndex};
 
 pub(super) fn plan(snapshot: &Snapshot, lowered: &Lowered, node: &Node) -> FirewallPlan {
     let Some(home) = Home::new(snapshot, node) else { return FirewallPlan::default() };
@@ -126,7 +126,7 @@ impl<'a> Home<'a> {
     /// The servers behind the external gate's routes that are reached through this node.
     fn pods(&self, lowered: &Lowered) -> Vec<Opening> {
         let external = lowered.entry_points.of_gate(GateName::External);
-        let routes = lowered.routes.iter().filter(|route| route.entry_points.intersects(external));
+        let routes = lowered.routes().filter(|route| route.entry_points.intersects(external));
         let backends: BTreeSet<u32> = routes
             .filter_map(|route| match &route.action {
                 route::Action::Forward(index) => Some(index.0),
@@ -134,7 +134,7 @@ impl<'a> Home<'a> {
             })
             .collect();
         let mut ports: BTreeMap<u16, BTreeSet<IpAddr>> = BTreeMap::new();
-        let backends = backends.iter().filter_map(|index| lowered.backends.get(*index as usize));
+        let backends = backends.iter().filter_map(|index| lowered.backends().get(BackendIndex(*index)));
         for server in backends.flat_map(|backend| &backend.servers) {
             let ServerAddress::Sockets(sockets) = &server.at else { continue };
             for socket in sockets.iter().filter(|socket| self.behind.iter().any(|net| net.contains(&socket.ip()))) {

@@ -8,8 +8,8 @@ use std::net::IpAddr;
 use foldhash::fast::FixedState;
 
 use super::pools::PoolIndex;
-use crate::model::Family;
 use crate::model::object::Protocol;
+use crate::model::{Family, Texts};
 
 /// A port of a Service.
 pub(super) type Port = (Protocol, u16);
@@ -24,7 +24,7 @@ pub(super) struct Sharing<'a> {
     pub(super) key: &'a str,
     /// Where packets go on: to any pod (`Cluster`), or to the pods of one node (`Local`), which must be the same pods
     /// for all, or some of the Services would have none there.
-    pub(super) selector: Option<&'a BTreeMap<String, String>>,
+    pub(super) selector: Option<&'a Texts>,
 }
 
 /// What a Service brings to an address.

@@ -140,7 +140,7 @@ impl<'a> Pools<'a> {
         let labels = &object.meta.labels;
         let namespace = &*object.key.name.namespace;
         (pool.namespaces.is_empty() || pool.namespaces.iter().any(|own| own == namespace))
-            && pool.service_labels.iter().all(|(key, value)| labels.get(key) == Some(value))
+            && pool.service_labels.iter().all(|(key, value)| labels.get(key) == Some(value.as_str()))
     }
 
     pub(super) fn hands_out_unasked(&self, index: PoolIndex) -> bool {

@@ -218,10 +218,11 @@ fn pods(index: usize, node: &Node, objects: Option<&ObjectSet>) -> Vec<(IpNet, O
 }
 
 fn node_object<'a>(objects: &'a ObjectSet, node: &Node) -> Option<(&'a Object, &'a NodeBody)> {
-    objects.objects.iter().find_map(|object| match &object.body {
-        Body::Node(body) if *object.key.name.name == *node.name.as_str() => Some((&**object, body)),
+    let object = objects.get("Node", "", node.name.as_str())?;
+    match &object.body {
+        Body::Node(body) => Some((object, body)),
         _ => None,
-    })
+    }
 }
 
 /// The pods' networks with the address of the home node that has them: what a router needs as static routes.

@@ -65,7 +65,7 @@ struct Target {
 
 fn targets(view: &View<'_>) -> Vec<Target> {
     let mut targets: BTreeMap<(HostPattern, &str), Target> = BTreeMap::new();
-    for route in &view.lowered.routes {
+    for route in view.lowered.routes() {
         let path = match &route.path {
             PathPattern::Exact(path) | PathPattern::Characters(path) | PathPattern::Prefix { written: path } => path,
             PathPattern::Regex(_) => continue,
@@ -212,9 +212,9 @@ fn expected(view: &View<'_>, route: RouteIndex) -> Expectation {
             Expectation::Served { service: route.origin.service.clone(), by: Servers::Nobody(why.clone()) }
         }
         Action::Forward(index) => {
-            let backend = &view.lowered.backends[index.0 as usize];
-            let service = backend.id.service.to_string();
-            let by = match backend.servers.as_slice() {
+            let backend = view.lowered.backends().get(*index);
+            let service = backend.map(|backend| backend.id.service.to_string()).unwrap_or_default();
+            let by = match backend.map(|backend| backend.servers.as_slice()).unwrap_or_default() {
                 [] => Servers::Nobody(format!("no pod of {service} is ready")),
                 servers if servers.iter().all(is_pod) => {
                     Servers::Pods(servers.iter().map(|server| server.id.to_string()).collect())

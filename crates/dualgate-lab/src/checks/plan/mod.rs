@@ -19,7 +19,7 @@ use crate::topology::{Host, HostKind, POD_BRIDGE, Topology};
 /// not built. A row that no family of the site has is left out.
 pub fn plan(topology: &Topology, snapshot: &Snapshot) -> Vec<PlannedCheck> {
     let lowered = lower::snapshot(snapshot);
-    let table = Table::new(lowered.routes.clone());
+    let table = Table::new(lowered.routes().cloned());
     let view = View { topology, snapshot, site: &snapshot.site, lowered: &lowered, table: &table };
     let mut rows = ways::rows(&view);
     rows.extend(applications::rows(&view));

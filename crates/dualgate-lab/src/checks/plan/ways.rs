@@ -140,9 +140,10 @@ fn from_edge(view: &View<'_>, family: Family) -> Vec<Probe> {
 fn edge_to_pods(view: &View<'_>, family: Family) -> Vec<Probe> {
     let public = view.lowered.entry_points.of_gate(GateName::External);
     let mut pods: Vec<(String, SocketAddr)> = Vec::new();
-    for route in view.lowered.routes.iter().filter(|route| route.entry_points.intersects(public)) {
+    for route in view.lowered.routes().filter(|route| route.entry_points.intersects(public)) {
         let Action::Forward(index) = &route.action else { continue };
-        let servers = &view.lowered.backends[index.0 as usize].servers;
+        let Some(backend) = view.lowered.backends().get(*index) else { continue };
+        let servers = &backend.servers;
         let pod =
             servers.iter().filter(|server| super::applications::is_pod(server)).find_map(|server| match &server.at {
                 ServerAddress::Sockets(sockets) => Some((server.id.to_string(), *sockets.of(family)?)),

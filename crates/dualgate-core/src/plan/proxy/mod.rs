@@ -3,20 +3,24 @@
 //! A node gets what its gates serve and nothing else: the edge never learns of a route, a backend, a name or a
 //! key that is not public.
 
+mod backends;
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::lower::{self, EntryPoints, Lowered, SiteCertificate};
-use crate::model::object::PortRef;
+use crate::lower::{self, EntryPoints, Lowered, LoweredIngress, SiteCertificate};
+use crate::model::changes::changes;
 use crate::model::site::{EntryProtocol, Gate, Node, ProxySettings, Role};
 use crate::model::snapshot::{Generation, Snapshot};
 use crate::model::{Digest, Dual, EntryPointName, GateName, HostPattern, NodeName, ObjectName, Secret};
 use crate::route::{Action, BackendIndex, EntryPointIndex, EntryPointSet, Route, Table};
 
 use super::forward::{self, Forward};
+
+pub use backends::{Backends, PAGE, Page};
 
 /// What the data plane of one node has to serve. The empty plan serves nothing.
 #[derive(Clone, Debug, Default)]
@@ -28,9 +32,9 @@ pub struct ProxyPlan {
     /// Which route serves a request.
     pub table: Arc<Table>,
     /// What routes point to, by `BackendIndex`.
-    pub backends: Vec<Arc<Backend>>,
+    pub backends: Backends,
     /// What TLS entry points show.
-    pub certificates: Vec<Certificate>,
+    pub certificates: Arc<[Certificate]>,
     /// What is handed on to the pods of Services, unread.
     pub forwards: Vec<Forward>,
     /// Time-outs and limits.
@@ -86,8 +90,6 @@ pub struct Backend {
     pub pass_host: bool,
     /// The servers that are ready, in a stable order.
     pub servers: Vec<Server>,
-    /// The port as the Ingress named it, for people.
-    pub port: PortRef,
 }
 
 /// What the servers of a backend speak.
@@ -150,26 +152,107 @@ pub fn proxy(snapshot: &Snapshot, node: &NodeName) -> ProxyPlan {
 
 /// The plan of one node, from the snapshot and what it was lowered to.
 pub fn select(snapshot: &Snapshot, lowered: &Lowered, node: &NodeName) -> ProxyPlan {
-    let mut plan = ProxyPlan {
-        generation: snapshot.generation,
-        settings: snapshot.site.proxy.clone(),
-        forbidden: snapshot.site.admin.listen.as_slice().into(),
-        ..ProxyPlan::default()
-    };
-    let Some(node) = snapshot.site.node(node) else { return plan };
-    for (name, gate) in &snapshot.site.gates {
-        if node.has(Role::of_gate(*name)) {
-            plan.listeners.extend(listeners(*name, gate, node, &lowered.entry_points));
+    Memo::default().select(snapshot, lowered, node)
+}
+
+/// What the plan before was made from: what did not change since is part of the next plan too.
+#[derive(Debug, Default)]
+pub struct Memo {
+    /// The entry points of this node.
+    here: EntryPointSet,
+    ingresses: Vec<Arc<LoweredIngress>>,
+    table: Arc<Table>,
+    /// By number, how many routes lead to a backend.
+    used: Vec<u32>,
+    backends: Backends,
+    site_certificates: Vec<Arc<SiteCertificate>>,
+    certificates: Arc<[Certificate]>,
+}
+
+impl Memo {
+    /// The plan of one node, from the snapshot and what it was lowered to.
+    pub fn select(&mut self, snapshot: &Snapshot, lowered: &Lowered, node: &NodeName) -> ProxyPlan {
+        let mut plan = ProxyPlan {
+            generation: snapshot.generation,
+            settings: snapshot.site.proxy.clone(),
+            forbidden: snapshot.site.admin.listen.as_slice().into(),
+            ..ProxyPlan::default()
+        };
+        let Some(node) = snapshot.site.node(node) else {
+            *self = Self::default();
+            return plan;
+        };
+        for (name, gate) in &snapshot.site.gates {
+            if node.has(Role::of_gate(*name)) {
+                plan.listeners.extend(listeners(*name, gate, node, &lowered.entry_points));
+            }
+        }
+        let here = lowered.entry_points.those(|pair| node.has(Role::of_gate(pair.gate)));
+        if here != self.here {
+            *self = Self { here, ..Self::default() };
+        }
+        self.narrow_routes(lowered);
+        self.narrow_certificates(lowered);
+        plan.table = self.table.clone();
+        plan.backends = self.backends.clone();
+        plan.certificates = self.certificates.clone();
+        plan.forwards = forward::select(lowered, node);
+        plan
+    }
+
+    /// The routes that are served here, and the backends that they point to.
+    fn narrow_routes(&mut self, lowered: &Lowered) {
+        let here = self.here;
+        let changes = changes(&self.ingresses, &lowered.ingresses, |ingress| &ingress.key().name);
+        let is_here = |route: &&Arc<Route>| route.entry_points.intersects(here);
+        let gone = || changes.iter().filter_map(|(old, _)| *old).flat_map(|old| &old.routes).filter(is_here);
+        let come = || changes.iter().filter_map(|(_, new)| *new).flat_map(|new| &new.routes).filter(is_here);
+        if gone().next().is_some() || come().next().is_some() {
+            let narrowed = come().map(|route| narrow_route(route, here));
+            self.table = Arc::new(self.table.with(gone().map(|route| &**route), narrowed));
+        }
+        let (gone, come): (Vec<usize>, Vec<usize>) =
+            (gone().filter_map(used).collect(), come().filter_map(used).collect());
+        for index in come {
+            if self.used.len() <= index {
+                self.used.resize(index + 1, 0);
+            }
+            self.used[index] += 1;
+        }
+        gone.into_iter().for_each(|index| self.used[index] -= 1);
+        let is_used = |index: BackendIndex| self.used.get(index.0 as usize).is_some_and(|routes| *routes > 0);
+        self.backends = lowered.backends().narrowed(&self.backends, is_used);
+        if !changes.is_empty() {
+            self.ingresses.clone_from(&lowered.ingresses);
         }
     }
-    let here = lowered.entry_points.those(|pair| node.has(Role::of_gate(pair.gate)));
-    let (routes, backends) = narrow_routes(lowered, here);
-    plan.table = Arc::new(Table::new(routes));
-    plan.backends = backends;
-    plan.certificates =
-        lowered.certificates.iter().flat_map(|certificate| narrow_certificate(certificate, here)).collect();
-    plan.forwards = forward::select(lowered, node);
-    plan
+
+    fn narrow_certificates(&mut self, lowered: &Lowered) {
+        let (before, after) = (&self.site_certificates, &lowered.certificates);
+        let same = before.len() == after.len() && before.iter().zip(after).all(|(one, other)| Arc::ptr_eq(one, other));
+        if !same {
+            self.site_certificates.clone_from(after);
+            self.certificates =
+                after.iter().flat_map(|certificate| narrow_certificate(certificate, self.here)).collect();
+        }
+    }
+}
+
+/// Its backend's number.
+fn used(route: &Arc<Route>) -> Option<usize> {
+    match route.action {
+        Action::Forward(index) => Some(index.0 as usize),
+        Action::Unavailable(_) => None,
+    }
+}
+
+/// A route as it is served here.
+fn narrow_route(route: &Arc<Route>, here: EntryPointSet) -> Arc<Route> {
+    let entry_points = route.entry_points.and(here);
+    if entry_points == route.entry_points {
+        return route.clone();
+    }
+    Arc::new(Route { entry_points, ..Route::clone(route) })
 }
 
 impl ProxyPlan {
@@ -212,25 +295,6 @@ fn listeners(name: GateName, gate: &Gate, node: &Node, entry_points: &EntryPoint
             proxy_protocol: pair.point.proxy_protocol.clone(),
         })
         .collect()
-}
-
-/// The routes that are served here, and the backends that they point to, renumbered.
-fn narrow_routes(lowered: &Lowered, here: EntryPointSet) -> (Vec<Route>, Vec<Arc<Backend>>) {
-    let mut backends = Vec::new();
-    let mut numbers: BTreeMap<BackendIndex, BackendIndex> = BTreeMap::new();
-    let mut routes = Vec::new();
-    for route in lowered.routes.iter().filter(|route| route.entry_points.intersects(here)) {
-        let action = match &route.action {
-            Action::Forward(old) => Action::Forward(*numbers.entry(*old).or_insert_with(|| {
-                let next = BackendIndex(u32::try_from(backends.len()).unwrap_or(u32::MAX));
-                backends.push(lowered.backends[old.0 as usize].clone());
-                next
-            })),
-            Action::Unavailable(why) => Action::Unavailable(why.clone()),
-        };
-        routes.push(Route { entry_points: route.entry_points.and(here), action, ..route.clone() });
-    }
-    (routes, backends)
 }
 
 /// One certificate for each set of entry points that some of its hosts share.
@@ -303,12 +367,13 @@ spec:
     #[test]
     fn the_edge_holds_only_what_is_public() {
         let plan = plan(SITE_AND_TWO_APPLICATIONS, Families::Both, "edge");
-        let hosts: Vec<String> = plan.table.routes().iter().map(|route| route.host.to_string()).collect();
+        let hosts: Vec<String> = plan.table.routes().map(|route| route.host.to_string()).collect();
         assert_eq!(hosts, ["public.example.org", "public.example.org"]);
-        let backends: Vec<String> = plan.backends.iter().map(|backend| backend.id.to_string()).collect();
+        let mut backends: Vec<String> = plan.backends.iter().map(|backend| backend.id.to_string()).collect();
+        backends.sort();
         assert_eq!(backends, ["default/public:80", "default/shared:80"]);
         let external: EntryPointSet = plan.listeners.iter().map(|listener| listener.index).collect();
-        assert!(plan.table.routes().iter().all(|route| route.entry_points.without(external).is_empty()));
+        assert!(plan.table.routes().all(|route| route.entry_points.without(external).is_empty()));
         assert!(!format!("{plan:?}").contains("private"), "a trace of the private application");
     }
 
@@ -374,13 +439,17 @@ spec:
         for node in ["nobody", "server"] {
             let site = "== site\napiVersion: dualgate.dev/v1alpha1\nkind: Site\nname: x\nnodes: [{name: server, roles: [server], addresses: [192.168.1.5]}]\ngates: {internal: {}}\n";
             let plan = plan(&format!("{site}{SITE_AND_TWO_APPLICATIONS}"), Families::V4, node);
-            assert_eq!((plan.listeners.len(), plan.table.routes().len(), plan.backends.len()), (0, 0, 0), "{node}");
+            assert_eq!((plan.listeners.len(), plan.table.len(), plan.backends.len()), (0, 0, 0), "{node}");
         }
     }
 
     #[test]
     fn one_pod_is_one_server_with_an_address_of_each_family_that_there_is() {
-        let at = |families| plan(SITE_AND_TWO_APPLICATIONS, families, "edge").backends[0].servers.clone();
+        let at = |families| {
+            let plan = plan(SITE_AND_TWO_APPLICATIONS, families, "edge");
+            let mut backends = plan.backends.iter();
+            backends.find(|backend| &*backend.id.service.name == "public").unwrap().servers.clone()
+        };
         let server = |at| vec![Server { id: "public-1".into(), at: ServerAddress::Sockets(at) }];
         let (v4, v6) = ("10.42.0.1:80".parse().unwrap(), "[fd01::1]:80".parse().unwrap());
         assert_eq!(at(Families::V4), server(Dual::V4(v4)));
@@ -420,7 +489,7 @@ spec: {{defaultBackend: {{service: {{name: web, port: {{number: {}}}}}}}}}
                 port.split(['{', ',', '}']).find_map(|part| part.trim().strip_prefix("port: ")).unwrap()
             );
             let plan = plan(&objects, Families::V4, "home1");
-            assert_eq!(plan.backends[0].scheme, expected, "{annotation} {port}");
+            assert_eq!(plan.backends.iter().next().unwrap().scheme, expected, "{annotation} {port}");
         }
     }
 }

@@ -1,0 +1,233 @@
+//! Bringing what was lowered up to another snapshot: what nothing has touched stays as it is.
+//!
+//! | what is another one | what is lowered again |
+//! |---|---|
+//! | the site file, an IngressClass | everything |
+//! | an Ingress | it |
+//! | a Service | the Ingresses that name it, its backends; if it came or went, those of its namespace that lack one |
+//! | an EndpointSlice | the backends of its Service |
+//! | a Secret, or whether its certificate is valid | the Ingresses that name it |
+//! | the addresses of Services | what is forwarded, which is lowered each time |
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::model::changes::{Change, changes};
+use crate::model::object::{Body, Ingress, IngressBackend, ObjectSet};
+use crate::model::snapshot::{Facts, Snapshot};
+use crate::model::{GateName, Object, ObjectName, Site};
+use crate::route::Action;
+
+use super::service::Resolver;
+use super::world::{ingress_of, service_of};
+use super::{EntryPoints, Lowered, LoweredIngress, alias, annotation, class, forward, ingress, placement};
+
+/// Names by namespace, to be asked without making a name of one's own.
+#[derive(Default)]
+struct Names(BTreeMap<Arc<str>, BTreeSet<Arc<str>>>);
+
+impl Names {
+    fn insert(&mut self, name: &ObjectName) {
+        self.0.entry(name.namespace.clone()).or_default().insert(name.name.clone());
+    }
+
+    fn of(&self, namespace: &str) -> Option<&BTreeSet<Arc<str>>> {
+        self.0.get(namespace)
+    }
+}
+
+/// What the changes of objects touch.
+#[derive(Default)]
+pub(crate) struct Touched {
+    /// Whether every Ingress is to be lowered again.
+    all: bool,
+    services: Names,
+    secrets: Names,
+    /// Services whose backends are to be made again.
+    backends: BTreeSet<ObjectName>,
+}
+
+impl Touched {
+    /// What these changes touch.
+    pub(crate) fn by(changes: &[Change<'_, Object>]) -> Self {
+        let mut touched = Self::default();
+        for object in changes.iter().flat_map(|(old, new)| [*old, *new]).flatten() {
+            let name = &object.key.name;
+            match &object.body {
+                Body::IngressClass(_) => touched.all = true,
+                Body::Service(_) => {
+                    touched.services.insert(name);
+                    touched.backends.insert(name.clone());
+                }
+                Body::EndpointSlice(_) => touched.backends.extend(service_of(object)),
+                Body::Secret(_) => touched.secrets.insert(name),
+                Body::Ingress(_) | Body::ConfigMap(_) | Body::Namespace | Body::Node(_) | Body::Other => {}
+            }
+        }
+        touched
+    }
+
+    /// Whether an Ingress names what is touched.
+    fn is_named(&self, namespace: &str, ingress: &Ingress) -> bool {
+        let secrets = self.secrets.of(namespace);
+        let shown = |name: &String| secrets.is_some_and(|secrets| secrets.contains(&**name));
+        self.has_service_of(namespace, ingress) || ingress.tls.iter().filter_map(|tls| tls.secret.as_ref()).any(shown)
+    }
+
+    /// Whether an Ingress names a Service that is touched.
+    pub(crate) fn has_service_of(&self, namespace: &str, ingress: &Ingress) -> bool {
+        let Some(services) = self.services.of(namespace) else { return false };
+        let paths = ingress.rules.iter().flat_map(|rule| rule.paths.iter().flatten());
+        paths.map(|path| &path.backend).chain(&ingress.default_backend).any(|backend| match backend {
+            IngressBackend::Service { name, .. } => services.contains(&**name),
+            IngressBackend::Resource { .. } => false,
+        })
+    }
+}
+
+impl Lowered {
+    /// Brings it up to a snapshot.
+    pub fn update_to(&mut self, snapshot: &Snapshot) {
+        self.update(&snapshot.site, &snapshot.objects, &snapshot.facts);
+    }
+
+    /// Brings it up to these objects of a site.
+    pub fn update(&mut self, site: &Arc<Site>, objects: &Arc<ObjectSet>, facts: &Facts) {
+        if self.site.as_ref().is_none_or(|known| !Arc::ptr_eq(known, site)) {
+            *self = Self { site: Some(site.clone()), entry_points: EntryPoints::of(site), ..Self::default() };
+        }
+        let before = self.world.objects().clone();
+        let changes = changes(&before.objects, &objects.objects, |object| &object.key);
+        let mut touched = Touched::by(&changes);
+        self.world.update(objects.clone(), &changes);
+        for (namespace, names) in &touched.secrets.0 {
+            names.iter().for_each(|name| self.shown.forget(&ObjectName::new(namespace.clone(), name.clone())));
+        }
+        self.shown.pass(facts.now).iter().for_each(|turned| touched.secrets.insert(turned));
+        self.lower_again(site, self.to_lower(&changes, &touched));
+        touched.backends.iter().for_each(|service| self.backends.remake(service, site, &self.world));
+        if let Some(certificates) = self.shown.settle() {
+            self.certificates = certificates;
+        }
+        self.of_forwards.clear();
+        self.forwards = forward::forwards(site, facts, &self.world, &self.backends, &mut self.of_forwards);
+    }
+
+    /// The Ingresses that are to be lowered, by name; nothing for those that are gone.
+    fn to_lower(&self, changes: &[Change<'_, Object>], touched: &Touched) -> BTreeMap<ObjectName, Option<Arc<Object>>> {
+        let is_ingress = |object: &&Arc<Object>| matches!(object.body, Body::Ingress(_));
+        let mut found: BTreeMap<ObjectName, Option<Arc<Object>>> = BTreeMap::new();
+        for (old, new) in changes {
+            if let Some(object) = new.or(*old).filter(is_ingress) {
+                found.insert(object.key.name.clone(), new.cloned());
+            }
+        }
+        let mut add = |object: &Arc<Object>| found.insert(object.key.name.clone(), Some(object.clone()));
+        if touched.all {
+            self.world.ingresses().for_each(|object| drop(add(object)));
+        } else if !touched.services.0.is_empty() || !touched.secrets.0.is_empty() {
+            for object in self.world.ingresses() {
+                let namespace = &*object.key.name.namespace;
+                if ingress_of(object).is_some_and(|ingress| touched.is_named(namespace, ingress)) {
+                    add(object);
+                }
+            }
+            for ingress in self.ingresses.iter().filter(|ingress| ingress.lacks_something()) {
+                let name = &ingress.key().name;
+                if touched.services.of(&name.namespace).is_some()
+                    && let Some(object) = self.world.ingress(name)
+                {
+                    add(object);
+                }
+            }
+        }
+        found
+    }
+
+    fn lower_again(&mut self, site: &Site, found: BTreeMap<ObjectName, Option<Arc<Object>>>) {
+        if found.is_empty() {
+            return;
+        }
+        let mut stay = std::mem::take(&mut self.ingresses).into_iter().peekable();
+        let mut ingresses = Vec::with_capacity(stay.len() + found.len());
+        for (name, object) in found {
+            ingresses.extend(std::iter::from_fn(|| stay.next_if(|ingress| ingress.key().name < name)));
+            let before = stay.next_if(|ingress| ingress.key().name == name);
+            self.unclassed.remove(&name);
+            let after = object.and_then(|object| self.one(site, &object)).map(Arc::new);
+            ingresses.extend(self.replace(before, after));
+        }
+        ingresses.extend(stay);
+        self.ingresses = ingresses;
+    }
+
+    /// What counts from now on.
+    fn replace(
+        &mut self,
+        before: Option<Arc<LoweredIngress>>,
+        after: Option<Arc<LoweredIngress>>,
+    ) -> Option<Arc<LoweredIngress>> {
+        let Some(object) = after.as_ref().or(before.as_ref()).map(|ingress| ingress.object.clone()) else {
+            return None;
+        };
+        let claims = |ingress: &Option<Arc<LoweredIngress>>| match ingress {
+            Some(ingress) => ingress.claims.to_vec(),
+            None => Vec::new(),
+        };
+        // Also where they read alike: the certificate may be another one.
+        self.shown.replace(&object, &claims(&before), &claims(&after));
+        if let (Some(before), Some(after)) = (&before, &after)
+            && before.is_as(after)
+        {
+            return Some(before.clone());
+        }
+        // What is still needed is never let go of in between.
+        after.iter().for_each(|ingress| self.backends.hold(&ingress.routes));
+        before.iter().for_each(|ingress| self.backends.release(&ingress.routes));
+        after
+    }
+
+    /// Lowers one Ingress; nothing if it is not ours.
+    fn one(&mut self, site: &Site, object: &Arc<Object>) -> Option<LoweredIngress> {
+        let ingress = ingress_of(object)?;
+        let (membership, reading) = match class::membership(site, &self.world, object, ingress) {
+            class::Verdict::Ours(membership, reading) => (membership, reading),
+            class::Verdict::NotOurs => return None,
+            class::Verdict::NoSuchClass(finding) => {
+                self.unclassed.insert(object.key.name.clone(), finding);
+                return None;
+            }
+        };
+        let (entry_points, mut findings) = (&self.entry_points, Vec::new());
+        let annotations = annotation::OfIngress::read(object, &mut findings);
+        let placement = placement::place(site, entry_points, object, &annotations, &mut findings);
+        let mut part = ingress::Part { object, ingress, reading, annotations: &annotations, placement: &placement };
+        let mut resolver = Resolver { site, world: &self.world, backends: &mut self.backends };
+        let mut routes = part.routes(&mut resolver, &mut findings);
+        routes.extend(alias::routes(site, entry_points, &routes));
+        let https = placement.entry_points.and(entry_points.https());
+        let internal = entry_points.of_gate(GateName::Internal);
+        let claims = self.shown.claims((site, &self.world), (object, ingress), (https, internal), &mut findings);
+        Some(LoweredIngress {
+            object: object.clone(),
+            membership,
+            reading,
+            placement,
+            routes: routes.into_iter().map(Arc::new).collect(),
+            claims,
+            findings: findings.into(),
+        })
+    }
+}
+
+impl LoweredIngress {
+    /// Whether it is as another one of the same object.
+    fn is_as(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.object, &other.object) && self == other
+    }
+
+    /// Whether a route has no backend: what could be meant is told by what else there is.
+    fn lacks_something(&self) -> bool {
+        self.routes.iter().any(|route| matches!(route.action, Action::Unavailable(_)))
+    }
+}
