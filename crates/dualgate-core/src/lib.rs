@@ -8,6 +8,7 @@
 //! lower   Kubernetes words -> our few words   routes, backends, certificates
 //! plan    Snapshot -> what one node must do   one file per actuator
 //! route   (host, path) -> route               the table that the data plane asks
+//! render  Site -> files for a person          what other programs are configured with
 //! ```
 //!
 //! What a user got wrong is a [`model::Finding`], never an error that stops something else.
@@ -20,6 +21,7 @@ pub mod machine;
 pub mod model;
 pub mod parse;
 pub mod plan;
+pub mod render;
 pub mod route;
 pub mod seam;
 pub mod yaml;

@@ -3,6 +3,7 @@
 pub mod firewall;
 pub mod keys;
 pub mod lab;
+pub mod render;
 pub mod tunnel;
 pub mod vip;
 
@@ -61,6 +62,9 @@ pub enum Command {
     /// Show who holds which address of the LAN, and give one to another node.
     #[command(after_help = vip::VIP)]
     Vip(vip::Vip),
+    /// Write files for other programs from the site file: K3s' configuration, a unit of systemd.
+    #[command(after_help = render::RENDER)]
+    Render(render::Render),
     /// Answer HTTP requests with what was asked: a backend to try things with.
     #[command(after_help = ECHO)]
     Echo(Echo),

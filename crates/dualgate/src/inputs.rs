@@ -11,6 +11,7 @@ use dualgate_core::model::site::Site;
 use dualgate_core::model::snapshot::{Facts, Generation};
 use dualgate_core::model::{NodeName, ObjectSet, Snapshot};
 use dualgate_core::parse;
+use dualgate_core::parse::site::Marks;
 use dualgate_core::plan::ipam;
 use dualgate_core::seam::Source as _;
 use dualgate_host::FolderSource;
@@ -101,15 +102,16 @@ fn unusable(path: &Path, findings: &[Finding]) -> String {
     format!("the site file `{}` cannot be used:{}", path.display(), errors.concat())
 }
 
+/// The same with the places of its fields.
+pub fn usable_reading(path: &Path) -> anyhow::Result<(Site, Marks)> {
+    let reading = parse::site::read(&path.display().to_string(), &site_text(path)?);
+    let site = reading.site.with_context(|| unusable(path, &reading.findings))?;
+    Ok((site, reading.marks))
+}
+
 /// Reads the site file and looks for mistakes in it.
 pub fn read_site(path: &Path) -> anyhow::Result<(Option<Site>, Vec<Finding>)> {
-    let text = std::fs::read_to_string(path).with_context(|| {
-        format!(
-            "read the site file `{}` (name it with --site; examples/laptop/site.yaml is one to start from)",
-            path.display()
-        )
-    })?;
-    let reading = parse::site::read(&path.display().to_string(), &text);
+    let reading = parse::site::read(&path.display().to_string(), &site_text(path)?);
     let mut findings = reading.findings;
     if let Some(site) = &reading.site {
         findings.extend(check::site::site(site, &reading.marks));
@@ -140,6 +142,15 @@ pub async fn open_cluster(access: &Access) -> anyhow::Result<ClusterSource> {
             (_, None) => "name it with --kubeconfig; a K3s server has it at /etc/rancher/k3s/k3s.yaml",
         };
         anyhow::Error::new(error).context(format!("find the cluster ({help})"))
+    })
+}
+
+fn site_text(path: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(path).with_context(|| {
+        format!(
+            "read the site file `{}` (name it with --site; examples/laptop/site.yaml is one to start from)",
+            path.display()
+        )
     })
 }
 

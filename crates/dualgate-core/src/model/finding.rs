@@ -285,6 +285,34 @@ catalogue! {
     ClusterWrite = "cluster-write" Error;
     /// The API server does not allow what is needed, or does not have it.
     ClusterForbidden = "cluster-forbidden" Error;
+    /// A node is no part of the K3s cluster, as the site file has it, or no server is there to join.
+    K3sRole = "k3s-role" Error;
+    /// A node, the pods and the Services of a cluster differ in their IP families: K3s refuses to start.
+    K3sFamily = "k3s-family" Error;
+    /// The cluster has one IP family, which nobody can change once it exists.
+    K3sSingleFamily = "k3s-single-family" Warning;
+    /// A label or taint that K3s does not take: an agent with it ends at once.
+    K3sLabel = "k3s-label" Error;
+    /// Who may have which token of K3s.
+    K3sToken = "k3s-token" Note;
+    /// What all servers must have alike, or nobody can change once the cluster exists.
+    K3sEqual = "k3s-equal" Note;
+    /// A number of servers that stands no more failures than one server less.
+    K3sQuorum = "k3s-quorum" Warning;
+    /// Nobody says which interface Flannel is to use.
+    K3sInterface = "k3s-interface" Warning;
+    /// A node that routes IPv6 loses its own default route, unless it is told to keep it.
+    K3sRouterAdvertisement = "k3s-router-advertisement" Note;
+    /// The networks that nodes get from the pods' are not of the usual size.
+    K3sNodeMask = "k3s-node-mask" Note;
+    /// Packets of pods through the tunnel are smaller than elsewhere.
+    K3sMtu = "k3s-mtu" Note;
+    /// K3s and something of the site want the same port.
+    K3sPort = "k3s-port" Error;
+    /// An edge is a part of the cluster, which it need not be.
+    K3sEdge = "k3s-edge" Note;
+    /// The program of an edge's bundle needs more than the bundle holds.
+    BundleProgram = "bundle-program" Warning;
     /// A listener cannot be opened.
     ListenerFailed = "listener-failed" Error;
     /// Home nodes tell an edge different things; the most senior one's word counts.

@@ -131,6 +131,8 @@ pub struct Node {
     pub addresses: Vec<IpAddr>,
     /// Its addresses on the Internet.
     pub public_addresses: Vec<IpAddr>,
+    /// Its interface in the LAN, where the file names it: what K3s is told.
+    pub interface: Option<String>,
     /// What it does.
     pub roles: Vec<Role>,
     /// Its pod networks, when no cluster says so.

@@ -8,6 +8,7 @@ mod firewall;
 mod keys;
 mod lab;
 mod plan;
+mod render;
 mod run;
 mod status;
 mod tunnel;
@@ -30,6 +31,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Tunnel(args) => tunnel::run(&args),
         Command::Firewall(args) => firewall::run(&args),
         Command::Vip(args) => vip::run(&args),
+        Command::Render(args) => render::run(&args),
         Command::Echo(args) => echo::run(&args),
         Command::Lab(args) => lab::run(&args),
     }

@@ -2,8 +2,10 @@
 
 use crate::support::{dualgate, root};
 
-const COMMANDS: [&str; 12] =
-    ["run", "check", "explain", "exposure", "plan", "status", "keys", "tunnel", "firewall", "vip", "echo", "lab"];
+const COMMANDS: [&str; 13] = [
+    "run", "check", "explain", "exposure", "plan", "status", "keys", "tunnel", "firewall", "vip", "render", "echo",
+    "lab",
+];
 
 #[test]
 fn the_first_help_names_every_command_and_how_to_begin() {

@@ -6,7 +6,7 @@ use super::role::any_contains;
 use super::{Report, enumerate};
 use crate::model::object::Protocol;
 use crate::model::site::{EntryProtocol, Node, Role, Site, Tunnel, Uplink};
-use crate::model::{Code, Family, GateName};
+use crate::model::{Code, Family, Finding, GateName, Severity};
 
 /// Largest inner MTU that fits DS-Lite over PPPoE, whichever family carries it: 1492 - 40 - 60.
 const SAFE_MTU: u16 = 1392;
@@ -157,20 +157,22 @@ fn kubernetes_at_the_edge(site: &Site, tunnel: &Tunnel, index: usize, edge: &Nod
     let message =
         format!("`{}` cannot set its own label node-role.kubernetes.io/edge: K3s refuses to start with it", edge.name);
     let help = format!("run `kubectl label node {} node-role.kubernetes.io/edge=true` once at home", edge.name);
-    report.note(Code::SiteTrap, role(Role::Agent), message, help);
+    report.note(Code::K3sLabel, role(Role::Agent), message, help);
     let v6 = site.nodes.iter().flat_map(|node| &node.addresses).any(IpAddr::is_ipv6);
     let inner = tunnel.mtu.saturating_sub(if v6 { 70 } else { 50 });
     if v6 && inner < IPV6_MTU {
         let message = format!(
             "VXLAN over IPv6 takes 70 octets, so that pods would have an MTU of {inner}; IPv6 needs {IPV6_MTU}"
         );
-        report.add(Code::SiteTrap, "tunnel.mtu", message, format!("use {SAFE_MTU}"));
+        let finding = Finding::new(Code::K3sMtu, report.marks.place("tunnel.mtu"), message);
+        let finding = Finding { severity: Severity::Warning, ..finding };
+        report.findings.push(finding.help(format!("use {SAFE_MTU}")));
     } else {
         let (family, cost) = if v6 { ("IPv6", 70) } else { ("IPv4", 50) };
         let message =
             format!("VXLAN over {family} takes {cost} octets: Flannel's MTU through the tunnel is at most {inner}");
         report.note(
-            Code::SiteTrap,
+            Code::K3sMtu,
             "tunnel.mtu",
             message,
             "K3s derives it from the interface; check it when pods hang on large answers",

@@ -68,6 +68,7 @@ text_value! {
     ObjectName: "`namespace/name`", "`apps/grafana`", object_name;
     Namespace: "namespace", "`apps`", |text| kubernetes(text, syntax::label).map(Namespace);
     LabelValue: "label value", "`web`, `'true'`", label_value;
+    InterfaceName: "network interface", "`eth0`, `enp1s0`", interface_name;
     HttpsUrl: "HTTPS URL", "`https://acme.example.org/directory`", https_url;
 }
 
@@ -149,6 +150,21 @@ impl std::fmt::Display for LabelValue {
 fn label_value(text: &str) -> Result<LabelValue, String> {
     let plain = !text.contains('/') && syntax::qualified(text).is_ok();
     if text.is_empty() || plain { Ok(LabelValue(text.to_owned())) } else { Err(format!("`{text}` is no label value")) }
+}
+
+/// The name of a network interface, as the kernel takes it: 1 to 15 octets, which name no other folder of `/sys`.
+pub(super) struct InterfaceName(pub(super) String);
+
+impl std::fmt::Display for InterfaceName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn interface_name(text: &str) -> Result<InterfaceName, String> {
+    let is_plain = |octet: u8| octet.is_ascii_alphanumeric() || matches!(octet, b'-' | b'_' | b'.');
+    let fits = (1..16).contains(&text.len()) && text.bytes().all(is_plain) && text != "." && text != "..";
+    if fits { Ok(InterfaceName(text.to_owned())) } else { Err(format!("`{text}` is no name of a network interface")) }
 }
 
 /// A DNS resolver.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::fields::{Fields, Read, Section, Sink, read_section};
 use super::scalars::{
-    ApiVersion, HttpsUrl, Kind, LabelKey, LabelValue, Namespace, Number, Port, Resolver, Size, Timeout,
+    ApiVersion, HttpsUrl, InterfaceName, Kind, LabelKey, LabelValue, Namespace, Number, Port, Resolver, Size, Timeout,
 };
 use crate::model::site::{
     AccessLog, AccessLogFormat, Admin, Alias, Allow, CONTROLLER, Certificates, Challenge, Class, Cluster, Dns,
@@ -140,9 +140,22 @@ impl Section for Node {
             "Its addresses in the LAN, or in the tunnel for an edge; the first of each family is used.",
         );
         let public_addresses = f.list("publicAddresses", "Its addresses on the Internet.");
+        let interface: Option<InterfaceName> = f.optional(
+            "interface",
+            "K3s takes that of the default route",
+            "Its interface in the LAN, for `flannel-iface` of K3s (`dualgate render k3s`).",
+        );
         let pod_cidrs = f.list("podCIDRs", "Its own pod networks, where no cluster says so.");
         let public_keys = public_keys(f);
-        Some(Self { name: name?, addresses: addresses?, public_addresses, roles, pod_cidrs, public_keys })
+        Some(Self {
+            name: name?,
+            addresses: addresses?,
+            public_addresses,
+            interface: interface.map(|interface| interface.0),
+            roles,
+            pod_cidrs,
+            public_keys,
+        })
     }
 }
 
