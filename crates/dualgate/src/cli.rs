@@ -1,5 +1,6 @@
 //! What can be asked of dualgate on the command line.
 
+pub mod edge;
 pub mod firewall;
 pub mod keys;
 pub mod lab;
@@ -65,6 +66,9 @@ pub enum Command {
     /// Write files for other programs from the site file: K3s' configuration, a unit of systemd.
     #[command(after_help = render::RENDER)]
     Render(render::Render),
+    /// Pack what has to be copied to an edge.
+    #[command(after_help = edge::EDGE)]
+    Edge(edge::Edge),
     /// Answer HTTP requests with what was asked: a backend to try things with.
     #[command(after_help = ECHO)]
     Echo(Echo),

@@ -12,6 +12,7 @@ mod inputs;
 mod output;
 mod river;
 mod source;
+mod service;
 mod state;
 mod virtual_ips;
 mod wall;

@@ -171,6 +171,7 @@ impl River {
         replan.reset();
         self.plan_from_site().await;
         self.start_from_disk().await;
+        self.state.begun();
         loop {
             let (save, lint) = (self.save_at, self.lint_at);
             tokio::select! {
@@ -179,7 +180,11 @@ impl River {
                     let found = self.objects.borrow_and_update().clone();
                     self.take_objects(found).await;
                 }
-                Ok(()) = reload.changed() => self.reload_site().await,
+                Ok(()) = reload.changed() => {
+                    let asked = *reload.borrow_and_update();
+                    self.reload_site().await;
+                    self.state.reloaded(asked);
+                }
                 _ = look.tick() => {
                     if modified(&self.site_path) != self.site_modified {
                         self.reload_site().await;

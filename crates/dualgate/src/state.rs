@@ -35,6 +35,9 @@ struct Inner {
     plan: Arc<ProxyPlan>,
     missing: Vec<String>,
     failures: u64,
+    /// Whether all is done that needs nobody else.
+    begun: bool,
+    reloads: u64,
     view: ProxyView,
     metrics: EntryPointMetrics,
     tunnel: TunnelView,
@@ -134,6 +137,18 @@ pub struct Report {
     pub findings: Vec<serde_json::Value>,
 }
 
+/// What a service manager wants to know.
+pub struct Service {
+    /// Whether all is done that needs nobody else.
+    pub begun: bool,
+    /// Whether the tunnel's interface is there, where there is to be one.
+    pub tunnel_made: bool,
+    /// How often the site file was read again because somebody asked for it.
+    pub reloads: u64,
+    /// How it is, in a line.
+    pub status: String,
+}
+
 /// What runs beside the gates and tells how it is by itself, and where it keeps what it knows.
 pub struct Beside {
     /// The state directory.
@@ -163,6 +178,8 @@ impl State {
             plan: Arc::default(),
             missing: Vec::new(),
             failures: 0,
+            begun: false,
+            reloads: 0,
             view,
             metrics,
             tunnel,
@@ -214,6 +231,35 @@ impl State {
     /// How the exchange between nodes is, and the firewall; and the plan of what runs beside the gates.
     pub fn neighbours(&self, exchange: exchange::Report, firewall: wall::Report, beside: BTreeSet<String>) {
         self.with(|inner| (inner.exchange, inner.firewall, inner.beside) = (exchange, firewall, beside));
+    }
+
+    /// All is done that needs nobody else.
+    pub fn begun(&self) {
+        self.with(|inner| inner.begun = true);
+    }
+
+    /// The site file was read again because somebody asked for it, the so manieth time.
+    pub fn reloaded(&self, asked: u64) {
+        self.with(|inner| inner.reloads = asked);
+    }
+
+    /// Whether connections are being let go.
+    pub fn is_draining(&self) -> bool {
+        self.with(|inner| inner.phase == Phase::Draining)
+    }
+
+    /// What a service manager wants to know.
+    pub fn service(&self) -> Service {
+        let not_ready = self.not_ready();
+        let status = match not_ready.as_slice() {
+            [] => "ready".to_owned(),
+            why => format!("not ready: {}", why.join("; ")),
+        };
+        self.with(|inner| {
+            let tunnel = inner.tunnel.report();
+            let tunnel_made = tunnel.interface.is_none() || tunnel.backend.is_some();
+            Service { begun: inner.begun, tunnel_made, reloads: inner.reloads, status }
+        })
     }
 
     /// Connections are being let go.

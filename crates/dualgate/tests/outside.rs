@@ -24,6 +24,7 @@ const CURL: &[Tool] = &[Tool::Program("curl")];
 const NGHTTP: &[Tool] = &[Tool::Program("nghttp"), Tool::Program("h2load")];
 const PYTHON_H2: &[Tool] = &[Tool::Program("python3"), Tool::Python("h2")];
 const WEBSOCKETS: &[Tool] = &[Tool::Program("python3"), Tool::Python("websockets.asyncio.server")];
+const SYSTEMD: &[Tool] = &[Tool::Program("systemd-analyze")];
 const SLOW: &[Tool] = &[Tool::Program("slowhttptest")];
 
 /// No program may take longer.
@@ -514,5 +515,40 @@ fn ip(address: SocketAddr) -> String {
     match address.ip() {
         IpAddr::V4(ip) => ip.to_string(),
         IpAddr::V6(ip) => format!("[{ip}]"),
+    }
+}
+
+/// The file of a unit for a node of the example, with this program instead of the installed one.
+fn unit(home: &Home, node: &str) -> String {
+    let site = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/home/site.yaml");
+    let program = env!("CARGO_BIN_EXE_dualgate");
+    let said = run(LIMIT, program, &["render", "unit", "--site", site, "--node", node]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    home.directory.write("dualgate.service", &said.out.replace("/usr/local/bin/dualgate", program));
+    home.directory.join("dualgate.service").display().to_string()
+}
+
+#[test]
+fn systemd_takes_the_unit_and_finds_little_to_fear() {
+    if !has("systemd_takes_the_unit_and_finds_little_to_fear", SYSTEMD) {
+        return;
+    }
+    let home = Home::new();
+    for node in ["ionos", "k3s-node1"] {
+        let path = unit(&home, node);
+        let verified = run(LIMIT, "systemd-analyze", &["verify", "--man=no", &path]);
+        // It prints each word that it does not know, and goes on.
+        assert_eq!((verified.code, &*verified.out, &*verified.err), (Some(0), "", ""), "{node}");
+        let judged =
+            run(LIMIT, "systemd-analyze", &["security", "--no-pager", "--offline=yes", "--threshold=25", &path]);
+        assert_eq!(judged.code, Some(0), "more than 2.5 of 10: {}", judged.out);
+        // What it has is what it was given.
+        let has = |line: &str| judged.out.lines().any(|said| said.starts_with("\u{2717}") && said.contains(line));
+        assert!(has("CapabilityBoundingSet=~CAP_NET_ADMIN") && has("CapabilityBoundingSet=~CAP_NET_(BIND_SERVICE"));
+        for other in ["CAP_SYS_ADMIN", "CAP_DAC_", "CAP_SYS_PTRACE", "CAP_SETUID", "SystemCallFilter", "ProtectSystem"]
+        {
+            assert!(!has(other), "{other}: {}", judged.out);
+        }
+        println!("{node}: {}", judged.out.lines().last().unwrap_or_default());
     }
 }

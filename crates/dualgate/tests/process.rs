@@ -5,6 +5,9 @@ mod support;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram};
+use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 use support::{Authority, Client, Home, Node, Pod, application, eventually, gated, output, reserve_pair};
@@ -383,4 +386,63 @@ fn eventually_answers(address: SocketAddr, name: &str, status: u16, pod: Option<
         let found = ask(address, name);
         if found == expected { Ok(()) } else { Err(format!("{found:?}")) }
     });
+}
+
+/// Reads from a service manager's socket until somebody says this line; all that was heard on the way.
+#[track_caller]
+fn hear(socket: &UnixDatagram, line: &str) -> String {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let mut heard = String::new();
+    while let Some(left) = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+        socket.set_read_timeout(Some(left)).unwrap();
+        let mut buffer = [0; 4096];
+        let Ok(size) = socket.recv(&mut buffer) else { break };
+        heard.push_str(std::str::from_utf8(&buffer[..size]).unwrap());
+        if heard.lines().any(|heard| heard == line) {
+            return heard;
+        }
+    }
+    panic!("`{line}` was not said, but:\n{heard}");
+}
+
+#[track_caller]
+fn tells_its_life(socket: &UnixDatagram, name: &str) {
+    let home = Home::new();
+    let mut node = Node::start_with(&home, &[], &[("NOTIFY_SOCKET", name)]);
+    let heard = hear(socket, "READY=1");
+    assert!(!heard.contains("STOPPING"), "{heard}");
+    if !heard.contains("STATUS=ready") {
+        hear(socket, "STATUS=ready");
+    }
+    node.signal(Signal::HUP);
+    let heard = hear(socket, "RELOADING=1");
+    assert!(heard.contains("RELOADING=1\nMONOTONIC_USEC="), "{heard}");
+    hear(socket, "READY=1");
+    node.signal(Signal::TERM);
+    hear(socket, "STOPPING=1");
+    assert_eq!(node.wait().code(), Some(0));
+}
+
+#[test]
+fn a_service_manager_hears_that_it_is_ready_reloads_and_stops() {
+    let home = Home::new();
+    let path = home.directory.join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    tells_its_life(&socket, path.to_str().unwrap());
+}
+
+#[test]
+fn a_service_manager_without_a_file_hears_the_same() {
+    let name = format!("dualgate-notify-{}", std::process::id());
+    let socket = UnixDatagram::bind_addr(&UnixAddress::from_abstract_name(&name).unwrap()).unwrap();
+    tells_its_life(&socket, &format!("@{name}"));
+}
+
+#[test]
+fn a_service_manager_that_is_gone_stops_nothing() {
+    let home = Home::new();
+    let gone = home.directory.join("nobody");
+    let node = Node::start_with(&home, &[], &[("NOTIFY_SOCKET", gone.to_str().unwrap())]);
+    node.wait_until_ready();
+    assert!(node.log().contains("the service manager cannot be told anything"), "{}", node.log());
 }

@@ -4,5 +4,7 @@
 //! Pure, as a planner is: values in, text out. Nothing here acts on a machine, and nothing secret is in it: a key is
 //! named by its place, and whoever writes the files puts it there.
 
+pub mod bundle;
+pub mod elf;
 pub mod k3s;
 pub mod unit;

@@ -89,6 +89,7 @@ DevicePolicy=closed
 DeviceAllow=/dev/net/tun rw
 ProtectSystem=strict
 ProtectHome=yes
+PrivateMounts=yes
 PrivateTmp=yes
 PrivateIPC=yes
 ProtectProc=invisible
@@ -106,7 +107,7 @@ RestrictRealtime=yes
 RestrictSUIDSGID=yes
 SystemCallArchitectures=native
 SystemCallFilter=@system-service
-SystemCallFilter=~@privileged @keyring @aio
+SystemCallFilter=~@privileged @resources @keyring @aio
 SystemCallErrorNumber=EPERM
 
 [Install]

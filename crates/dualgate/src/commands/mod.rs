@@ -2,6 +2,7 @@
 
 mod check;
 mod echo;
+mod edge;
 mod explain;
 mod exposure;
 mod firewall;
@@ -32,6 +33,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Firewall(args) => firewall::run(&args),
         Command::Vip(args) => vip::run(&args),
         Command::Render(args) => render::run(&args),
+        Command::Edge(args) => edge::run(&args),
         Command::Echo(args) => echo::run(&args),
         Command::Lab(args) => lab::run(&args),
     }

@@ -14,6 +14,7 @@ use dualgate_core::model::finding::Severity;
 use dualgate_core::model::site::Site;
 use dualgate_host::Store;
 use dualgate_host::handover::{self, Taken};
+use dualgate_host::service_manager::ServiceManager;
 use dualgate_host::virtual_ips::Leave;
 use dualgate_lab::echo;
 use dualgate_proxy::Proxy;
@@ -27,6 +28,7 @@ use crate::cli::{Format, Run};
 use crate::inputs::{choose_node, host_name, read_site, state_directory};
 use crate::output;
 use crate::river::{Chain, River, Spring};
+use crate::service;
 use crate::state::{Beside, State};
 use crate::virtual_ips::VirtualIps;
 
@@ -68,6 +70,8 @@ async fn serve(
     let state = State::new(site.name.clone(), node.clone(), (proxy.view(), proxy.entry_point_metrics()), beside);
     admin::start(&site.admin.listen, &state);
     let _echo = start_echo(args)?;
+    let (manager, hang_ups) = (service_manager(), hang_ups()?);
+    service::watch(manager.clone(), state.clone(), hang_ups.clone());
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let (succeeded, mut successor) = tokio::sync::mpsc::channel(1);
     let (sockets, offered) = (proxy.sockets(), directory.to_owned());
@@ -121,8 +125,9 @@ async fn serve(
         store: open_store(directory),
         state: state.clone(),
     };
-    let (proxy, virtual_ips) = River::new(spring).flow(stop, hang_ups()?).await;
+    let (proxy, virtual_ips) = River::new(spring).flow(stop, hang_ups).await;
     state.draining();
+    service::stopping(&manager);
     let held = match kept {
         // Open connections go on here, while others answer for the addresses.
         Some(_) => {
@@ -161,6 +166,15 @@ fn open_store(directory: &Path) -> Option<Store> {
     Store::open(directory)
         .inspect_err(|error| tracing::warn!(error = %Chain(error), "the last good state cannot be kept"))
         .ok()
+}
+
+/// Whoever runs this process, such as systemd.
+fn service_manager() -> Rc<ServiceManager> {
+    let manager = ServiceManager::of_environment().unwrap_or_else(|error| {
+        tracing::warn!(%error, "the service manager cannot be told anything");
+        ServiceManager::nobody()
+    });
+    Rc::new(manager)
 }
 
 /// Counts SIGHUP: each asks for the site file to be read again.

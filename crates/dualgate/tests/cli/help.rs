@@ -2,9 +2,9 @@
 
 use crate::support::{dualgate, root};
 
-const COMMANDS: [&str; 13] = [
-    "run", "check", "explain", "exposure", "plan", "status", "keys", "tunnel", "firewall", "vip", "render", "echo",
-    "lab",
+const COMMANDS: [&str; 14] = [
+    "run", "check", "explain", "exposure", "plan", "status", "keys", "tunnel", "firewall", "vip", "render", "edge",
+    "echo", "lab",
 ];
 
 #[test]

@@ -2,11 +2,13 @@
 
 mod check;
 mod echo;
+mod edge;
 mod explain;
 mod firewall;
 mod help;
 mod keys;
 mod lab;
 mod node;
+mod render;
 mod support;
 mod vip;

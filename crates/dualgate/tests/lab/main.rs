@@ -1,6 +1,7 @@
 //! Whole sites, end to end: each trial builds one in namespaces of its own, with a real `dualgate run` on every node.
 
 mod acceptance;
+mod bundle;
 mod confirm;
 mod failures;
 mod firewall;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
             firewall::TRIALS,
             told::TRIALS,
             tunnel::TRIALS,
+            bundle::TRIALS,
             virtual_ips::TRIALS,
             acceptance::TRIALS,
         ]

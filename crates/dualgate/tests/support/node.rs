@@ -25,7 +25,13 @@ impl Node {
 
     /// Starts it with more arguments.
     pub fn start(home: &Home, arguments: &[&str]) -> Self {
-        let mut child = command(home).args(arguments).spawn().expect("start the binary");
+        Self::start_with(home, arguments, &[])
+    }
+
+    /// The same with more in its environment.
+    pub fn start_with(home: &Home, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut child =
+            command(home).args(arguments).envs(environment.iter().copied()).spawn().expect("start the binary");
         let log = Arc::new(Mutex::new(String::new()));
         let stderr = child.stderr.take().expect("it is piped");
         let written = log.clone();

@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
+use serde_json::json;
+
 use super::{AGENT_TOKEN, Config, Entry, PATH, Part, SERVER_TOKEN, Value};
+use crate::yaml;
 
 /// Where a comment is broken.
 const WIDTH: usize = 110;
@@ -18,14 +21,12 @@ impl Config {
             page.push('\n');
             let later = key.later.sentence().map(|sentence| format!(" {sentence}")).unwrap_or_default();
             comment(&mut page, &format!("{why}{later}"));
-            let _ = match value {
-                Value::Yes => writeln!(page, "{}: true", key.name),
-                Value::Text(text) => writeln!(page, "{}: {}", key.name, scalar(text)),
-                Value::List(items) => {
-                    let items: String = items.iter().map(|item| format!("  - {}\n", scalar(item))).collect();
-                    write!(page, "{}:\n{items}", key.name)
-                }
+            let value = match value {
+                Value::Yes => json!(true),
+                Value::Text(text) => json!(text),
+                Value::List(items) => json!(items),
             };
+            page.push_str(&yaml::document(&json!({ key.name: value })));
         }
         page
     }
@@ -58,7 +59,8 @@ impl Config {
         });
         if let Part::EdgeAgent(_) = &self.part {
             steps.push(format!(
-                "at home, once it has joined: kubectl label node {node} node-role.kubernetes.io/edge=true"
+                "nobody but the cluster's side can label it: dualgate does, once it runs in the cluster; or, once it has joined, \
+                 kubectl label node {node} node-role.kubernetes.io/edge=true"
             ));
         }
         steps
@@ -76,21 +78,4 @@ fn comment(page: &mut String, text: &str) {
         line.push_str(word);
     }
     let _ = writeln!(page, "{line}");
-}
-
-/// Plain where that cannot be read as something else than text; all addresses of IPv6, and numbers, are quoted.
-fn scalar(text: &str) -> String {
-    let starts = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/');
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/' | '=');
-    let word =
-        ["true", "false", "yes", "no", "on", "off", "null", "y", "n"].contains(&text.to_ascii_lowercase().as_str());
-    if starts && text.chars().all(plain) && !word {
-        return text.to_owned();
-    }
-    let escape = |c: char| match c {
-        '"' | '\\' => format!("\\{c}"),
-        c if c.is_control() => format!("\\u{:04x}", u32::from(c)),
-        c => c.to_string(),
-    };
-    format!("\"{}\"", text.chars().map(escape).collect::<String>())
 }
