@@ -39,6 +39,11 @@ pub fn unit(site: &Site, node: &Node) -> String {
         true => "Before=k3s-agent.service\n",
         false => "",
     };
+    // The thread that answers ARP and NDP comes before others, which needs no capability within this limit.
+    let (nice, set_nice) = match node.has(Role::VirtualIps) {
+        true => ("LimitNICE=-10\n", "SystemCallFilter=setpriority\n"),
+        false => ("", ""),
+    };
     let proxy = &site.proxy;
     let stop = (proxy.accept_grace + proxy.drain_timeout + MARGIN).as_secs();
     // Each connection has one to a pod; the rest are files and listeners.
@@ -78,7 +83,7 @@ StateDirectoryMode=0700
 ConfigurationDirectory=dualgate
 UMask=0077
 LimitNOFILE={files}
-# Keys would lie in it.
+{nice}# Keys would lie in it.
 LimitCORE=0
 
 CapabilityBoundingSet={CAPABILITIES}
@@ -108,7 +113,7 @@ RestrictSUIDSGID=yes
 SystemCallArchitectures=native
 SystemCallFilter=@system-service
 SystemCallFilter=~@privileged @resources @keyring @aio
-SystemCallErrorNumber=EPERM
+{set_nice}SystemCallErrorNumber=EPERM
 
 [Install]
 WantedBy=multi-user.target

@@ -1,7 +1,7 @@
 //! An edge from its bundle: all that it has comes out of one file, and home only learns its public key.
 
 use std::os::unix::net::UnixDatagram;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -27,17 +27,19 @@ fn from_bundle(directory: &Path) {
     lab.nodes().kill(EDGE);
     std::fs::remove_dir_all(lab.state_directory(EDGE)).unwrap();
 
-    let desk = directory.join("desk");
+    // A host sees of the lab's files what lies in its own `/run`.
+    let run = directory.join("hosts").join(EDGE).join("run");
+    let desk = run.join("desk");
     std::fs::create_dir(&desk).unwrap();
     share_keys(&lab, &desk.join("state"));
     let site = site_of(directory, "k3s-node1", None);
     std::fs::write(desk.join("site.yaml"), &site).unwrap();
     let mut bundle = Command::new(env!("CARGO_BIN_EXE_dualgate"));
-    bundle.current_dir(&desk).args(["edge", "bundle", "--node", EDGE, "--state", "state"]);
+    bundle.current_dir("/run/desk").args(["edge", "bundle", "--node", EDGE, "--state", "state"]);
     succeed(&lab, bundle, &desk.join("log"));
 
     // `tar -C / -xpf ionos.tar`, where `/` is a folder.
-    let root = directory.join("edge");
+    let root = run.join("edge");
     let mut archive = tar::Archive::new(std::fs::File::open(desk.join("ionos.tar")).unwrap());
     archive.set_preserve_permissions(true);
     std::fs::create_dir(&root).unwrap();
@@ -97,9 +99,9 @@ fn started(root: &Path, key: &str) -> Command {
     let kept = of("CapabilityBoundingSet").replace("CAP_", ",+").replace(' ', "").to_lowercase();
     let mut command = Command::new("setpriv");
     command.args(["--no-new-privs", "--bounding-set", &format!("-all{kept}"), "--"]);
-    let below = |word: &str| word.strip_prefix('/').map_or_else(|| PathBuf::from(word), |path| root.join(path));
+    let below = |word: &str| word.strip_prefix('/').map_or_else(|| word.to_owned(), |path| format!("/run/edge/{path}"));
     command.args(of(key).split(' ').map(below));
-    command.env("STATE_DIRECTORY", root.join("var/lib/dualgate")).env("NOTIFY_SOCKET", root.join("notify"));
+    command.env("STATE_DIRECTORY", "/run/edge/var/lib/dualgate").env("NOTIFY_SOCKET", "/run/edge/notify");
     command.current_dir("/");
     command
 }
