@@ -138,7 +138,7 @@ pub fn k3s(site: &Site, marks: &Marks, node: &NodeName, wishes: &Wishes) -> Rend
     let subject = Subject { site, marks, wishes, index, node: &site.nodes[index] };
     let part = match subject.part() {
         Ok(part) => part,
-        Err(finding) => return Rendered { config: None, findings: vec![finding], steps: Vec::new() },
+        Err(finding) => return Rendered { config: None, findings: vec![*finding], steps: Vec::new() },
     };
     let mut findings = findings::of(&subject, &part);
     if findings.iter().any(|finding| finding.severity == Severity::Error) {
@@ -165,10 +165,10 @@ impl<'a> Subject<'a> {
     }
 
     /// What the node is to the cluster.
-    fn part(&self) -> Result<Part, Finding> {
+    fn part(&self) -> Result<Part, Box<Finding>> {
         let node = self.node;
         let refused = |field: &str, message: String, help: &str| {
-            Err(Finding::new(Code::K3sRole, self.marks.place(field), message).help(help))
+            Err(Box::new(Finding::new(Code::K3sRole, self.marks.place(field), message).help(help)))
         };
         if !node.has(Role::Server) && !node.has(Role::Agent) {
             let help = match node.is_edge() {
