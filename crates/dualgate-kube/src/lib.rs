@@ -4,5 +4,8 @@
 //! Kubernetes is modelled here a second time. What is written was decided in core.
 
 pub mod access;
+pub mod install;
 pub mod source;
 pub mod status;
+
+pub use kube::Client;

@@ -134,6 +134,11 @@ impl Inventory {
         self.0.remove(id);
     }
 
+    /// The UID of an object, once it is known.
+    pub fn uid(&self, id: &ObjectId) -> Option<&str> {
+        self.0.get(id)?.as_deref()
+    }
+
     /// Whether nothing is left.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

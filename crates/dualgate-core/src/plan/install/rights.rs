@@ -86,7 +86,7 @@ fn lease() -> Value {
         {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
         {
             "apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "resourceNames": [LEASE],
-            "verbs": ["get", "patch", "update"],
+            "verbs": ["get", "update"],
         },
     ])
 }
