@@ -8,6 +8,7 @@ mod breach;
 mod build_cost;
 mod docs;
 mod guest;
+mod image;
 mod licences;
 mod process;
 mod source;
@@ -31,6 +32,7 @@ Commands:
   licences        Check every linked crate against deny.toml: licence, one version, source
   build-cost      Print what each dependency costs of a cold build with tests (takes minutes)
   bench           Measure dualgate beside nginx and HAProxy; `bench --help` says how
+  image           Make the container image, without a container engine; `image --help` says how
   guest           Run the tests that ask much of a kernel in an emulated machine; `guest --help` says how
 ";
 
@@ -67,6 +69,7 @@ fn run(arguments: &[&str]) -> Result<Vec<Breach>> {
         ["build-cost"] => build_cost::run(&Workspace::here()?).map(|()| Vec::new()),
         ["bench", options @ ..] => bench::run(&Workspace::here()?, options).map(|()| Vec::new()),
         ["guest", options @ ..] => guest::run(&Workspace::here()?, options),
+        ["image", options @ ..] => image::run(&Workspace::here()?, options),
         // What the emulated machine of `guest` starts.
         [guest::init::COMMAND] => guest::init::run().map(|()| Vec::new()),
         // What `bench` measures against; it starts this itself.
