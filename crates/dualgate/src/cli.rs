@@ -2,6 +2,7 @@
 
 pub mod edge;
 pub mod firewall;
+pub mod install;
 pub mod keys;
 pub mod lab;
 pub mod render;
@@ -69,6 +70,12 @@ pub enum Command {
     /// Pack what has to be copied to an edge.
     #[command(after_help = edge::EDGE)]
     Edge(edge::Edge),
+    /// Put dualgate into a Kubernetes cluster, or change what was put there.
+    #[command(after_help = install::INSTALL)]
+    Install(install::Install),
+    /// Remove from a cluster what was installed there.
+    #[command(after_help = install::UNINSTALL)]
+    Uninstall(install::Uninstall),
     /// Answer HTTP requests with what was asked: a backend to try things with.
     #[command(after_help = ECHO)]
     Echo(Echo),

@@ -8,6 +8,7 @@ mod cli;
 mod commands;
 mod describe;
 mod exchange;
+mod file_version;
 mod inputs;
 mod output;
 mod river;

@@ -28,6 +28,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use crate::cli::SourceArgument;
 use crate::describe;
 use crate::exchange::{self, Tellers};
+use crate::file_version::FileVersion;
 use crate::inputs::{now, open_cluster, open_folder, read_site};
 use crate::source::SourceStatus;
 use crate::state::{Origin, Round, State};
@@ -55,7 +56,7 @@ pub struct River {
     /// Tells the source when the site file changes.
     sites: watch::Sender<Arc<Site>>,
     site_findings: Vec<Finding>,
-    site_modified: Option<SystemTime>,
+    site_version: Option<FileVersion>,
     objects: watch::Receiver<Option<Arc<ObjectSet>>>,
     origin: Origin,
     current: Option<Arc<ObjectSet>>,
@@ -131,7 +132,7 @@ impl River {
             heard,
             facts,
             node: spring.node,
-            site_modified: modified(&spring.site_path),
+            site_version: FileVersion::of(&spring.site_path),
             site_path: spring.site_path,
             site,
             sites,
@@ -186,7 +187,7 @@ impl River {
                     self.state.reloaded(asked);
                 }
                 _ = look.tick() => {
-                    if modified(&self.site_path) != self.site_modified {
+                    if FileVersion::of(&self.site_path) != self.site_version {
                         self.reload_site().await;
                     }
                     self.virtual_ips.tunnelled(&self.tunnel.view().report());
@@ -280,7 +281,7 @@ impl River {
     }
 
     async fn reload_site(&mut self) {
-        self.site_modified = modified(&self.site_path);
+        self.site_version = FileVersion::of(&self.site_path);
         let (site, mut findings) = match read_site(&self.site_path) {
             Ok(read) => read,
             Err(error) => {
@@ -639,8 +640,4 @@ async fn until(moment: Option<Instant>) {
         Some(moment) => tokio::time::sleep_until(moment).await,
         None => std::future::pending().await,
     }
-}
-
-fn modified(path: &std::path::Path) -> Option<SystemTime> {
-    std::fs::metadata(path).ok()?.modified().ok()
 }

@@ -6,6 +6,7 @@ mod edge;
 mod explain;
 mod exposure;
 mod firewall;
+mod install;
 mod keys;
 mod lab;
 mod plan;
@@ -34,6 +35,8 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Vip(args) => vip::run(&args),
         Command::Render(args) => render::run(&args),
         Command::Edge(args) => edge::run(&args),
+        Command::Install(args) => install::run(&args),
+        Command::Uninstall(args) => install::uninstall(&args),
         Command::Echo(args) => echo::run(&args),
         Command::Lab(args) => lab::run(&args),
     }

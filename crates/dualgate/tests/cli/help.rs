@@ -2,9 +2,23 @@
 
 use crate::support::{dualgate, root};
 
-const COMMANDS: [&str; 14] = [
-    "run", "check", "explain", "exposure", "plan", "status", "keys", "tunnel", "firewall", "vip", "render", "edge",
-    "echo", "lab",
+const COMMANDS: [&str; 16] = [
+    "run",
+    "check",
+    "explain",
+    "exposure",
+    "plan",
+    "status",
+    "keys",
+    "tunnel",
+    "firewall",
+    "vip",
+    "render",
+    "edge",
+    "install",
+    "uninstall",
+    "echo",
+    "lab",
 ];
 
 #[test]

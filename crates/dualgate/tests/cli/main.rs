@@ -6,6 +6,7 @@ mod edge;
 mod explain;
 mod firewall;
 mod help;
+mod install;
 mod keys;
 mod lab;
 mod node;
