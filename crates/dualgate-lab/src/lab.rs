@@ -18,8 +18,9 @@ use dualgate_host::namespace::{self, Namespace};
 use ipnet::IpNet;
 
 use crate::checks::{self, PlannedCheck};
-use crate::cluster::{Cluster, Patience};
+use crate::cluster::{Cluster, Patience, Registry};
 use crate::control::{Entrance, NamespaceKind, Operator, Refusal};
+use crate::kubernetes::{self, ClientError, KUBECONFIG, Kubernetes};
 use crate::node::Nodes;
 use crate::process::{Processes, kill_all_in};
 use crate::rehearsal::{PublicKeys, Tunnel, make_heartbeat_key, make_keys, site_file};
@@ -69,9 +70,25 @@ pub enum LabError {
         #[source]
         source: io::Error,
     },
+    /// The Kubernetes API cannot be filled.
+    #[error("load the manifests into the lab's Kubernetes API")]
+    Kubernetes(#[from] ClientError),
+    /// Nobody at home could hold it.
+    #[error("the site has no home node that a Kubernetes API could run on: leave out --kubernetes")]
+    NoServer,
     /// Something of the process.
     #[error("{0}")]
     Process(&'static str, #[source] io::Error),
+}
+
+/// Where the nodes of a lab get their objects from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Origin {
+    /// From the folder of manifests.
+    #[default]
+    Folder,
+    /// From a Kubernetes API of the lab, into which the manifests are loaded at its start.
+    Kubernetes,
 }
 
 /// What a lab is made of.
@@ -85,6 +102,8 @@ pub struct Options {
     pub origin: String,
     /// The folder of manifests.
     pub source: PathBuf,
+    /// What the manifests are to the nodes.
+    pub objects: Origin,
     /// The `dualgate` binary.
     pub program: PathBuf,
     /// For the lab's files: empty, in memory ([`crate::init::settle`]).
@@ -108,6 +127,9 @@ pub struct Lab {
     changing: Mutex<()>,
     nodes: Nodes,
     cluster: Cluster,
+    kubernetes: Option<Arc<Kubernetes>>,
+    /// Manifests that the Kubernetes API did not take.
+    refused: Vec<String>,
     world: Arc<World>,
 }
 
@@ -130,11 +152,19 @@ impl Lab {
             .map_err(|source| LabError::Read { path: options.site.clone(), source })?;
         let site = Arc::new(read_site(&options.site, &text)?);
         let tunnel = Tunnel::of(&site);
-        let topology = topology::build(&site, tunnel)?;
+        let mut topology = topology::build(&site, tunnel)?;
         let manifests = options.directory.join("manifests");
-        share(&options.source, &manifests)?;
+        match options.objects {
+            Origin::Folder => share(&options.source, &manifests)?,
+            Origin::Kubernetes => topology.ask_kubernetes(),
+        }
         let world = Arc::new(World::build(topology, &options.directory)?);
-        let cluster = Cluster::start(world.clone(), site.clone(), &options.source, &manifests, options.patience)?;
+        let (registry, refused) = registry(options, &world, &site, manifests)?;
+        let kubernetes = match &registry {
+            Registry::Folder { .. } => None,
+            Registry::Kubernetes(api) => Some(api.clone()),
+        };
+        let cluster = Cluster::start(world.clone(), site.clone(), registry, options.patience)?;
         let processes = Processes::start().map_err(|error| LabError::Process("start a thread", error))?;
         let admin = site.admin.listen.clone();
         let nodes = Nodes::new(world.clone(), processes, options.program.clone(), &options.directory, admin);
@@ -163,6 +193,8 @@ impl Lab {
             seen: Mutex::new(Seen { site_text: text.clone(), ..Seen::default() }),
             nodes,
             cluster,
+            kubernetes,
+            refused,
             world,
         };
         for node in lab.node_hosts() {
@@ -192,6 +224,11 @@ impl Lab {
     /// Its cluster.
     pub fn cluster(&self) -> &Cluster {
         &self.cluster
+    }
+
+    /// Its Kubernetes API, if it has one.
+    pub fn kubernetes(&self) -> Option<&Arc<Kubernetes>> {
+        self.kubernetes.as_ref()
     }
 
     /// Its nodes' processes.
@@ -305,6 +342,12 @@ impl Lab {
         self.world.topology().hosts.iter().filter(|host| host.node.is_some())
     }
 
+    /// The Kubernetes API is where its node is.
+    fn follow(&self) -> Result<(), Refusal> {
+        let followed = self.kubernetes.as_ref().map_or(Ok(()), |kubernetes| kubernetes.follow());
+        followed.map_err(|error| Refusal::new(format!("open the Kubernetes API again: {error}"), String::new()))
+    }
+
     /// Something was changed: what was seen before says nothing any more.
     fn forget_checks(&self) {
         for check in &mut self.lock().checks {
@@ -347,7 +390,7 @@ impl Lab {
             true => format!("{}: {}", finding.at, finding.message),
             false => format!("{}: {}; {}", finding.at, finding.message, finding.help),
         });
-        said.chain(self.cluster.troubles()).collect()
+        self.refused.iter().cloned().chain(said).chain(self.cluster.troubles()).collect()
     }
 
     fn host_status(&self, host: &Host) -> HostStatus {
@@ -395,6 +438,7 @@ impl Operator for Lab {
             hosts: topology.hosts.iter().map(|host| self.host_status(host)).collect(),
             links: topology.links.iter().zip(states).map(link).collect(),
             pods: self.cluster.pods(),
+            kubernetes: self.kubernetes.as_ref().map(|kubernetes| kubernetes.status()),
             stand_ins: topology.stand_ins.clone(),
             troubles: self.troubles(),
             checks,
@@ -419,6 +463,7 @@ impl Operator for Lab {
         self.nodes.kill(name);
         kill_all_in(namespace.network()).map_err(|error| Refusal::new(error.to_string(), String::new()))?;
         drop(namespace);
+        self.follow()?;
         self.cluster.nudge();
         Ok(match host.kind {
             HostKind::HomeNode | HostKind::Edge => {
@@ -444,6 +489,7 @@ impl Operator for Lab {
         if !self.world.switch_on(what).map_err(broken)? {
             return Err(Refusal::new(format!("`{what}` is on"), String::new()));
         }
+        self.follow()?;
         self.cluster.nudge();
         if host.node.is_some() {
             let started = self.nodes.start(what);
@@ -474,7 +520,8 @@ impl Operator for Lab {
     }
 
     fn scale(&self, workload: &str, replicas: u32) -> Result<String, Refusal> {
-        if self.cluster.scale(workload, replicas) {
+        let scaled = self.cluster.scale(workload, replicas);
+        if scaled.map_err(|error| Refusal::new(chain(&error), String::new()))? {
             self.forget_checks();
             return Ok(format!("{workload} has {replicas} replicas from now on"));
         }
@@ -505,6 +552,11 @@ impl Operator for Lab {
         let mut environment =
             vec![("DUALGATE_LAB_HOST", host.to_owned()), ("PATH", format!("/run/dualgate/bin:{path}"))];
         environment.extend(of_node.then(|| ("STATE_DIRECTORY", "/run/dualgate/state".to_owned())));
+        if self.kubernetes.is_some() {
+            environment.push(("KUBECONFIG", KUBECONFIG.to_owned()));
+            // What kubectl remembers of an API by its address, it must not remember of a real one.
+            environment.push(("KUBECACHEDIR", "/run/dualgate/kube-cache".to_owned()));
+        }
         let environment = environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         let directory = if of_node { "/run/dualgate" } else { "/" };
         Ok(Entrance { namespaces, directory: directory.to_owned(), environment })
@@ -525,6 +577,27 @@ fn read_site(path: &Path, text: &str) -> Result<Site, LabError> {
         let mistakes: Vec<String> = errors.map(|finding| format!("\n  {finding}")).collect();
         LabError::Site { path: path.to_owned(), mistakes: mistakes.concat() }
     })
+}
+
+/// Where the cluster's objects are, and what a Kubernetes API did not take of the manifests.
+fn registry(
+    options: &Options,
+    world: &Arc<World>,
+    site: &Site,
+    shared: PathBuf,
+) -> Result<(Registry, Vec<String>), LabError> {
+    match options.objects {
+        Origin::Folder => Ok((Registry::Folder { source: options.source.clone(), shared }, Vec::new())),
+        Origin::Kubernetes => {
+            let failed = |error| LabError::Process("start a Kubernetes API", error);
+            let api = Kubernetes::start(world.clone(), site).map_err(failed)?.ok_or(LabError::NoServer)?;
+            for host in &world.topology().hosts {
+                api.write_kubeconfig(&world.run_directory(&host.name)).map_err(failed)?;
+            }
+            let refused = api.load(kubernetes::manifests(&options.source)?)?;
+            Ok((Registry::Kubernetes(api), refused))
+        }
+    }
 }
 
 /// Shows the manifests to the nodes, in a folder beside which the lab writes its own.

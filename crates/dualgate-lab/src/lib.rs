@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod control;
 pub mod echo;
 pub mod init;
+pub mod kubernetes;
 pub mod lab;
 pub mod narrow;
 pub mod node;

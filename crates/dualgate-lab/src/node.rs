@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use dualgate_host::namespace::Namespace;
 use rustix::process::Signal;
 
+use crate::kubernetes::KUBECONFIG;
 use crate::probe::{self, Trouble};
 use crate::process::{Process, Processes};
 use crate::topology::Objects;
@@ -105,11 +106,13 @@ impl Nodes {
         command.args(["run", "--site", "/run/dualgate/site.yaml"]);
         // With a tunnel, an edge has nothing but what home tells it.
         let plan = self.world.topology().hosts.iter().find(|known| known.name == host);
-        let source = match plan.map(|plan| plan.objects).unwrap_or_default() {
-            Objects::Manifests => "folder:/run/dualgate/manifests",
-            Objects::Told => "home",
+        let source: &[&str] = match plan.map(|plan| plan.objects).unwrap_or_default() {
+            Objects::Manifests => &["folder:/run/dualgate/manifests"],
+            Objects::Kubernetes => &["cluster", "--kubeconfig", KUBECONFIG],
+            Objects::Told => &["home"],
         };
-        command.args(["--source", source, "--state", "/run/dualgate/state", "--node", host]).args(more);
+        command.arg("--source").args(source);
+        command.args(["--state", "/run/dualgate/state", "--node", host]).args(more);
         command.current_dir("/");
         self.processes.spawn(&namespace, command, &self.log_file(host))
     }

@@ -22,6 +22,9 @@ pub struct Status {
     pub links: Vec<LinkStatus>,
     /// Every pod.
     pub pods: Vec<PodStatus>,
+    /// The Kubernetes API, where the objects come from one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<KubernetesStatus>,
     /// What stands in for parts of dualgate that are not built.
     pub stand_ins: Vec<StandIn>,
     /// What the lab's cluster cannot do, and why: pods without a place, workloads that cannot be read.
@@ -110,6 +113,9 @@ pub struct PodStatus {
     pub ready: bool,
     /// Whether it answers in truth.
     pub alive: bool,
+    /// Whether it is to end, and answers for a last moment.
+    #[serde(default)]
+    pub terminating: bool,
 }
 
 /// What stands in for a part that is not built.
@@ -148,4 +154,17 @@ pub enum Verdict {
     Absent,
     /// It was not looked yet.
     Waiting,
+}
+
+/// The Kubernetes API of a lab.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KubernetesStatus {
+    /// The node that it listens at.
+    pub node: String,
+    /// Its URL over each family.
+    pub servers: Vec<String>,
+    /// The kubeconfig on every host.
+    pub kubeconfig: String,
+    /// Whether its node is off.
+    pub away: bool,
 }

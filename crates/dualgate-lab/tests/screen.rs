@@ -38,6 +38,7 @@ fn pod(name: &str, workload: &str, node: &str) -> PodStatus {
         addresses: Vec::new(),
         ready: true,
         alive: true,
+        terminating: false,
     }
 }
 
@@ -124,6 +125,7 @@ fn seed() -> Status {
         hosts,
         links,
         pods,
+        kubernetes: None,
         stand_ins: vec![
             stand_in("tunnel", "a plain segment with plain routes joins the edge and home; nothing on it is encrypted"),
             stand_in("names", "nobody answers DNS"),

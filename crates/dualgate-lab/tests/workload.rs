@@ -118,6 +118,7 @@ struct Cluster {
     workloads: Vec<Workload>,
     scale: BTreeMap<ObjectKey, u32>,
     dead_pods: BTreeSet<ObjectName>,
+    deleted_pods: BTreeSet<ObjectName>,
     dead_nodes: BTreeSet<NodeName>,
     placement: Placement,
 }
@@ -130,6 +131,7 @@ impl Cluster {
             workloads: Vec::new(),
             scale: BTreeMap::new(),
             dead_pods: BTreeSet::new(),
+            deleted_pods: BTreeSet::new(),
             dead_nodes: BTreeSet::new(),
             placement: Placement::default(),
         };
@@ -157,6 +159,7 @@ impl Cluster {
             workloads: &self.workloads,
             scale: &self.scale,
             dead_pods: &self.dead_pods,
+            deleted_pods: &self.deleted_pods,
             dead_nodes: &self.dead_nodes,
         };
         self.placement = schedule(&wanted, &self.placement);

@@ -26,7 +26,7 @@ use std::time::Duration;
 use dualgate_core::model::GateName;
 use dualgate_lab::cluster::Patience;
 use dualgate_lab::init;
-use dualgate_lab::lab::{Lab, Options};
+use dualgate_lab::lab::{Lab, Options, Origin};
 use dualgate_lab::trial::chain;
 
 use crate::load::PLANNED;
@@ -147,6 +147,7 @@ fn start(arguments: &Arguments, directory: &Path) -> Result<(Ours, PathBuf), Fai
         site: home.join("site.yaml"),
         origin: "a measurement".to_owned(),
         source: manifests.clone(),
+        objects: Origin::Folder,
         program: arguments.binary.clone(),
         directory: directory.to_owned(),
         patience: Patience::default(),

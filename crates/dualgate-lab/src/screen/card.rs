@@ -185,6 +185,7 @@ fn pod_row(pod: &PodStatus) -> Row {
 pub fn pod_state(pod: &PodStatus) -> (Tone, &'static str) {
     match (pod.alive, pod.ready) {
         (true, true) => (Tone::Good, "ready"),
+        (true, false) if pod.terminating => (Tone::Doubtful, "ending"),
         (true, false) => (Tone::Doubtful, "not ready"),
         (false, false) => (Tone::Bad, "dead"),
         (false, true) => (Tone::Bad, "dead, unnoticed"),

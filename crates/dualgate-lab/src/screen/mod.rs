@@ -39,9 +39,11 @@ pub fn page(status: &Status, screen: &Screen) -> Vec<Line> {
     checks.extend(troubles(status, width));
     let stand_ins = stand_ins(status, width);
     let suggestions = suggestions(status, width);
+    let kubernetes = kubernetes(status, width);
     let pages = [
-        joined(&[&title, &picture, &checks, &stand_ins, &suggestions]),
-        joined(&[&title, &picture, &checks, &stand_ins]),
+        joined(&[&title, &picture, &kubernetes, &checks, &stand_ins, &suggestions]),
+        joined(&[&title, &picture, &kubernetes, &checks, &stand_ins]),
+        joined(&[&title, &picture, &kubernetes, &checks]),
         joined(&[&title, &picture, &checks]),
     ];
     let page = pages.into_iter().find(|page| page.len() <= height).unwrap_or_else(|| {
@@ -117,6 +119,22 @@ fn troubles(status: &Status, width: usize) -> Vec<Line> {
             lines.push(Line::new(Tone::Doubtful, &format!("{indent}{text}")));
         }
     }
+    lines
+}
+
+/// Where the Kubernetes API is, and how to ask it.
+fn kubernetes(status: &Status, width: usize) -> Vec<Line> {
+    let Some(kubernetes) = &status.kubernetes else { return Vec::new() };
+    let title = Line::new(Tone::Strong, "Kubernetes API");
+    let mut lines = vec![match kubernetes.away {
+        false => title,
+        true => title.then(Tone::Bad, &format!(" away, with {}", kubernetes.node)),
+    }];
+    lines.extend(kubernetes.servers.iter().map(|server| Line::new(Tone::Plain, &format!("  {server}"))));
+    lines.push(Line::new(Tone::Plain, &format!("  KUBECONFIG={} on every host", kubernetes.kubeconfig)));
+    let commands = ["kubectl get ingresses -A", "kubectl apply -f FILE"];
+    let command = |command: &str| [format!("exec {} --", kubernetes.node), command.to_owned()];
+    lines.extend(commands.into_iter().flat_map(|text| suggestion(&command(text), width)));
     lines
 }
 

@@ -27,6 +27,19 @@ pub struct Topology {
     pub stand_ins: Vec<StandIn>,
 }
 
+impl Topology {
+    /// Nodes that would see the manifests ask the lab's Kubernetes API.
+    pub fn ask_kubernetes(&mut self) {
+        for host in self.hosts.iter_mut().filter(|host| host.objects == Objects::Manifests) {
+            host.objects = Objects::Kubernetes;
+        }
+        self.stand_ins.push(StandIn {
+            part: "kubernetes".to_owned(),
+            instead: "an API in memory at the first server; of its controllers and kubelets what workloads, Services and Nodes need".to_owned(),
+        });
+    }
+}
+
 /// A host.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Host {
@@ -56,6 +69,8 @@ pub enum Objects {
     /// It sees the manifests.
     #[default]
     Manifests,
+    /// It asks the lab's Kubernetes API.
+    Kubernetes,
     /// Home tells it what is public; it sees nothing else.
     Told,
 }

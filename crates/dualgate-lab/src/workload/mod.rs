@@ -12,12 +12,14 @@
 mod name;
 mod pod;
 mod read;
+mod records;
 mod schedule;
 mod slices;
 mod template;
 
 pub use self::pod::Pod;
 pub use self::read::{ContainerPort, Workload, WorkloadKind, workloads};
+pub use self::records::{Heard, node, node_labels, pod as pod_record, workload_status};
 pub use self::schedule::{MAX_PODS, Pending, Placement, Wanted, schedule};
 pub use self::slices::{MANAGED_BY, MAX_ENDPOINTS, endpoint_slices, manifest};
-pub use self::template::with_templates;
+pub use self::template::{completed, documents, with_templates};

@@ -37,6 +37,8 @@ pub struct Pod {
     pub ready: bool,
     /// Whether it answers in truth. False at first: the world says when.
     pub alive: bool,
+    /// Whether it is to end: it answers for a while, and gets no requests if others can have them.
+    pub terminating: bool,
 }
 
 impl Pod {
@@ -47,8 +49,9 @@ impl Pod {
             workload: self.workload.name.to_string(),
             node: self.node.to_string(),
             addresses: self.addresses.iter().copied().collect(),
-            ready: self.ready,
+            ready: self.ready && !self.terminating,
             alive: self.alive,
+            terminating: self.terminating,
         }
     }
 

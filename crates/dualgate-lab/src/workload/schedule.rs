@@ -33,6 +33,8 @@ pub struct Wanted<'a> {
     pub scale: &'a BTreeMap<ObjectKey, u32>,
     /// Pods that are gone: others take their place.
     pub dead_pods: &'a BTreeSet<ObjectName>,
+    /// Pods that somebody deleted: they leave, and others take their place.
+    pub deleted_pods: &'a BTreeSet<ObjectName>,
     /// Nodes that the cluster has given up. The pods of Deployments move away; the others wait for their node, because
     /// there is never a second pod of a StatefulSet's name, and a DaemonSet's pod belongs to its node.
     pub dead_nodes: &'a BTreeSet<NodeName>,
@@ -43,6 +45,9 @@ pub struct Wanted<'a> {
 pub struct Placement {
     /// In the order of their workloads and serials. The world changes their `ready` and `alive`.
     pub pods: Vec<Pod>,
+    /// Those that nobody wants any more and that answer still, until they are among the dead. Their names and addresses are
+    /// taken.
+    pub leaving: Vec<Pod>,
     /// What could not be placed.
     pub pending: Vec<Pending>,
     /// The serial of the next pod of a workload.
@@ -50,6 +55,18 @@ pub struct Placement {
     /// The number of the last address that a node gave away: the next one is another, so that nobody who remembers the
     /// former pod meets the new one.
     last: BTreeMap<NodeName, u32>,
+}
+
+impl Placement {
+    /// Every pod that there is.
+    pub fn all(&self) -> Vec<Pod> {
+        self.pods.iter().chain(&self.leaving).cloned().collect()
+    }
+
+    /// The same, for the world to say how they are.
+    pub fn all_mut(&mut self) -> impl Iterator<Item = &mut Pod> {
+        self.pods.iter_mut().chain(&mut self.leaving)
+    }
 }
 
 /// Pods that wait for a place.
@@ -68,11 +85,12 @@ pub fn schedule(wanted: &Wanted<'_>, previous: &Placement) -> Placement {
     let mut scheduler = Scheduler {
         members: members(wanted),
         used: BTreeSet::new(),
-        placement: Placement { pods: Vec::new(), pending: Vec::new(), ..previous.clone() },
+        placement: Placement { pods: Vec::new(), leaving: Vec::new(), pending: Vec::new(), ..previous.clone() },
     };
     for workload in wanted.workloads {
         scheduler.keep(wanted, workload, previous);
     }
+    scheduler.see_off(wanted, previous);
     for workload in wanted.workloads {
         scheduler.fill(wanted, workload);
     }
@@ -205,6 +223,7 @@ impl Scheduler<'_> {
             pod.workload == workload.key
                 && pod.template == workload.template
                 && !wanted.dead_pods.contains(&pod.name)
+                && !wanted.deleted_pods.contains(&pod.name)
                 && self.members.iter().any(|member| {
                     let waits = !member.is_dead || workload.kind != WorkloadKind::Deployment;
                     let fits = workload.kind != WorkloadKind::DaemonSet || member.suits(workload);
@@ -223,6 +242,19 @@ impl Scheduler<'_> {
         self.placement.pods.extend(pods);
     }
 
+    /// The pods that have to go and answer still: they do so for a while, as long as their node lives.
+    fn see_off(&mut self, wanted: &Wanted<'_>, previous: &Placement) {
+        let stays = |pod: &Pod| self.placement.pods.iter().any(|other| other.name == pod.name);
+        let answers = |pod: &&Pod| {
+            let on_live_node = |member: &Member<'_>| member.node.name == pod.node && !member.is_dead;
+            pod.alive && !wanted.dead_pods.contains(&pod.name) && self.members.iter().any(on_live_node) && !stays(pod)
+        };
+        let leaving = previous.pods.iter().chain(&previous.leaving).filter(answers);
+        let leaving: Vec<Pod> = leaving.map(|pod| Pod { terminating: true, ..pod.clone() }).collect();
+        self.used.extend(leaving.iter().flat_map(|pod| pod.addresses.iter().copied()));
+        self.placement.leaving = leaving;
+    }
+
     /// Makes the pods that a workload lacks.
     fn fill(&mut self, wanted: &Wanted<'_>, workload: &Workload) {
         let own: Vec<&Pod> = self.placement.pods.iter().filter(|pod| pod.workload == workload.key).collect();
@@ -237,11 +269,13 @@ impl Scheduler<'_> {
                 }
             }
             WorkloadKind::StatefulSet => {
-                let there: BTreeSet<u32> = own.iter().map(|pod| pod.serial).collect();
+                // There is never a second pod of a name: the next one waits until the last one has left.
+                let leaving = self.placement.leaving.iter().filter(|pod| pod.workload == workload.key);
+                let there: BTreeSet<u32> = own.iter().copied().chain(leaving).map(|pod| pod.serial).collect();
                 for ordinal in (0..replicas).filter(|ordinal| !there.contains(ordinal)) {
                     if !self.make(workload, Some(ordinal), None) {
                         let made = self.placement.pods.iter().filter(|pod| pod.workload == workload.key).count();
-                        return self.wait(workload, replicas - u32::try_from(made).unwrap_or(replicas));
+                        return self.wait(workload, replicas.saturating_sub(u32::try_from(made).unwrap_or(replicas)));
                     }
                 }
             }
@@ -302,6 +336,7 @@ impl Scheduler<'_> {
             template: workload.template,
             ready: false,
             alive: false,
+            terminating: false,
         });
         true
     }
@@ -336,7 +371,7 @@ impl Scheduler<'_> {
                 *pod.name.name == *name && *pod.name.namespace == *namespace
                     || pod.serial == serial && pod.workload == workload.key
             };
-            if !self.placement.pods.iter().any(is_taken) {
+            if !self.placement.pods.iter().chain(&self.placement.leaving).any(is_taken) {
                 return (serial, name);
             }
         }
@@ -360,6 +395,6 @@ impl Scheduler<'_> {
     }
 }
 
-fn replicas(wanted: &Wanted<'_>, workload: &Workload) -> u32 {
+pub(super) fn replicas(wanted: &Wanted<'_>, workload: &Workload) -> u32 {
     wanted.scale.get(&workload.key).copied().unwrap_or(workload.replicas)
 }

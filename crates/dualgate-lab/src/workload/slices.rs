@@ -135,7 +135,11 @@ fn endpoint(object: &Object, pod: &Pod, family: Family) -> Option<Value> {
     let is_published = object.dump.to_value()["spec"]["publishNotReadyAddresses"] == Value::Bool(true);
     let mut endpoint = json!({
         "addresses": [address],
-        "conditions": { "ready": pod.ready || is_published, "serving": pod.ready, "terminating": false },
+        "conditions": {
+            "ready": (pod.ready && !pod.terminating) || is_published,
+            "serving": pod.ready,
+            "terminating": pod.terminating,
+        },
         "nodeName": pod.node.as_str(),
         "targetRef": { "kind": "Pod", "namespace": &*pod.name.namespace, "name": &*pod.name.name },
     });

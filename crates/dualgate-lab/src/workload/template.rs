@@ -44,8 +44,18 @@ fn file(object: &Object) -> Option<Arc<str>> {
     object.origin.as_ref().map(|origin| origin.file.clone())
 }
 
+/// The same for one object that an API gave: with its `spec`, and how often that has changed.
+pub fn completed(object: Object, value: &Value) -> Object {
+    if WorkloadKind::of(&object).is_none() {
+        return object;
+    }
+    let mut object = with_spec(&object, value);
+    Arc::make_mut(&mut object.dump)["metadata"]["generation"] = value["metadata"]["generation"].clone();
+    object
+}
+
 /// Every object of a text; those of lists are objects of their own.
-fn documents(text: &str) -> Vec<Value> {
+pub fn documents(text: &str) -> Vec<Value> {
     let mut objects = Vec::new();
     for document in yaml::documents(text).documents {
         flatten(document.to_json(), &mut objects, 0);

@@ -30,7 +30,7 @@ pub fn prepare(directory: &Path, host: &Host) -> io::Result<impl FnOnce() -> io:
     std::fs::create_dir_all(&own)?;
     let seen = match host.objects {
         Objects::Manifests => Some(own.join("manifests")),
-        Objects::Told => None,
+        Objects::Kubernetes | Objects::Told => None,
     };
     std::fs::create_dir_all(&shared)?;
     seen.as_ref().map_or(Ok(()), std::fs::create_dir_all)?;

@@ -2,11 +2,12 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Subcommand};
 use dualgate_lab::control::LabName;
 
-use super::{Format, SourceArgument};
+use super::Format;
 
 /// What is printed below the help.
 pub const LAB: &str = "\
@@ -21,9 +22,11 @@ Exit code: 0; with --once 1 if a check fails; 2 if the lab could not be built.
 Examples:
   dualgate lab
   dualgate lab --site site.yaml --source folder:apps --once --output json
+  dualgate lab --kubernetes
 In another terminal:
   dualgate lab exec internet-client -- curl -s http://203.0.113.10/
-  dualgate lab fail k3s-node1";
+  dualgate lab fail k3s-node1
+  dualgate lab exec k3s-node1 -- kubectl get ingresses -A";
 
 const EXEC: &str = "\
 The exit code is the command's; 128 and the signal's number if a signal ended it; 127 if there is no such command.
@@ -40,9 +43,13 @@ pub struct Lab {
     /// The site file [default: `site.yaml`; where there is none, the built-in home example].
     #[arg(long, value_name = "FILE")]
     pub site: Option<PathBuf>,
-    /// Where objects come from: `folder:DIR`, a folder of manifests [default: `manifests` beside the site file].
-    #[arg(long, value_name = "SOURCE")]
-    pub source: Option<SourceArgument>,
+    /// Which manifests there are: `folder:DIR`, or `example`, those of the built-in home example [default: `folder:manifests`
+    /// beside the site file].
+    #[arg(long, value_name = "MANIFESTS")]
+    pub source: Option<Manifests>,
+    /// Give the nodes a Kubernetes API as their source, with the manifests in it, to be used with `kubectl`.
+    #[arg(long)]
+    pub kubernetes: bool,
     /// The lab's name [default: the site's; for a command, the only lab that runs].
     #[arg(long, value_name = "NAME", global = true)]
     pub name: Option<LabName>,
@@ -52,6 +59,27 @@ pub struct Lab {
     /// How results are printed: `text`, or `json` for programs.
     #[arg(long, short, value_name = "FORMAT", default_value = "text", hide_possible_values = true, global = true)]
     pub output: Format,
+}
+
+/// The manifests of a lab.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Manifests {
+    /// A folder of them.
+    Folder(PathBuf),
+    /// Those that are part of the program.
+    Example,
+}
+
+impl FromStr for Manifests {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            None if text == "example" => Ok(Self::Example),
+            Some(("folder", directory)) if !directory.is_empty() => Ok(Self::Folder(directory.into())),
+            _ => Err(format!("`{text}` are no manifests; use `folder:DIR`, such as `folder:manifests`, or `example`")),
+        }
+    }
 }
 
 /// What to do with a lab that runs.

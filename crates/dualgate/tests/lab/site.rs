@@ -6,7 +6,7 @@ use std::thread::park_timeout;
 use std::time::{Duration, Instant};
 
 use dualgate_lab::cluster::Patience;
-use dualgate_lab::lab::{Lab, Options};
+use dualgate_lab::lab::{Lab, Options, Origin};
 use dualgate_lab::probe::{self, Answer, Request};
 use dualgate_lab::trial::chain;
 
@@ -38,11 +38,17 @@ pub fn example() -> PathBuf {
 
 /// A lab of the site in a folder, once every node is ready.
 pub fn start(directory: &Path, home: &Path, patience: Patience) -> Lab {
+    start_with(directory, home, patience, Origin::Folder)
+}
+
+/// The same, with the objects in a folder or in a Kubernetes API.
+pub fn start_with(directory: &Path, home: &Path, patience: Patience, objects: Origin) -> Lab {
     let options = Options {
         name: None,
         site: home.join("site.yaml"),
         origin: "a test".to_owned(),
         source: home.join("manifests"),
+        objects,
         program: PathBuf::from(env!("CARGO_BIN_EXE_dualgate")),
         directory: directory.to_owned(),
         patience,

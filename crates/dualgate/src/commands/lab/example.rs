@@ -10,8 +10,7 @@ use dualgate_core::model::finding::Severity;
 use dualgate_core::model::site::Site;
 use dualgate_core::parse;
 
-use crate::cli::lab::Lab;
-use crate::cli::{Inputs, SourceArgument};
+use crate::cli::lab::{Lab, Manifests};
 use crate::inputs::read_site;
 use crate::output;
 
@@ -34,8 +33,8 @@ pub enum Choice {
     Files {
         /// The site file.
         site: PathBuf,
-        /// The folder of manifests.
-        manifests: PathBuf,
+        /// The folder of manifests; `None` are those of the example.
+        manifests: Option<PathBuf>,
     },
     /// The program itself; another folder of manifests may be named.
     Example {
@@ -59,20 +58,21 @@ impl Choice {
     /// What the arguments mean here.
     pub fn of(args: &Lab) -> Self {
         let site = args.site.clone().or_else(|| Path::new(HERE).exists().then(|| HERE.into()));
+        let manifests = match &args.source {
+            Some(Manifests::Folder(folder)) => Some(folder.clone()),
+            Some(Manifests::Example) => None,
+            None => site.as_ref().map(|site| site.with_file_name("manifests")),
+        };
         match site {
-            Some(site) => {
-                let source = Inputs { site: site.clone(), source: args.source.clone(), kubeconfig: None }.source();
-                let manifests = source.folder().unwrap_or_else(|| site.with_file_name("manifests"));
-                Self::Files { site, manifests }
-            }
-            None => Self::Example { manifests: args.source.as_ref().and_then(SourceArgument::folder) },
+            Some(site) => Self::Files { site, manifests },
+            None => Self::Example { manifests },
         }
     }
 
     /// The lab has a `/run` of its own: files below the machine's are not there.
     pub fn be_visible(&self) -> anyhow::Result<()> {
         let (site, manifests) = match self {
-            Self::Files { site, manifests } => (Some(site), Some(manifests)),
+            Self::Files { site, manifests } => (Some(site), manifests.as_ref()),
             Self::Example { manifests } => (None, manifests.as_ref()),
         };
         for path in site.into_iter().chain(manifests) {
@@ -89,9 +89,12 @@ impl Choice {
         let (site, findings) = match self {
             Self::Files { site, manifests } => {
                 let read = read_site(site)?;
-                fs::read_dir(manifests).with_context(|| {
-                    format!("open the folder of manifests `{}` (name it with --source folder:DIR)", manifests.display())
-                })?;
+                if let Some(manifests) = manifests {
+                    fs::read_dir(manifests).with_context(|| {
+                        let folder = manifests.display();
+                        format!("open the folder of manifests `{folder}` (name it with --source folder:DIR)")
+                    })?;
+                }
                 read
             }
             Self::Example { .. } => parse::site::site(EXAMPLE, EXAMPLE_SITE),
@@ -106,23 +109,27 @@ impl Choice {
 
     /// The files; what is part of the program is written into `directory`.
     pub fn files(self, directory: &Path) -> io::Result<Files> {
-        match self {
+        let folder = directory.join("example");
+        let (site, origin, manifests) = match self {
             Self::Files { site, manifests } => {
                 let origin = output::one_line(&site.display().to_string()).into_owned();
-                Ok(Files { site: fs::canonicalize(site)?, manifests: fs::canonicalize(manifests)?, origin })
+                (fs::canonicalize(site)?, origin, manifests)
             }
             Self::Example { manifests } => {
-                let folder = directory.join("example");
-                let (site, own) = (folder.join(HERE), folder.join("manifests"));
-                fs::create_dir_all(&own)?;
+                let site = folder.join(HERE);
+                fs::create_dir_all(&folder)?;
                 fs::write(&site, EXAMPLE_SITE)?;
-                for (name, text) in EXAMPLE_MANIFESTS {
-                    fs::write(own.join(name), text)?;
-                }
-                let manifests = manifests.map_or(Ok(own), fs::canonicalize)?;
-                Ok(Files { site, manifests, origin: EXAMPLE.to_owned() })
+                (site, EXAMPLE.to_owned(), manifests)
             }
-        }
+        };
+        let own = || {
+            let own = folder.join("manifests");
+            fs::create_dir_all(&own)?;
+            EXAMPLE_MANIFESTS.iter().try_for_each(|(name, text)| fs::write(own.join(name), text))?;
+            Ok(own)
+        };
+        let manifests = manifests.map_or_else(own, fs::canonicalize)?;
+        Ok(Files { site, manifests, origin })
     }
 }
 

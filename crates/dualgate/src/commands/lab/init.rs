@@ -13,7 +13,7 @@ use anyhow::{Context as _, anyhow, bail};
 use dualgate_lab::cluster::Patience;
 use dualgate_lab::control::{self, Event, Operator as _, Server};
 use dualgate_lab::init;
-use dualgate_lab::lab::{Lab, Options};
+use dualgate_lab::lab::{Lab, Options, Origin};
 use dualgate_lab::report::{Status, Verdict};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
@@ -47,6 +47,7 @@ pub fn run(args: &cli::lab::Lab) -> anyhow::Result<ExitCode> {
         site: files.site,
         origin: files.origin,
         source: files.manifests,
+        objects: if args.kubernetes { Origin::Kubernetes } else { Origin::Folder },
         program: std::env::current_exe().context("find this program")?,
         directory,
         patience: Patience::default(),
