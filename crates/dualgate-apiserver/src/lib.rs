@@ -33,4 +33,4 @@ pub use failure::Failure;
 pub use faults::{Faults, Refusal};
 pub use objects::Objects;
 pub use requests::{Request, Verb};
-pub use server::{ApiServer, Options};
+pub use server::{ApiServer, Listening, Options};

@@ -13,7 +13,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use serde_json::json;
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 
 use crate::faults::{Faults, Reach};
 use crate::http::{Answered, handle};
@@ -34,11 +36,19 @@ pub struct Options {
 }
 
 /// A Kubernetes API in memory. It ends when it is dropped, with every connection.
+#[derive(Debug)]
 pub struct ApiServer {
     shared: Arc<Shared>,
     address: SocketAddr,
+    runtime: Handle,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
+}
+
+/// A listener that was opened later. Dropped, it is closed, and what came in through it ends.
+#[derive(Debug)]
+pub struct Listening {
+    _accepting: JoinSet<()>,
 }
 
 impl Default for Options {
@@ -68,7 +78,7 @@ impl ApiServer {
             listeners.into_iter().map(listen).collect::<io::Result<_>>()?
         };
         let (stop, stopped) = oneshot::channel::<()>();
-        let serving = shared.clone();
+        let (handle, serving) = (runtime.handle().clone(), shared.clone());
         let serve = move || {
             runtime.block_on(async {
                 for listener in listeners {
@@ -80,12 +90,26 @@ impl ApiServer {
             // Whatever still runs is dropped with the runtime.
         };
         let thread = std::thread::Builder::new().name("apiserver".to_owned()).spawn(serve)?;
-        let server = Self { shared, address, stop: Some(stop), thread: Some(thread) };
+        let server = Self { shared, address, runtime: handle, stop: Some(stop), thread: Some(thread) };
         for namespace in ["default", "kube-node-lease", "kube-public", "kube-system"] {
             let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
             server.objects().create(object).map_err(io::Error::other)?;
         }
         Ok(server)
+    }
+
+    /// Serves another listener, as long as what is returned lives.
+    ///
+    /// # Errors
+    ///
+    /// If the system has no more descriptors.
+    pub fn listen(&self, listener: TcpListener) -> io::Result<Listening> {
+        let _within = self.runtime.enter();
+        listener.set_nonblocking(true)?;
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let mut accepting = JoinSet::new();
+        accepting.spawn_on(accept(listener, self.shared.clone()), &self.runtime);
+        Ok(Listening { _accepting: accepting })
     }
 
     /// Where the first listener is.
@@ -151,11 +175,15 @@ impl Drop for ApiServer {
     }
 }
 
+/// Dropped, it drops its connections, too.
 async fn accept(listener: tokio::net::TcpListener, shared: Arc<Shared>) {
+    let mut connections = JoinSet::new();
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                tokio::spawn(serve(stream, shared.clone()));
+                connections.spawn(serve(stream, shared.clone()));
+                // Those that have ended are forgotten.
+                while connections.try_join_next().is_some() {}
             }
             Err(error) => {
                 tracing::warn!(%error, "no connection could be accepted");

@@ -172,7 +172,11 @@ impl Cluster {
             }
             (Registry::Kubernetes(api), Place::Kubernetes(desk)) => {
                 let reader = Arc::downgrade(&shared);
-                let see = move |seen| drop(reader.upgrade().map(|reader| reader.see(seen)));
+                let see = move |seen| {
+                    if let Some(reader) = reader.upgrade() {
+                        reader.see(seen);
+                    }
+                };
                 Some(api.attend(&desk.mirror, &desk.teller, see))
             }
             (Registry::Kubernetes(_), Place::Folder(_)) => None,

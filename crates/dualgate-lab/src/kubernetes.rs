@@ -16,7 +16,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use dualgate_apiserver::ApiServer;
+use dualgate_apiserver::{ApiServer, Faults, Options};
 use dualgate_core::model::site::{Node, Role, Site};
 use dualgate_host::namespace::{self, Namespace};
 use serde_json::Value;
@@ -26,8 +26,8 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 pub use self::client::{Ask, ClientError};
-pub use self::load::manifests;
 pub(crate) use self::kind::{DAEMON_SET, DEPLOYMENT, ENDPOINT_SLICE, Kind, NODE, POD, STATEFUL_SET};
+pub use self::load::manifests;
 pub(crate) use self::mirror::{DeletedPod, Mirror, Seen};
 pub(crate) use self::tell::{Part, Piece, Teller};
 
@@ -86,11 +86,13 @@ impl Kubernetes {
         let Some(Node { name, addresses, .. }) = first else { return Ok(None) };
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let (stop, stopped) = oneshot::channel();
+        // A server wants a listener that stays. This one is in the lab's own network, where nobody is.
+        let nowhere = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?;
         let kubernetes = Arc::new(Self {
             node: name.to_string(),
             addresses: addresses.clone(),
             world,
-            server: ApiServer::new(),
+            server: ApiServer::start(vec![nowhere], Options::default())?,
             runtime: runtime.handle().clone(),
             listening: Mutex::default(),
             _stop: stop,
@@ -115,12 +117,16 @@ impl Kubernetes {
                 *listening = None;
                 let has_v6 = self.addresses.iter().any(IpAddr::is_ipv6);
                 let doors = namespace::in_network(host.network(), || open(has_v6))?;
-                let _context = self.runtime.enter();
                 let doors = doors.into_iter().map(|door| self.server.listen(door)).collect::<io::Result<_>>()?;
                 *listening = Some(Listening { host: Arc::downgrade(&host), _doors: doors });
             }
         }
         Ok(())
+    }
+
+    /// What can go wrong with it beside its node.
+    pub fn faults(&self) -> Faults {
+        self.server.faults()
     }
 
     /// Whether nobody can reach it, because its node is off.
@@ -161,13 +167,18 @@ impl Kubernetes {
 
     /// A kubeconfig for the lab's hosts. Its second context takes the other family.
     pub fn kubeconfig(&self) -> String {
-        let mut text = "apiVersion: v1\nkind: Config\ncurrent-context: lab\nusers:\n- name: lab\n  user: {}\n".to_owned();
+        let mut text =
+            "apiVersion: v1\nkind: Config\ncurrent-context: lab\nusers:\n- name: lab\n  user: {}\n".to_owned();
         let names = ["lab", "lab-other-family"].into_iter().zip(self.servers());
         let named: Vec<(&str, String)> = names.collect();
         text += "clusters:\n";
-        text.extend(named.iter().map(|(name, server)| format!("- name: {name}\n  cluster: {{server: \"{server}\"}}\n")));
+        text.extend(
+            named.iter().map(|(name, server)| format!("- name: {name}\n  cluster: {{server: \"{server}\"}}\n")),
+        );
         text += "contexts:\n";
-        text.extend(named.iter().map(|(name, _)| format!("- name: {name}\n  context: {{cluster: {name}, user: lab}}\n")));
+        text.extend(
+            named.iter().map(|(name, _)| format!("- name: {name}\n  context: {{cluster: {name}, user: lab}}\n")),
+        );
         text
     }
 
@@ -191,7 +202,8 @@ impl Kubernetes {
     /// Its URL over each family, the first family of its node first.
     fn servers(&self) -> impl Iterator<Item = String> {
         let first = self.addresses.first();
-        let other = self.addresses.iter().find(|address| first.is_some_and(|first| first.is_ipv4() != address.is_ipv4()));
+        let other =
+            self.addresses.iter().find(|address| first.is_some_and(|first| first.is_ipv4() != address.is_ipv4()));
         first.into_iter().chain(other).map(|address| format!("http://{}", SocketAddr::new(*address, PORT)))
     }
 

@@ -25,6 +25,7 @@ use crate::node::Nodes;
 use crate::process::{Processes, kill_all_in};
 use crate::rehearsal::{PublicKeys, Tunnel, make_heartbeat_key, make_keys, site_file};
 use crate::report::{Check, HostKind, HostStatus, LinkStatus, Status, Verdict};
+use crate::station::{Machine, Station};
 use crate::topology::{self, Host, Topology, TopologyError};
 use crate::trial::chain;
 use crate::world::{World, WorldError};
@@ -244,6 +245,11 @@ impl Lab {
     /// A host that is on.
     pub fn host(&self, name: &str) -> Option<Arc<Namespace>> {
         self.world.host(name)
+    }
+
+    /// Switches another machine of the LAN on, which the site knows nothing of.
+    pub fn add_station(&self, machine: &Machine) -> io::Result<Station> {
+        Station::start(&self.world, machine)
     }
 
     /// Waits until every node that is on is ready, and each edge has heard of those at home; what is missing if that takes longer.

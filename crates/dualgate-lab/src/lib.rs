@@ -19,6 +19,7 @@ pub mod process;
 pub mod rehearsal;
 pub mod report;
 pub mod screen;
+pub mod station;
 pub mod topology;
 pub mod trial;
 pub mod workload;

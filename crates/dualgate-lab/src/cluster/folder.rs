@@ -52,7 +52,8 @@ impl Shared {
 
     /// Writes the Nodes that the manifests lack, and the EndpointSlices, if they changed.
     pub(super) fn write(&self, state: &mut State, folder: &Path) -> io::Result<()> {
-        let mut objects = self.nodes(state).filter(|(node, _)| !state.has_node(&node.name)).map(|(_, json)| json).collect::<Vec<_>>();
+        let mut objects =
+            self.nodes(state).filter(|(node, _)| !state.has_node(&node.name)).map(|(_, json)| json).collect::<Vec<_>>();
         objects.extend(workload::endpoint_slices(&state.objects, &state.placement.all()));
         let text = workload::manifest(&objects);
         if state.written != text {

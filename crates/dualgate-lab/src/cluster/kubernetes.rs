@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::{Shared, State, wanted};
 use crate::kubernetes::{
-    Ask, ClientError, DAEMON_SET, DEPLOYMENT, ENDPOINT_SLICE, Kind, Kubernetes, Mirror, NODE, POD, Part, Piece, STATEFUL_SET,
-    Seen, Teller, path,
+    Ask, ClientError, DAEMON_SET, DEPLOYMENT, ENDPOINT_SLICE, Kind, Kubernetes, Mirror, NODE, POD, Part, Piece,
+    STATEFUL_SET, Seen, Teller, path,
 };
 use crate::workload::{self, Workload, WorkloadKind};
 

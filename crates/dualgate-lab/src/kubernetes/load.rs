@@ -63,9 +63,9 @@ pub(super) async fn load(connection: &mut Connection, objects: Vec<Value>) -> Re
     }
     let mut resources = BTreeMap::new();
     // What others lie in comes first, whatever file it stands in.
-    let (first, rest): (Vec<Value>, Vec<Value>) = objects.into_iter().partition(|object| {
-        matches!(object["kind"].as_str(), Some("Namespace" | "CustomResourceDefinition"))
-    });
+    let (first, rest): (Vec<Value>, Vec<Value>) = objects
+        .into_iter()
+        .partition(|object| matches!(object["kind"].as_str(), Some("Namespace" | "CustomResourceDefinition")));
     for object in first.into_iter().chain(rest) {
         let name = format!("{} {}", text(&object, "/kind"), text(&object, "/metadata/name"));
         match put(connection, &mut resources, object).await {

@@ -108,8 +108,11 @@ async fn round(
 ) -> Result<Option<String>, ClientError> {
     let mut refusals = Vec::new();
     let paths: BTreeSet<String> = wanted.iter().map(Piece::path).collect();
-    let gone: Vec<(String, Part)> =
-        applied.iter().filter(|(path, _)| !paths.contains(*path)).map(|(path, (part, _))| (path.clone(), *part)).collect();
+    let gone: Vec<(String, Part)> = applied
+        .iter()
+        .filter(|(path, _)| !paths.contains(*path))
+        .map(|(path, (part, _))| (path.clone(), *part))
+        .collect();
     for (path, part) in gone {
         if part == Part::Own {
             refusals.extend(send(api, connection, &Ask::delete(&*path)).await?);

@@ -18,7 +18,7 @@ use dualgate_lab::probe::{Request, get as fetch, ping, tcp, who_has};
 use dualgate_lab::trial::Trial;
 use rustix::process::Signal;
 
-use crate::site::{example, ip, pass, start, status, until};
+use crate::site::{example, has, ip, pass, start, status, until};
 
 pub const TRIALS: &[Trial] = &[
     ("frames_of_a_take_over_tell_everybody_in_every_form", take_over),
@@ -628,18 +628,4 @@ fn judges(directory: &Path) {
     assert_ne!(code, Some(0), "{said}");
     let (code, said) = run(&ground, "lan-client", "ndisc6", &["-r", "1", "fda8:a1db:5685::19", "eth0"]);
     assert_ne!(code, Some(0), "{said}");
-}
-
-/// Whether programs are there; without one a trial says so.
-fn has(trial: &str, programs: &[&str]) -> bool {
-    let paths = std::env::var_os("PATH").unwrap_or_default();
-    let is_there = |program: &str| {
-        let mut folders = std::env::split_paths(&paths).chain(["/usr/sbin".into(), "/sbin".into()]);
-        folders.any(|folder| folder.join(program).is_file())
-    };
-    let Some(missing) = programs.iter().find(|program| !is_there(program)) else { return true };
-    let required = std::env::var_os("DUALGATE_REQUIRE_TOOLS").is_some_and(|value| value == "1");
-    assert!(!required, "{missing} is not installed");
-    println!("SKIPPED: lab::{trial}: {missing} is not installed");
-    false
 }

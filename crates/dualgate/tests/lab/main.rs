@@ -6,6 +6,7 @@ mod confirm;
 mod failures;
 mod firewall;
 mod flows;
+mod kubernetes;
 mod site;
 mod told;
 mod topologies;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
             bundle::TRIALS,
             virtual_ips::TRIALS,
             acceptance::TRIALS,
+            kubernetes::TRIALS,
         ]
         .concat(),
     )

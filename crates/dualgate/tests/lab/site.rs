@@ -106,3 +106,17 @@ pub fn status(lab: &Lab, node: &str) -> serde_json::Value {
     let answer = probe::get(&host, &request, Duration::from_secs(1));
     answer.ok().and_then(|answer| serde_json::from_slice(&answer.body).ok()).unwrap_or_default()
 }
+
+/// Whether programs are there; without one a trial says so.
+pub fn has(trial: &str, programs: &[&str]) -> bool {
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    let is_there = |program: &str| {
+        let mut folders = std::env::split_paths(&paths).chain(["/usr/sbin".into(), "/sbin".into()]);
+        folders.any(|folder| folder.join(program).is_file())
+    };
+    let Some(missing) = programs.iter().find(|program| !is_there(program)) else { return true };
+    let required = std::env::var_os("DUALGATE_REQUIRE_TOOLS").is_some_and(|value| value == "1");
+    assert!(!required, "{missing} is not installed");
+    println!("SKIPPED: lab::{trial}: {missing} is not installed");
+    false
+}
