@@ -338,6 +338,45 @@ fn a_scaled_workload_keeps_its_pods_and_gives_up_the_last_ones() {
 }
 
 #[test]
+fn a_pod_that_answers_leaves_in_order() {
+    for families in ALL {
+        let text = [deployment("a", 2), workload("StatefulSet", "db", "replicas: 1", "")].concat();
+        let service = "---\napiVersion: v1\nkind: Service\nmetadata: {name: a, namespace: apps}\n\
+            spec: {selector: {app: a}, ports: [{port: 80}]}\n";
+        let mut cluster = Cluster::new(site(families), &[&text, service]).ready();
+        let [first, second] = &*cluster.pods_of("a") else { panic!("{:?}", cluster.pods()) };
+        let (first, second) = (first.name.clone(), second.name.clone());
+        // One is scaled away, one was deleted, and so was the only one of its name.
+        cluster.deleted_pods = [first.clone(), cluster.pods_of("db")[0].name.clone()].into();
+        cluster.scale("Deployment", "a", 1);
+        cluster.deleted_pods.clear();
+        let leaving =
+            |cluster: &Cluster| cluster.placement.leaving.iter().map(|pod| pod.name.to_string()).collect::<Vec<_>>();
+        assert_eq!(cluster.pods_of("a").iter().map(|pod| &pod.name).collect::<Vec<_>>(), [&second]);
+        assert_eq!(leaving(&cluster), [first.to_string(), "apps/db-0".to_owned()]);
+        assert!(cluster.pods_of("db").is_empty(), "there are never two of a name");
+        assert_eq!(cluster.placement.pending, [], "it is nobody's fault");
+        let slices = endpoint_slices(&cluster.objects, &cluster.placement.all());
+        let conditions = |name: &ObjectName| {
+            let endpoints = slices.iter().flat_map(|slice| slice["endpoints"].as_array().unwrap());
+            let of_pod = endpoints.filter(|endpoint| endpoint["targetRef"]["name"] == *name.name);
+            of_pod.map(|endpoint| endpoint["conditions"].clone()).collect::<Vec<_>>()
+        };
+        let per_pod = if families == Families::Both { 2 } else { 1 };
+        let gone = serde_json::json!({"ready": false, "serving": true, "terminating": true});
+        assert_eq!(conditions(&first), vec![gone; per_pod], "{families:?}");
+        cluster.scale("Deployment", "a", 3);
+        let all = cluster.placement.all();
+        assert_eq!(addresses(&all).len(), all.len() * per_pod, "what leaves keeps its addresses");
+        // It has ended.
+        cluster.dead_pods = cluster.placement.leaving.iter().map(|pod| pod.name.clone()).collect();
+        cluster.settle();
+        assert_eq!(leaving(&cluster), [""; 0]);
+        assert_eq!((cluster.pods_of("a").len(), cluster.pods_of("db").len()), (3, 1));
+    }
+}
+
+#[test]
 fn a_change_of_one_workload_replaces_its_pods_and_no_others() {
     for families in ALL {
         let other = deployment("b", 3);

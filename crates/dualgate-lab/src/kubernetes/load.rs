@@ -105,7 +105,13 @@ async fn put(
     if resource.is_namespaced {
         metadata["namespace"] = json!(namespace);
     }
-    let applied = format!("{object}\n");
+    // Its own note is the only annotation that kubectl does not note.
+    let annotations = &mut object["metadata"]["annotations"];
+    match annotations.as_object_mut() {
+        Some(annotations) => drop(annotations.remove(LAST_APPLIED)),
+        None => *annotations = json!({}),
+    }
+    let applied = noted(&object);
     object["metadata"]["annotations"][LAST_APPLIED] = json!(applied);
     let list = match resource.is_namespaced {
         true => format!("{}/namespaces/{namespace}/{}", resource.base, resource.plural),
@@ -119,6 +125,13 @@ async fn put(
         }
         other => other.map(drop),
     }
+}
+
+/// An object as kubectl notes it: in the order of the names, and safe within HTML, as Go writes JSON. Were it different, the
+/// next `kubectl apply` of the same file would change something.
+fn noted(object: &Value) -> String {
+    let text = object.to_string();
+    text.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026") + "\n"
 }
 
 /// Asks the API where it has a kind.

@@ -7,6 +7,7 @@ mod failures;
 mod firewall;
 mod flows;
 mod kubernetes;
+mod migration;
 mod site;
 mod told;
 mod topologies;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
             virtual_ips::TRIALS,
             acceptance::TRIALS,
             kubernetes::TRIALS,
+            migration::TRIALS,
         ]
         .concat(),
     )

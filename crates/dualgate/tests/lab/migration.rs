@@ -1,0 +1,249 @@
+//! A home that runs already comes to dualgate: `docs/migrate.md`, steps 1 to 4, and back.
+//!
+//! A machine of the LAN plays Traefik behind MetalLB: its kernel answers for the address, an echo backend for every host;
+//! and somebody else writes the statuses.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use dualgate_lab::cluster::Patience;
+use dualgate_lab::kubernetes::Ask;
+use dualgate_lab::lab::{Lab, Origin};
+use dualgate_lab::probe::{self, Request, who_has};
+use dualgate_lab::station::{Machine, Station};
+use dualgate_lab::trial::Trial;
+use serde_json::{Value, json};
+
+use crate::kubernetes::{api, ask};
+use crate::site::{example, ip, logs, start_with, until};
+
+pub const TRIALS: &[Trial] = &[("a_running_home_comes_to_dualgate_step_by_step_and_goes_back", migrate)];
+
+const LIMIT: Duration = Duration::from_secs(20);
+/// Traefik's addresses, and those that dualgate has beside it.
+const OLD: [&str; 2] = ["192.168.178.10", "fda8:a1db:5685::10"];
+const FREE: [&str; 2] = ["192.168.178.9", "fda8:a1db:5685::9"];
+const HOST: &str = "grafana.yourdomain.com";
+const TRY: &str = "try.yourdomain.com";
+const NODES: [&str; 3] = ["k3s-node1", "k3s-node2", "k3s-node3"];
+const STRANGER: [u8; 6] = [2, 0x66, 0, 0, 0, 0x10];
+
+/// The classes of K3s with dualgate's beside: Traefik's is the default.
+const CLASSES: &str = "
+apiVersion: networking.k8s.io/v1
+kind: IngressClass
+metadata: {name: traefik, annotations: {ingressclass.kubernetes.io/is-default-class: 'true'}}
+spec: {controller: traefik.io/ingress-controller}
+---
+apiVersion: networking.k8s.io/v1
+kind: IngressClass
+metadata: {name: dualgate}
+spec: {controller: dualgate.dev/ingress-controller}
+";
+const TRAEFIKS_CLASS: &str = "  - name: traefik
+    controller: traefik.io/ingress-controller
+    compat: traefik
+";
+const INGRESS: &str = "/apis/networking.k8s.io/v1/namespaces/apps/ingresses/grafana";
+
+struct Home {
+    lab: Lab,
+    site: PathBuf,
+    stranger: Option<Station>,
+}
+
+impl Home {
+    /// The seed as it runs, and dualgate beside it with free addresses, its own class and no pools.
+    fn new(directory: &Path) -> Self {
+        let home = directory.join("home");
+        let manifests = home.join("manifests");
+        std::fs::create_dir_all(&manifests).unwrap();
+        // The classes are there before any Ingress, as on a cluster that runs.
+        std::fs::write(manifests.join("00-classes.yaml"), CLASSES).unwrap();
+        for file in ["grafana.yaml", "whoami.yaml"] {
+            std::fs::copy(example().join("manifests").join(file), manifests.join(file)).unwrap();
+        }
+        let site = home.join("site.yaml");
+        let text = std::fs::read_to_string(example().join("site.yaml")).unwrap();
+        let (before, rest) = text.split_once("\npools:\n").unwrap();
+        let (_, after) = rest.split_once("\ngates:\n").unwrap();
+        let text = format!("{before}\ngates:\n{after}");
+        std::fs::write(&site, edited(&edited(&text, TRAEFIKS_CLASS, ""), &addresses(OLD), &addresses(FREE))).unwrap();
+        let lab = start_with(directory, &home, Patience::default(), Origin::Kubernetes);
+        let mut home = Self { lab, site, stranger: None };
+        home.stranger_comes();
+        home
+    }
+
+    fn edit(&self, from: &str, to: &str) {
+        let text = std::fs::read_to_string(&self.site).unwrap();
+        std::fs::write(&self.site, edited(&text, from, to)).unwrap();
+    }
+
+    /// MetalLB announces, Traefik answers and says so.
+    fn stranger_comes(&mut self) {
+        let machine = Machine {
+            name: "traefik".to_owned(),
+            mac: STRANGER,
+            addresses: vec!["192.168.178.10/24".parse().unwrap(), "fda8:a1db:5685::10/64".parse().unwrap()],
+            ports: vec![80],
+        };
+        self.stranger = Some(self.lab.add_station(&machine).expect("a machine of somebody else"));
+        self.says("traefik", &OLD);
+    }
+
+    /// MetalLB lets the address go; Traefik's Service is none of its any more.
+    fn stranger_goes(&mut self) {
+        self.stranger = None;
+        self.says("traefik", &[]);
+    }
+
+    /// Somebody writes the status of the Ingress.
+    fn says(&self, manager: &str, addresses: &[&str]) {
+        let entries: Vec<Value> = addresses.iter().map(|address| json!({"ip": address})).collect();
+        let status = json!({
+            "apiVersion": "networking.k8s.io/v1",
+            "kind": "Ingress",
+            "metadata": {"name": "grafana", "namespace": "apps"},
+            "status": {"loadBalancer": {"ingress": entries}},
+        });
+        ask(&self.lab, Ask::apply(&format!("{INGRESS}/status"), manager, status));
+    }
+
+    /// Who answers a request for a host: the pod's name, or the code.
+    fn who(&self, address: &str, host: &str) -> String {
+        let request = Request::new(SocketAddr::new(ip(address), 80), host);
+        match probe::get(&self.lab.host("lan-client").unwrap(), &request, Duration::from_secs(2)) {
+            Ok(answer) => answer.echo().map_or_else(|| answer.status.to_string(), |echo| echo.pod),
+            Err(trouble) => trouble.to_string(),
+        }
+    }
+
+    #[track_caller]
+    fn answers(&self, addresses: [&str; 2], host: &str, who: &str) {
+        for address in addresses {
+            until(&format!("{who} answers for {host} at {address}"), &self.lab, LIMIT, || {
+                self.who(address, host).starts_with(who)
+            });
+        }
+    }
+
+    /// The stations of the LAN that answer for an address.
+    #[track_caller]
+    fn are_at(&self, addresses: [&str; 2], stations: &BTreeSet<String>) {
+        for address in addresses {
+            until(&format!("one of {stations:?} has {address}"), &self.lab, LIMIT, || {
+                let from = self.lab.host("lan-client").unwrap();
+                let seen = who_has(&from, "eth0", ip(address), Duration::from_millis(200)).unwrap_or_default();
+                let seen: BTreeSet<String> = seen.iter().map(ToString::to_string).collect();
+                seen.len() == 1 && seen.is_subset(stations)
+            });
+        }
+    }
+
+    /// The nodes' link-layer addresses.
+    fn nodes(&self) -> BTreeSet<String> {
+        let hosts = &self.lab.topology().hosts;
+        let nodes = hosts.iter().filter(|host| NODES.contains(&host.name.as_str()));
+        let macs = nodes.flat_map(|host| &host.interfaces).filter(|interface| interface.name == "eth0");
+        macs.filter_map(|interface| interface.mac.map(colons)).collect()
+    }
+
+    fn ingress(&self) -> Value {
+        ask(&self.lab, Ask::get(INGRESS))
+    }
+
+    /// The addresses of the Ingress's status.
+    fn status(&self) -> Vec<String> {
+        let status = self.ingress()["status"]["loadBalancer"]["ingress"].take();
+        let ips = status.as_array().into_iter().flatten().filter_map(|entry| entry["ip"].as_str().map(str::to_owned));
+        ips.collect()
+    }
+
+    #[track_caller]
+    fn status_is(&self, addresses: &[&str]) {
+        until(&format!("the status is {addresses:?}"), &self.lab, LIMIT, || self.status() == addresses);
+    }
+}
+
+#[track_caller]
+fn edited(text: &str, from: &str, to: &str) -> String {
+    assert!(text.contains(from), "{from}");
+    text.replacen(from, to, 1)
+}
+
+/// The addresses of the internal gate, as they stand in the site file.
+fn addresses([v4, v6]: [&str; 2]) -> String {
+    format!("    addresses: [{v4}, \"{v6}\"]\n    entryPoints")
+}
+
+fn colons(mac: [u8; 6]) -> String {
+    mac.map(|octet| format!("{octet:02x}")).join(":")
+}
+
+/// A second door for an application, in dualgate's own class.
+fn second_door() -> Value {
+    json!({
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "Ingress",
+        "metadata": {"name": "try", "namespace": "apps"},
+        "spec": {
+            "ingressClassName": "dualgate",
+            "rules": [{"host": TRY, "http": {"paths": [
+                {"path": "/", "pathType": "Prefix", "backend": {"service": {"name": "grafana", "port": {"number": 80}}}},
+            ]}}],
+        },
+    })
+}
+
+fn migrate(directory: &Path) {
+    let mut home = Home::new(directory);
+    let stranger = BTreeSet::from([colons(STRANGER)]);
+    let nodes = home.nodes();
+    let written = home.ingress();
+    assert_eq!(written["spec"]["ingressClassName"], "traefik", "K3s' default class");
+
+    // 2: beside. Traefik is what it was, and a second door is dualgate's.
+    ask(&home.lab, Ask::apply("/apis/networking.k8s.io/v1/namespaces/apps/ingresses/try", "test", second_door()));
+    home.answers(FREE, TRY, "grafana-");
+    home.answers(FREE, HOST, "404");
+    home.answers(OLD, HOST, "traefik");
+    home.are_at(OLD, &stranger);
+    home.are_at(FREE, &nodes);
+    assert_eq!(home.status(), OLD, "the status is the other's");
+
+    // 3: Traefik's class, at dualgate's addresses; back; and again.
+    home.edit("ingressClasses:\n", &format!("ingressClasses:\n{TRAEFIKS_CLASS}"));
+    home.answers(FREE, HOST, "grafana-");
+    home.answers(OLD, HOST, "traefik");
+    home.edit(TRAEFIKS_CLASS, "");
+    home.answers(FREE, HOST, "404");
+    home.edit("ingressClasses:\n", &format!("ingressClasses:\n{TRAEFIKS_CLASS}"));
+    home.answers(FREE, HOST, "grafana-");
+    home.are_at(OLD, &stranger);
+
+    // 4: the other one lets the addresses go, dualgate takes them.
+    home.stranger_goes();
+    home.edit(&addresses(FREE), &addresses(OLD));
+    home.are_at(OLD, &nodes);
+    home.answers(OLD, HOST, "grafana-");
+    let public = ["203.0.113.10", "2001:db8:1::10"];
+    home.status_is(&[&OLD[..], &public[..]].concat());
+
+    // And back, all the way.
+    home.edit(&addresses(OLD), &addresses(FREE));
+    home.are_at(FREE, &nodes);
+    home.answers(FREE, HOST, "grafana-");
+    home.edit(TRAEFIKS_CLASS, "");
+    home.answers(FREE, HOST, "404");
+    home.stranger_comes();
+    home.are_at(OLD, &stranger);
+    home.answers(OLD, HOST, "traefik");
+    home.answers(FREE, TRY, "grafana-");
+    home.status_is(&OLD);
+    let now = home.ingress();
+    assert_eq!((&now["spec"], &now["metadata"]["generation"]), (&written["spec"], &written["metadata"]["generation"]));
+    assert!(!api(&home.lab).is_away(), "{}", logs(&home.lab));
+}
