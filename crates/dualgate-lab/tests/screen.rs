@@ -6,7 +6,9 @@
 use std::net::IpAddr;
 use std::path::Path;
 
-use dualgate_lab::report::{Check, HostKind, HostStatus, LinkState, LinkStatus, PodStatus, StandIn, Status, Verdict};
+use dualgate_lab::report::{
+    Check, HostKind, HostStatus, KubernetesStatus, LinkState, LinkStatus, PodStatus, StandIn, Status, Verdict,
+};
 use dualgate_lab::screen::{Glyphs, Line, Screen, Tone, news, page, progress};
 
 fn host(name: &str, kind: HostKind, addresses: &[&str]) -> HostStatus {
@@ -209,6 +211,31 @@ fn a_wide_screen_has_all_of_home_in_a_row() {
 #[test]
 fn ascii_is_enough() {
     compare("seed-ascii", &seed(), &Screen { glyphs: Glyphs::Ascii, ..wide(80) });
+}
+
+#[test]
+fn a_kubernetes_api_is_shown_with_what_to_type() {
+    let mut status = seed();
+    let api = |away| KubernetesStatus {
+        node: "k3s-node1".into(),
+        servers: vec!["http://192.168.178.5:6443".into(), "http://[fda8:a1db:5685::5]:6443".into()],
+        kubeconfig: "/run/dualgate/kubeconfig".into(),
+        away,
+    };
+    status.kubernetes = Some(api(false));
+    let shown = text(&page(&status, &wide(80)));
+    let block = "\nKubernetes API
+  http://192.168.178.5:6443
+  http://[fda8:a1db:5685::5]:6443
+  KUBECONFIG=/run/dualgate/kubeconfig on every host
+  dualgate lab exec k3s-node1 -- kubectl get ingresses -A
+  dualgate lab exec k3s-node1 -- kubectl apply -f FILE
+
+Checks";
+    assert!(shown.contains(block), "{shown}");
+    status.kubernetes = Some(api(true));
+    let shown = text(&page(&status, &wide(80)));
+    assert!(shown.contains("\nKubernetes API away, with k3s-node1\n"), "{shown}");
 }
 
 #[test]
