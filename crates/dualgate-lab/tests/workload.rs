@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use dualgate_core::lower;
 use dualgate_core::model::object::{AddressType, Body, EndpointSlice};

@@ -3,7 +3,6 @@
 //! Balancers, health and counters are keyed by what they belong to, not by the plan that named it: a new plan finds
 //! them as they were. They are atomics, because they hold for all workers together.
 
-use std::hash::Hash;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -19,7 +18,7 @@ use foldhash::{HashMap, HashMapExt as _, HashSet};
 
 use crate::listener::EntryPointId;
 use crate::metrics::BackendCounters;
-use crate::service::{ForwardShared, ForwardState};
+use crate::service::ForwardState;
 
 /// Backends with their state, as many as on a page of the plan.
 type Page = [Option<Arc<BackendState>>; plan::PAGE];

@@ -176,16 +176,6 @@ pub enum SourceArgument {
     Home,
 }
 
-impl SourceArgument {
-    /// The folder, if it is one.
-    pub fn folder(&self) -> Option<PathBuf> {
-        match self {
-            Self::Folder(directory) => Some(directory.clone()),
-            Self::Cluster(_) | Self::Home => None,
-        }
-    }
-}
-
 impl FromStr for SourceArgument {
     type Err = String;
 

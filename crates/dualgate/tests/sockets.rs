@@ -220,15 +220,16 @@ impl Stage {
             reserved.push(place);
         }
         let (mut pods, mut servers) = (Vec::new(), BTreeMap::new());
-        for backend in &mut plan.backends {
-            let mut real = Backend::clone(backend);
+        let planned: Vec<_> = plan.backends.numbered().map(|(index, backend)| (index, backend.clone())).collect();
+        for (index, backend) in planned {
+            let mut real = Backend::clone(&backend);
             for server in &mut real.servers {
-                let (pod, at) = stand_in(backend, server);
+                let (pod, at) = stand_in(&backend, server);
                 servers.extend(named(&server.at).into_iter().zip(named(&at)));
                 server.at = at;
                 pods.push(pod);
             }
-            *backend = Arc::new(real);
+            plan.backends.set(index, Some(Arc::new(real)));
         }
         let has = |family: fn(&SocketAddr) -> bool| plan.listeners.iter().any(|listener| family(&listener.address));
         if (has(SocketAddr::is_ipv4), has(SocketAddr::is_ipv6)) != listens(families) {

@@ -167,9 +167,7 @@ impl Lowered {
         before: Option<Arc<LoweredIngress>>,
         after: Option<Arc<LoweredIngress>>,
     ) -> Option<Arc<LoweredIngress>> {
-        let Some(object) = after.as_ref().or(before.as_ref()).map(|ingress| ingress.object.clone()) else {
-            return None;
-        };
+        let object = after.as_ref().or(before.as_ref()).map(|ingress| ingress.object.clone())?;
         let claims = |ingress: &Option<Arc<LoweredIngress>>| match ingress {
             Some(ingress) => ingress.claims.to_vec(),
             None => Vec::new(),

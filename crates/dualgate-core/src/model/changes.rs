@@ -20,7 +20,8 @@ pub(crate) fn changes<'a, T, K: Ord + ?Sized>(
             (Some(_), None) => Ordering::Less,
             (None, Some(_)) => Ordering::Greater,
             (Some(one), Some(other)) if Arc::ptr_eq(one, other) => {
-                (old.next(), new.next());
+                old.next();
+                new.next();
                 continue;
             }
             (Some(one), Some(other)) => key(one).cmp(key(other)),

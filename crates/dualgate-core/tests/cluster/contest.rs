@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use dualgate_core::machine::writes::{Answer, LONGEST, SETTLE, Writes, YIELD};
-use dualgate_core::model::{NodeName, ObjectName};
 use dualgate_core::model::finding::Code;
+use dualgate_core::model::{NodeName, ObjectName};
 use dualgate_core::plan::cluster::{ClusterPlan, EDGE_LABELS};
 use serde_json::{Value, json};
 

@@ -50,7 +50,9 @@ pub fn completed(object: Object, value: &Value) -> Object {
         return object;
     }
     let mut object = with_spec(&object, value);
-    Arc::make_mut(&mut object.dump)["metadata"]["generation"] = value["metadata"]["generation"].clone();
+    let mut dump = object.dump.to_value();
+    dump["metadata"]["generation"] = value["metadata"]["generation"].clone();
+    object.dump = Dump::new(&dump);
     object
 }
 

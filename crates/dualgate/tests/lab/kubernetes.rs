@@ -52,7 +52,8 @@ pub fn ask(lab: &Lab, ask: Ask) -> Value {
 /// What a gate answers, if it answers.
 pub fn code(lab: &Lab, (from, gate): (&str, &str), host: &str) -> Option<u16> {
     let request = Request::new(SocketAddr::new(ip(gate), 80), host);
-    probe::get(&lab.host(from)?, &request, Duration::from_secs(2)).ok().map(|answer| answer.status)
+    let host = lab.host(from)?;
+    probe::get(&host, &request, Duration::from_secs(2)).ok().map(|answer| answer.status)
 }
 
 /// Waits until all ways are answered so.
