@@ -32,9 +32,9 @@ pub enum Word<'a> {
 
 /// The service manager that started this process, if there is one.
 #[derive(Debug)]
-pub struct ServiceManager(Option<UnixDatagram>);
+pub struct NotifySocket(Option<UnixDatagram>);
 
-impl ServiceManager {
+impl NotifySocket {
     /// The one that the environment names.
     pub fn of_environment() -> io::Result<Self> {
         Self::at(std::env::var_os("NOTIFY_SOCKET").as_deref())
@@ -111,8 +111,8 @@ mod tests {
 
     #[test]
     fn a_name_that_is_neither_path_nor_abstract_is_refused_and_none_is_nobody() {
-        assert!(ServiceManager::at(Some(OsStr::new("vsock:2:1234"))).is_err());
-        assert!(!ServiceManager::at(None).unwrap().is_there());
-        assert!(ServiceManager::nobody().tell(&[Word::Ready]).is_ok());
+        assert!(NotifySocket::at(Some(OsStr::new("vsock:2:1234"))).is_err());
+        assert!(!NotifySocket::at(None).unwrap().is_there());
+        assert!(NotifySocket::nobody().tell(&[Word::Ready]).is_ok());
     }
 }

@@ -64,7 +64,7 @@ pub enum Command {
     /// Show who holds which address of the LAN, and give one to another node.
     #[command(after_help = vip::VIP)]
     Vip(vip::Vip),
-    /// Write files for other programs from the site file: K3s' configuration, a unit of systemd.
+    /// Write K3s' configuration, or a unit of systemd, from the site file.
     #[command(after_help = render::RENDER)]
     Render(render::Render),
     /// Pack what has to be copied to an edge.

@@ -7,7 +7,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use dualgate_host::service_manager::{ServiceManager, Word};
+use dualgate_host::service_manager::{NotifySocket, Word};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -19,18 +19,18 @@ const LOOK: Duration = Duration::from_millis(250);
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Tells the service manager, if there is one, how this process is, until it is dropped.
-pub fn watch(manager: Rc<ServiceManager>, state: State, hang_ups: watch::Receiver<u64>) {
+pub fn watch(manager: Rc<NotifySocket>, state: State, hang_ups: watch::Receiver<u64>) {
     if manager.is_there() {
         tokio::task::spawn_local(tell(manager, state, hang_ups));
     }
 }
 
 /// Says that it ends.
-pub fn stopping(manager: &ServiceManager) {
+pub fn stopping(manager: &NotifySocket) {
     said(manager, &[Word::Stopping, Word::Status("connections may end")]);
 }
 
-async fn tell(manager: Rc<ServiceManager>, state: State, mut hang_ups: watch::Receiver<u64>) {
+async fn tell(manager: Rc<NotifySocket>, state: State, mut hang_ups: watch::Receiver<u64>) {
     let mut ticks = interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let (mut ready, mut status, mut reloading) = (false, String::new(), None);
@@ -59,7 +59,7 @@ async fn tell(manager: Rc<ServiceManager>, state: State, mut hang_ups: watch::Re
     }
 }
 
-fn said(manager: &ServiceManager, words: &[Word<'_>]) {
+fn said(manager: &NotifySocket, words: &[Word<'_>]) {
     if let Err(error) = manager.tell(words) {
         tracing::debug!(%error, "the service manager was not told");
     }

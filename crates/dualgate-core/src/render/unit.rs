@@ -28,6 +28,35 @@ const MARGIN: Duration = Duration::from_secs(10);
 /// What the kernel is asked for, exactly.
 pub const CAPABILITIES: &str = "CAP_NET_ADMIN CAP_NET_RAW CAP_NET_BIND_SERVICE";
 
+/// What it may not do and see, whatever the node.
+const SANDBOX: &str = "\
+NoNewPrivileges=yes
+RestrictAddressFamilies=AF_INET AF_INET6 AF_NETLINK AF_PACKET AF_UNIX
+DevicePolicy=closed
+DeviceAllow=/dev/net/tun rw
+ProtectSystem=strict
+ProtectHome=yes
+PrivateMounts=yes
+PrivateTmp=yes
+PrivateIPC=yes
+ProtectProc=invisible
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+LockPersonality=yes
+MemoryDenyWriteExecute=yes
+RemoveIPC=yes
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallFilter=~@privileged @resources @keyring @aio
+";
+
 /// The unit for a node of the site.
 pub fn unit(site: &Site, node: &Node) -> String {
     let source = match node.is_edge() {
@@ -88,32 +117,7 @@ LimitCORE=0
 
 CapabilityBoundingSet={CAPABILITIES}
 AmbientCapabilities={CAPABILITIES}
-NoNewPrivileges=yes
-RestrictAddressFamilies=AF_INET AF_INET6 AF_NETLINK AF_PACKET AF_UNIX
-DevicePolicy=closed
-DeviceAllow=/dev/net/tun rw
-ProtectSystem=strict
-ProtectHome=yes
-PrivateMounts=yes
-PrivateTmp=yes
-PrivateIPC=yes
-ProtectProc=invisible
-ProtectClock=yes
-ProtectControlGroups=yes
-ProtectHostname=yes
-ProtectKernelLogs=yes
-ProtectKernelModules=yes
-ProtectKernelTunables=yes
-LockPersonality=yes
-MemoryDenyWriteExecute=yes
-RemoveIPC=yes
-RestrictNamespaces=yes
-RestrictRealtime=yes
-RestrictSUIDSGID=yes
-SystemCallArchitectures=native
-SystemCallFilter=@system-service
-SystemCallFilter=~@privileged @resources @keyring @aio
-{set_nice}SystemCallErrorNumber=EPERM
+{SANDBOX}{set_nice}SystemCallErrorNumber=EPERM
 
 [Install]
 WantedBy=multi-user.target

@@ -14,7 +14,7 @@ use dualgate_core::model::finding::Severity;
 use dualgate_core::model::site::Site;
 use dualgate_host::Store;
 use dualgate_host::handover::{self, Taken};
-use dualgate_host::service_manager::ServiceManager;
+use dualgate_host::service_manager::NotifySocket;
 use dualgate_host::virtual_ips::Leave;
 use dualgate_lab::echo;
 use dualgate_proxy::Proxy;
@@ -65,8 +65,7 @@ async fn serve(
     let mut proxy = Proxy::start(workers)?;
     let tunnel = Rc::new(Keeper::start(directory).context("start the tunnel's thread")?);
     let virtual_ips = VirtualIps::start(directory, &node).context("start the threads of the virtual IPs")?;
-    let state = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
-    let beside = Beside { state, tunnel: tunnel.view(), virtual_ips: virtual_ips.view() };
+    let beside = beside(directory, &tunnel, &virtual_ips);
     let state = State::new(site.name.clone(), node.clone(), (proxy.view(), proxy.entry_point_metrics()), beside);
     admin::start(&site.admin.listen, &state);
     let _echo = start_echo(args)?;
@@ -145,6 +144,12 @@ async fn serve(
     Ok(ExitCode::from(output::AS_DESIRED))
 }
 
+/// What is shown beside the gates.
+fn beside(directory: &Path, tunnel: &Keeper, virtual_ips: &VirtualIps) -> Beside {
+    let state = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
+    Beside { state, tunnel: tunnel.view(), virtual_ips: virtual_ips.view() }
+}
+
 /// The echo backend, if it is asked for; it answers until what comes back is dropped.
 fn start_echo(args: &Run) -> anyhow::Result<Option<echo::Backend>> {
     if args.echo.is_empty() {
@@ -169,10 +174,10 @@ fn open_store(directory: &Path) -> Option<Store> {
 }
 
 /// Whoever runs this process, such as systemd.
-fn service_manager() -> Rc<ServiceManager> {
-    let manager = ServiceManager::of_environment().unwrap_or_else(|error| {
+fn service_manager() -> Rc<NotifySocket> {
+    let manager = NotifySocket::of_environment().unwrap_or_else(|error| {
         tracing::warn!(%error, "the service manager cannot be told anything");
-        ServiceManager::nobody()
+        NotifySocket::nobody()
     });
     Rc::new(manager)
 }

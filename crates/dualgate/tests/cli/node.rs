@@ -101,7 +101,9 @@ backends
         lines.sort();
         lines
     };
-    let rest: Vec<&str> = status.out.lines().skip(2).collect();
+    let mut lines = status.out.lines().skip(2);
+    assert_eq!(lines.next(), Some("  source: folder home"), "{}", status.out);
+    let rest: Vec<&str> = lines.collect();
     assert_eq!(listens(&rest.join("\n")), listens(&page));
 
     let same = node.plan("folder:home", &[]);
