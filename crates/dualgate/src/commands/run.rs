@@ -61,8 +61,7 @@ async fn serve(
     directory: &Path,
     workers: usize,
 ) -> anyhow::Result<ExitCode> {
-    let settings = site.proxy.clone();
-    let mut proxy = Proxy::start(workers)?;
+    let (settings, mut proxy) = (site.proxy.clone(), Proxy::start(workers)?);
     let tunnel = Rc::new(Keeper::start(directory).context("start the tunnel's thread")?);
     let virtual_ips = VirtualIps::start(directory, &node).context("start the threads of the virtual IPs")?;
     let beside = beside(directory, &tunnel, &virtual_ips);
