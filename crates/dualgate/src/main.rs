@@ -5,6 +5,7 @@
 
 mod admin;
 mod cli;
+mod cluster;
 mod commands;
 mod describe;
 mod exchange;

@@ -26,6 +26,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::cli::SourceArgument;
+use crate::cluster::Cluster;
 use crate::describe;
 use crate::exchange::{self, Tellers};
 use crate::file_version::FileVersion;
@@ -74,6 +75,7 @@ pub struct River {
     tunnel: Rc<Keeper>,
     tunnel_plan: Arc<TunnelPlan>,
     virtual_ips: VirtualIps,
+    cluster: Cluster,
     wall: Wall,
     tellers: Tellers,
     /// What home has told this edge.
@@ -124,6 +126,8 @@ impl River {
         let site = Arc::new(spring.site);
         let (sites, known) = watch::channel(site.clone());
         let ear = Ear { sites: known, node: spring.node.clone(), state: spring.directory.clone(), said, told };
+        let cluster = Cluster::start(&spring.source, spring.kubeconfig.as_deref(), &site, &spring.node);
+        spring.state.statuses(cluster.view());
         let watched = Watched { source: spring.source, kubeconfig: spring.kubeconfig, status: spring.state.source() };
         tokio::task::spawn_local(watch_source(watched, ear, found));
         Self {
@@ -153,6 +157,7 @@ impl River {
             tunnel: spring.tunnel,
             tunnel_plan: Arc::default(),
             virtual_ips: spring.virtual_ips,
+            cluster,
             store: spring.store,
             save_at: None,
             state: spring.state,
@@ -208,6 +213,7 @@ impl River {
                     }
                 }
                 () = self.virtual_ips.changed() => self.round().await,
+                () = self.cluster.changed() => self.round().await,
                 _ = replan.tick() => self.round().await,
                 () = until(save) => self.save(),
                 () = until(lint) => self.lint().await,
@@ -216,6 +222,7 @@ impl River {
         if self.save_at.is_some() {
             self.save();
         }
+        self.cluster.leave().await;
         (self.proxy, self.virtual_ips)
     }
 
@@ -339,6 +346,7 @@ impl River {
         self.virtual_ips.plan(plan.virtual_ips);
         self.wall.plan(plan.firewall).await;
         self.tellers.tell(&snapshot, self.planner.lowered());
+        self.cluster.plan(&snapshot, self.planner.lowered(), self.origin == Origin::Source);
         let is_first = self.snapshot.replace(snapshot).is_none();
         self.converge().await;
         if is_first {
@@ -387,6 +395,8 @@ impl River {
                 findings.extend(self.tellers.findings());
                 findings.extend(self.wall.findings());
                 findings.extend(self.troubles_of_source());
+                findings.extend(self.cluster.findings());
+                self.cluster.found(&findings);
                 self.say(&objects, &desired, &findings);
                 let (exchange, firewall) = (self.exchange(), self.wall.report());
                 let beside = describe::beside(&self.tunnel_plan, self.wall.planned(), self.virtual_ips.planned());

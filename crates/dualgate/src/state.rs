@@ -10,6 +10,7 @@ use dualgate_core::model::snapshot::Generation;
 use dualgate_core::model::{NodeName, ObjectSet};
 use dualgate_core::plan::proxy::ProxyPlan;
 use dualgate_host::virtual_ips::{Conflict, GroupReport, LinkReport, Report as VirtualIpReport, View as VirtualIpView};
+use dualgate_kube::status::{Report as StatusReport, View as StatusView};
 use dualgate_proxy::{EntryPointMetrics, ProxyView};
 use dualgate_tunnel::{Report as TunnelReport, View as TunnelView};
 use serde::Serialize;
@@ -29,6 +30,8 @@ struct Inner {
     phase: Phase,
     origin: Origin,
     source: SourceStatus,
+    /// Of a node that takes part in writing statuses.
+    statuses: Option<StatusView>,
     generation: Generation,
     findings: Vec<Finding>,
     objects: Arc<ObjectSet>,
@@ -107,6 +110,9 @@ pub struct Report {
     /// The source, and how it is.
     #[serde(default)]
     pub source: source::Report,
+    /// Who writes statuses to the cluster, if it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub statuses: Option<StatusReport>,
     /// Whether it serves all that it should.
     pub ready: bool,
     /// Why not.
@@ -172,6 +178,7 @@ impl State {
             phase: Phase::Starting,
             origin: Origin::Nothing,
             source: SourceStatus::default(),
+            statuses: None,
             generation: Generation(0),
             findings: Vec::new(),
             objects: Arc::default(),
@@ -198,6 +205,11 @@ impl State {
     /// Where objects come from.
     pub fn source(&self) -> SourceStatus {
         self.with(|inner| inner.source.clone())
+    }
+
+    /// Who shows how statuses are written, if they are.
+    pub fn statuses(&self, view: Option<StatusView>) {
+        self.with(|inner| inner.statuses = view);
     }
 
     /// A round was applied.
@@ -287,6 +299,7 @@ impl State {
             phase: word(&inner.phase),
             objects_from: word(&inner.origin),
             source: inner.source.report(),
+            statuses: inner.statuses.as_ref().map(StatusView::report),
             ready: not_ready.is_empty(),
             not_ready,
             generation: inner.generation.0,
@@ -339,6 +352,7 @@ impl State {
             );
             let mut codes = BTreeMap::new();
             inner.source.report().write_metrics(&mut out);
+            inner.statuses.iter().for_each(|view| view.report().write_metrics(&mut out));
             let of_tunnel = inner.tunnel.report();
             write_tunnel(&mut out, &of_tunnel);
             let of_virtual_ips = inner.virtual_ips.report();

@@ -5,7 +5,7 @@ mod support;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::process::Command;
 
-use dualgate_apiserver::{ApiServer, Options};
+use dualgate_apiserver::{ApiServer, Options, Request, Verb};
 use dualgate_core::parse;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -233,4 +233,75 @@ fn what_is_wrong_with_a_kubeconfig_is_said_with_what_to_do() {
     }
     let (code, _, error) = run(&home, &["check", "--source", "clutser"]);
     assert!(code == Some(2) && error.contains("`cluster`, `cluster:CONTEXT`"), "{error}");
+}
+
+/// A home whose external gate is reached at public addresses.
+fn public_home() -> Home {
+    let home = Home::new();
+    let site =
+        home.site("").replace("external: {addresses: [127.0.0.1, '::1']", "external: {addresses: [0.0.0.0, '::']");
+    let site = site.replace("'::1']}\ngates", "'::1'], publicAddresses: [203.0.113.10, '2001:db8::10']}\ngates");
+    home.directory.write("site.yaml", &site);
+    home
+}
+
+#[track_caller]
+fn eventually_published(api: &Api, name: &str, addresses: &[&str]) {
+    eventually(&format!("{name} has {addresses:?}"), || {
+        let ingress = api.server.as_ref().unwrap().objects().get("Ingress", "default", name).ok_or("it is gone")?;
+        let entries = ingress["status"]["loadBalancer"]["ingress"].as_array().cloned().unwrap_or_default();
+        let found: Vec<&str> = entries.iter().filter_map(|entry| entry["ip"].as_str()).collect();
+        if found == addresses { Ok(()) } else { Err(format!("{found:?}")) }
+    });
+}
+
+fn writes_statuses(node: &Node) -> bool {
+    node.metric("dualgate_status_leader") == 1.0
+}
+
+const PUBLIC: [&str; 2] = ["203.0.113.10", "2001:db8::10"];
+
+#[test]
+fn one_of_two_processes_says_in_statuses_where_an_ingress_is_served_and_the_other_goes_on() {
+    let (homes, api) = ([public_home(), public_home()], Api::start());
+    let pod = Pod::start("web", &[V4]);
+    api.write("{apiVersion: v1, kind: Namespace, metadata: {name: dualgate-system}}");
+    api.write(&gated("web", &[&pod], "external", ""));
+    let mut nodes = homes.each_ref().map(|home| from_cluster(home, &api.kubeconfig(home)));
+    nodes.iter().for_each(Node::wait_until_ready);
+    eventually_published(&api, "web", &PUBLIC);
+    let server = api.server.as_ref().unwrap();
+    let written = |fits: &dyn Fn(&Request) -> bool| {
+        server.count(|request| request.verb == Verb::Apply && request.subresource == "status" && fits(request))
+    };
+    assert_eq!(written(&|_| true), 1);
+    let first = usize::from(writes_statuses(&nodes[1]));
+    assert!(writes_statuses(&nodes[first]) && !writes_statuses(&nodes[1 - first]));
+    let status = Command::new(env!("CARGO_BIN_EXE_dualgate"))
+        .args(["status", "--admin", &homes[first].admin[0].to_string()])
+        .output()
+        .unwrap();
+    let page = String::from_utf8(status.stdout).unwrap();
+    assert!(page.contains("  statuses are written by this node, for "), "{page}");
+
+    api.write(&gated("missing", &[&pod], "external", ""));
+    eventually_published(&api, "missing", &PUBLIC);
+    api.delete("Service", "missing");
+    eventually_published(&api, "missing", &[]);
+    eventually("an Event", || {
+        let events = server.objects().list("Event", Some("default"));
+        let fits =
+            |event: &&Value| event["reason"] == "IngressUnknownService" && event["involvedObject"]["name"] == "missing";
+        events.iter().find(fits).map(|_| ()).ok_or_else(|| format!("{events:#?}"))
+    });
+
+    nodes[first].signal(Signal::TERM);
+    nodes[first].wait();
+    api.write(&gated("other", &[&pod], "external", ""));
+    eventually_published(&api, "other", &PUBLIC);
+    assert!(writes_statuses(&nodes[1 - first]));
+    assert_eq!(written(&|_| true), 4, "one for each change");
+    assert_eq!(written(&|request| request.query.contains("force=true")), 0);
+    let lease = server.objects().get("Lease", "dualgate-system", "dualgate").unwrap();
+    assert_eq!(lease["spec"]["leaseTransitions"], 1, "{lease:#}");
 }

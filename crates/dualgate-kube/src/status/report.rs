@@ -114,6 +114,15 @@ impl View {
     }
 }
 
+impl ContestReport {
+    /// A line for people.
+    pub fn line(&self) -> String {
+        let Self { object, other, times, again_seconds } = self;
+        let other = if other.is_empty() { "another controller".to_owned() } else { format!("`{other}`") };
+        format!("{object} is left to {other}, which set it back {times} times; it is tried again in {again_seconds} s")
+    }
+}
+
 impl Report {
     /// A line for people.
     pub fn line(&self) -> String {

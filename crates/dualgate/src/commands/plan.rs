@@ -140,6 +140,7 @@ mod tests {
             phase: "serving".into(),
             objects_from: "source".into(),
             source: crate::source::Report::default(),
+            statuses: None,
             ready: true,
             not_ready: Vec::new(),
             generation: 7,

@@ -111,6 +111,12 @@ fn page(report: &Report, findings: &mut Vec<Shown>, style: Style) -> String {
     if let Some(source) = report.source.line() {
         let _ = writeln!(page, "  source: {}", output::one_line(&source));
     }
+    if let Some(statuses) = &report.statuses {
+        let _ = writeln!(page, "  statuses are written by {}", output::one_line(&statuses.line()));
+        for contest in &statuses.contests {
+            let _ = writeln!(page, "    {}", output::one_line(&contest.line()));
+        }
+    }
     for (word, title) in CHAPTERS {
         let lines: Vec<&str> = report.plan.iter().filter_map(|line| after_word(line, word)).collect();
         chapter(&mut page, title, &lines, style);
@@ -220,6 +226,19 @@ mod tests {
             phase: "serving".into(),
             objects_from: "disk".into(),
             source: crate::source::Report { name: "folder apps".into(), cluster: None },
+            statuses: Some(dualgate_kube::status::Report {
+                holder: "laptop_00ff".into(),
+                holds_seconds: Some(61),
+                made: 4,
+                set_back: 1,
+                contests: vec![dualgate_kube::status::ContestReport {
+                    object: "Ingress apps/grafana".into(),
+                    other: "traefik".into(),
+                    times: 1,
+                    again_seconds: 290,
+                }],
+                ..dualgate_kube::status::Report::default()
+            }),
             ready: false,
             not_ready: vec!["127.0.0.1:8080 is not open".into()],
             generation: 3,
@@ -273,6 +292,8 @@ laptop of site laptop: serving, not ready
   because: 127.0.0.1:8080 is not open
   snapshot 3 of 1 object from the disk, as the source is away; 2 open connections; up for 3 h 12 min
   source: folder apps
+  statuses are written by this node, for 61 s; 4 writes and 0 Events by this node, 1 set back
+    Ingress apps/grafana is left to `traefik`, which set it back 1 times; it is tried again in 290 s
 
 listens on
   127.0.0.1:8080 for internal/web (http)
