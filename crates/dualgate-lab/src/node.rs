@@ -25,7 +25,7 @@ const RESTART: Duration = Duration::from_secs(1);
 /// How long a node may take to say how it is.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// How much of a log is shown.
-const LOG: u64 = 64 * 1024;
+const LOG: u64 = 256 * 1024;
 
 /// The nodes' processes.
 #[derive(Debug)]

@@ -42,7 +42,7 @@ const RESYNC: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_secs(1);
 /// How often a plan is made without a change: certificates expire.
 const REPLAN: Duration = Duration::from_secs(3600);
-/// How long changes must rest before they are written to disk.
+/// How long after a change what there is is written to disk; the first set of a process is written at once.
 const SAVE_AFTER: Duration = Duration::from_secs(1);
 /// How long changes must rest before mistakes between objects are looked for; at the latest after [`LINT_AT_LATEST`].
 const LINT_AFTER: Duration = Duration::from_millis(500);
@@ -281,9 +281,11 @@ impl River {
         if self.origin != Origin::Source {
             tracing::info!(objects = found.objects.len(), "objects read");
         }
+        // Until the first set is on disk, a start without the source has nothing to serve.
+        let rest = if self.origin == Origin::Source { SAVE_AFTER } else { Duration::ZERO };
         self.origin = Origin::Source;
         self.current = Some(found);
-        self.save_at = Some(Instant::now() + SAVE_AFTER);
+        self.save_at.get_or_insert(Instant::now() + rest);
         self.round().await;
     }
 

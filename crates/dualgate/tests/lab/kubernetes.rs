@@ -179,6 +179,8 @@ fn away(directory: &Path) {
     all_answer(&lab, WHOAMI, 200);
     let holds = |node: &&str| lab.nodes().held(node).contains(&ip(WAYS[0].1));
     let other = *NODES.iter().find(|node| !holds(node)).unwrap();
+    let kept = lab.state_directory(other).join("objects.json");
+    until("what it serves is on its disk", &lab, LIMIT, || kept.exists());
     // The server is away, and a node is started again that holds nothing: it has what it had.
     let running = traffic(&lab, WHOAMI);
     api(&lab).faults().down();

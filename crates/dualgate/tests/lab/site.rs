@@ -63,7 +63,13 @@ pub fn start_with(directory: &Path, home: &Path, patience: Patience, objects: Or
 pub fn logs(lab: &Lab) -> String {
     let nodes = lab.topology().hosts.iter().filter(|host| host.node.is_some());
     let log = |name: &str| lab.nodes().log(name).unwrap_or_else(|error| error.to_string());
-    nodes.map(|host| format!("--- {}\n{}", host.name, log(&host.name))).collect()
+    let told = |name: &str| {
+        let log = log(name);
+        log.lines()
+            .filter(|line| !line.contains(r#""entryPoint""#))
+            .fold(String::new(), |said, line| said + line + "\n")
+    };
+    nodes.map(|host| format!("--- {}\n{}", host.name, told(&host.name))).collect()
 }
 
 /// Asks from a host.
