@@ -24,7 +24,7 @@ use dualgate_wire::ndp::{self, NdpError, Nonce};
 
 use conflict::Conflicts;
 use frame::Outgoing;
-use pace::{Bucket, Random};
+use pace::{Budget, Random};
 
 /// So many frames wait to be sent, at most.
 const QUEUE: usize = 4096;
@@ -73,6 +73,8 @@ pub struct Timing {
     pub probe_end: Duration,
     /// So many answers leave per second, and as many at once.
     pub answers_per_second: u32,
+    /// So many of them to one station.
+    pub answers_to_one: u32,
 }
 
 impl Default for Timing {
@@ -90,6 +92,7 @@ impl Default for Timing {
             probe_questions: 3,
             probe_end: Duration::from_millis(150),
             answers_per_second: 1000,
+            answers_to_one: 250,
         }
     }
 }
@@ -196,7 +199,7 @@ pub struct Announcer {
     watched: BTreeSet<IpAddr>,
     probes: BTreeMap<IpAddr, Probe>,
     nonces: VecDeque<Nonce>,
-    bucket: Bucket,
+    budget: Budget,
     queue: VecDeque<Outgoing>,
     events: VecDeque<Event>,
     counters: Counters,
@@ -238,7 +241,7 @@ impl Announcer {
             watched: BTreeSet::new(),
             probes: BTreeMap::new(),
             nonces: VecDeque::new(),
-            bucket: Bucket::default(),
+            budget: Budget::default(),
             queue: VecDeque::new(),
             events: VecDeque::new(),
             counters: Counters::default(),

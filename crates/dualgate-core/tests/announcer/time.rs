@@ -141,11 +141,16 @@ fn ndp(mac: Mac, source: Ipv6Addr, destination: Ipv6Addr, message: Message) -> V
 
 /// Somebody asks for an address.
 fn question(address: IpAddr) -> Vec<u8> {
+    question_of(THEM, address)
+}
+
+/// From this station.
+fn question_of(asker: Mac, address: IpAddr) -> Vec<u8> {
     match address {
-        IpAddr::V4(target) => arp(Operation::Request, THEM, Ipv4Addr::new(192, 168, 178, 20), target),
+        IpAddr::V4(target) => arp(Operation::Request, asker, Ipv4Addr::new(192, 168, 178, 20), target),
         IpAddr::V6(target) => {
-            let message = Message::Solicitation(Solicitation { target, source_link: Some(THEM), nonce: None });
-            ndp(THEM, "fe80::2".parse().unwrap(), solicited_node(target), message)
+            let message = Message::Solicitation(Solicitation { target, source_link: Some(asker), nonce: None });
+            ndp(asker, "fe80::2".parse().unwrap(), solicited_node(target), message)
         }
     }
 }
@@ -341,25 +346,55 @@ fn what_waits_when_the_link_goes_down_is_not_sent_when_it_is_up_again() {
     assert!(lan.times(Answered, V4.into()).is_empty());
 }
 
+/// So many stations ask in turn, 20,000 times a second for two seconds; how many answers each got.
+fn flood(lan: &mut Lan, address: IpAddr, stations: u16) -> Vec<u32> {
+    let mut answered = vec![0; usize::from(stations)];
+    for tick in 0..40_000_u64 {
+        lan.now = at(10_000) + Duration::from_micros(tick * 50);
+        let number = (tick % u64::from(stations)) as u16;
+        let [high, low] = number.to_be_bytes();
+        match lan.receive(&question_of(Mac([2, 0, 0, 1, high, low]), address)) {
+            Ok(()) => answered[usize::from(number)] += 1,
+            Err(Ignored::Flooded) => {}
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    answered
+}
+
 #[test]
 fn a_flood_is_answered_a_thousand_times_a_second() {
     for address in [IpAddr::V4(V4), IpAddr::V6(V6)] {
         let mut lan = Lan::holding(&[address]);
         lan.run_to(at(10_000));
         lan.forget();
-        let mut flooded = 0;
-        for tick in 0..40_000u64 {
-            lan.now = at(10_000) + Duration::from_micros(tick * 50);
-            match lan.receive(&question(address)) {
-                Ok(()) => {}
-                Err(Ignored::Flooded) => flooded += 1,
-                Err(other) => panic!("{other:?}"),
-            }
-        }
-        let answers = lan.sent.iter().filter(|sent| sent.1 == Answered).count();
-        assert_eq!((answers, flooded), (2999, 37_001), "a bucket of 1,000, and 1,000 a second for two seconds");
+        let answered: u32 = flood(&mut lan, address, 20).iter().sum();
+        assert_eq!(answered, 2999, "a bucket of 1,000, and 1,000 a second for two seconds");
+        assert_eq!(lan.sent.iter().filter(|sent| sent.1 == Answered).count(), 2999);
         lan.now += Duration::from_millis(5);
         assert_eq!(lan.receive(&question(address)), Ok(()), "afterwards it goes on");
+    }
+}
+
+#[test]
+fn who_asks_without_end_leaves_the_others_their_answers() {
+    for address in [IpAddr::V4(V4), IpAddr::V6(V6)] {
+        let mut lan = Lan::holding(&[address]);
+        lan.run_to(at(10_000));
+        assert_eq!(flood(&mut lan, address, 1), [749], "a bucket of 250, and 250 a second for two seconds");
+        assert_eq!(lan.receive(&question(address)), Ok(()), "another one is answered all the same");
+    }
+}
+
+#[test]
+fn who_invents_stations_leaves_those_that_were_there_their_answers() {
+    for address in [IpAddr::V4(V4), IpAddr::V6(V6)] {
+        let mut lan = Lan::holding(&[address]);
+        lan.run_to(at(10_000));
+        assert_eq!(lan.receive(&question(address)), Ok(()));
+        let answered: u32 = flood(&mut lan, address, 40_000).iter().sum();
+        assert!(answered < 1100, "{answered}: those for whom there is no room share one budget");
+        assert_eq!(lan.receive(&question(address)), Ok(()));
     }
 }
 

@@ -73,7 +73,7 @@ impl Announcer {
             return Err(Ignored::NotForUs);
         }
         let address: Ipv4Addr = packet.target;
-        self.may_answer(address.into(), now)?;
+        self.may_answer(address.into(), packet.sender_mac, now)?;
         self.send(Outgoing::Reply { address, to: packet.sender_mac, asker: packet.sender });
         Ok(())
     }
@@ -116,7 +116,7 @@ impl Announcer {
         if !asked || !(destination == mac || destination.is_group()) {
             return Err(Ignored::NotForUs);
         }
-        self.may_answer(address.into(), now)?;
+        self.may_answer(address.into(), to, now)?;
         self.send(if packet.source.is_unspecified() {
             Outgoing::Unsolicited { address, to: ndp::ALL_NODES }
         } else {
@@ -137,9 +137,9 @@ impl Announcer {
         self.claimed(claim.target.into(), station, Claim::Answer, now)
     }
 
-    fn may_answer(&mut self, address: IpAddr, now: Duration) -> Result<(), Ignored> {
+    fn may_answer(&mut self, address: IpAddr, asker: Mac, now: Duration) -> Result<(), Ignored> {
         self.is_held(address, now)?;
-        let allowed = self.bucket.take(now, self.timing.answers_per_second);
+        let allowed = self.budget.take(asker, now, self.timing.answers_to_one, self.timing.answers_per_second);
         if allowed { Ok(()) } else { Err(Ignored::Flooded) }
     }
 
