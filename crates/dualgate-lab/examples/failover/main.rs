@@ -21,7 +21,7 @@ mod table;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dualgate_core::model::GateName;
 use dualgate_lab::cluster::Patience;
@@ -179,28 +179,45 @@ fn faults(
     for peer in &peers {
         subjects.push((peer, Watch::start(peer, addresses)?));
     }
+    let does: Vec<Vec<Fault>> = subjects
+        .iter()
+        .map(|(subject, _)| Fault::ALL.into_iter().filter(|fault| subject.does(*fault)).collect())
+        .collect();
     for run in 1..=runs {
-        for fault in Fault::ALL {
-            for (subject, watch) in &mut subjects {
-                if !subject.does(fault) {
-                    continue;
+        let began = Instant::now();
+        for (number, fault) in turns(&does) {
+            let Some((subject, watch)) = subjects.get_mut(number) else { continue };
+            match watch.measure(*subject, fault) {
+                Ok(outcome) => {
+                    eprintln!("run {run} of {runs}: {}: {}: {outcome}", subject.name(), fault.words());
+                    results.add(subject.name(), fault, &outcome);
                 }
-                match watch.measure(*subject, fault) {
-                    Ok(outcome) => {
-                        eprintln!("run {run} of {runs}: {}: {}: {outcome}", subject.name(), fault.words());
-                        results.add(subject.name(), fault, &outcome);
-                    }
-                    Err(failure) => {
-                        eprintln!("run {run} of {runs}: {}: {}: {failure}", subject.name(), fault.words());
-                        results.failed(subject.name(), fault, failure.to_string());
-                    }
+                Err(failure) => {
+                    eprintln!("run {run} of {runs}: {}: {}: {failure}", subject.name(), fault.words());
+                    results.failed(subject.name(), fault, failure.to_string());
                 }
             }
         }
+        eprintln!("run {run} of {runs} took {} s", began.elapsed().as_secs());
     }
     for (subject, mut watch) in subjects {
         watch.account();
         results.watched(subject.name(), &watch);
     }
     Ok(())
+}
+
+/// Every fault at every subject, each in its order. Subjects take turns as far as they can: while one recovers from a fault,
+/// which takes seconds, another one is measured.
+fn turns(does: &[Vec<Fault>]) -> Vec<(usize, Fault)> {
+    let mut left: Vec<_> = does.iter().map(|faults| faults.iter().copied()).collect();
+    let mut turns: Vec<(usize, Fault)> = Vec::new();
+    loop {
+        let last = turns.last().map(|(number, _)| *number);
+        let most =
+            |number: &usize| (Some(*number) != last, left.get(*number).map_or(0, |faults| faults.clone().count()));
+        let open = (0..left.len()).filter(|number| most(number).1 > 0);
+        let Some(next) = open.rev().max_by_key(most) else { return turns };
+        turns.extend(left.get_mut(next).and_then(Iterator::next).map(|fault| (next, fault)));
+    }
 }
