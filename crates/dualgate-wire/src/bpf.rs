@@ -40,6 +40,8 @@ pub const RETURN: u16 = 0x06;
 
 /// What the kernel knows of a frame besides its octets lies from here on (SKF_AD_OFF).
 pub const AUXILIARY: u32 = 0xffff_f000;
+/// The IP header lies from here on (SKF_NET_OFF), also where a program's frame begins behind it.
+pub const NETWORK_HEADER: u32 = 0xfff0_0000;
 /// To whom it went (SKF_AD_PKTTYPE).
 pub const PACKET_TYPE: u32 = AUXILIARY + 4;
 /// The tag of its VLAN, 0 without one (SKF_AD_VLAN_TAG).
@@ -71,6 +73,27 @@ pub fn filter(addresses: &BTreeSet<IpAddr>) -> Vec<Instruction> {
     // Sender and target of ARP; source of IPv6, and target of either message.
     let program = whole(&either(&v4, [28, 38]), &either(&v6, [34, 74]));
     if program.len() <= LONGEST { program } else { whole(&[PASS], &[PASS]) }
+}
+
+/// A program for a UDP socket of one family: passes what comes from one of these addresses, which are all of it.
+pub fn senders(addresses: &BTreeSet<IpAddr>) -> Vec<Instruction> {
+    let mut program = Vec::new();
+    for address in addresses {
+        let (start, octets) = match address {
+            IpAddr::V4(address) => (12, address.octets().to_vec()),
+            IpAddr::V6(address) => (8, address.octets().to_vec()),
+        };
+        let (words, _) = octets.as_chunks::<4>();
+        for ((word, place), left) in words.iter().zip((start..).step_by(4)).zip((0..words.len()).rev()) {
+            // Where one word differs, what is left of this address is skipped, and its end.
+            let skipped = u8::try_from(left * 2 + 1).unwrap_or(u8::MAX);
+            program.push(load(LOAD_WORD, NETWORK_HEADER + place));
+            program.push(when(EQUALS, u32::from_be_bytes(*word), 0, skipped));
+        }
+        program.push(PASS);
+    }
+    program.push(DROP);
+    program
 }
 
 fn whole(arp: &[Instruction], messages: &[Instruction]) -> Vec<Instruction> {

@@ -1,6 +1,7 @@
 //! Which Service has which address, over a restart of every node: a file in the state directory.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,13 +30,16 @@ pub fn read(state: &Path) -> io::Result<Option<Replica>> {
     Ok(Some(Replica { term, version, bytes: encode(&assignments) }))
 }
 
-/// Keeps it: all of it, or what was there before.
+/// Keeps it, also when the power fails: all of it, or what was there before.
 pub fn write(state: &Path, replica: &Replica) -> io::Result<()> {
     let assignments = decode(&replica.bytes)?;
     let text = serde_json::to_vec(&Kept { term: replica.term, version: replica.version, assignments })?;
     let part = path(state).with_extension("part");
-    std::fs::write(&part, text)?;
-    std::fs::rename(&part, path(state))
+    let mut file = File::create(&part)?;
+    file.write_all(&text)?;
+    file.sync_all()?;
+    std::fs::rename(&part, path(state))?;
+    File::open(state)?.sync_all()
 }
 
 /// As members tell each other.

@@ -16,9 +16,11 @@ use serde::{Deserialize, Serialize};
 /// The socket's name in the state directory.
 const NAME: &str = "virtual-ips.sock";
 /// Orders and answers are far shorter.
-const MOST: u64 = 4096;
-/// How long a person's program may take to say its line: it has been written before the connection is accepted.
-const PATIENCE: Duration = Duration::from_millis(20);
+const MOST: usize = 4096;
+/// How long a person's program may take to say its line.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// So many may be about to say something.
+const MOST_OPEN: usize = 16;
 
 /// What a person wants.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,14 +63,26 @@ pub fn order(state: &Path, order: &Order) -> io::Result<Answer> {
     line.push(b'\n');
     stream.write_all(&line)?;
     let mut answer = String::new();
-    BufReader::new(stream.take(MOST)).read_line(&mut answer)?;
+    BufReader::new(stream.take(MOST as u64)).read_line(&mut answer)?;
     Ok(serde_json::from_str(&answer)?)
 }
 
 /// Where orders come in. Its file stays behind: a successor may have its own there already, and nobody answers at one that
 /// was left.
 #[derive(Debug)]
-pub struct Control(UnixListener);
+pub struct Control {
+    listener: UnixListener,
+    /// Who has not said all yet.
+    open: Vec<Open>,
+}
+
+/// A connection whose line is not whole.
+#[derive(Debug)]
+struct Open {
+    stream: UnixStream,
+    said: Vec<u8>,
+    until: Duration,
+}
 
 impl Control {
     /// Listens in this state directory, in the place of a process that has ended.
@@ -80,23 +94,59 @@ impl Control {
         }
         let listener = UnixListener::bind(&path)?;
         listener.set_nonblocking(true)?;
-        Ok(Self(listener))
+        Ok(Self { listener, open: Vec::new() })
     }
 
-    /// The orders that wait, each with where its answer goes.
-    pub fn orders(&self) -> Vec<(Result<Order, String>, Reply)> {
+    /// The orders that came, each with where its answer goes. Nobody is waited for.
+    pub fn orders(&mut self, now: Duration) -> Vec<(Result<Order, String>, Reply)> {
+        while self.open.len() < MOST_OPEN
+            && let Ok((stream, _)) = self.listener.accept()
+        {
+            if stream.set_nonblocking(true).is_ok() {
+                self.open.push(Open { stream, said: Vec::new(), until: now + PATIENCE });
+            }
+        }
         let mut orders = Vec::new();
-        while let Ok((stream, _)) = self.0.accept() {
-            let order = read(&stream).unwrap_or_else(|error| Err(error.to_string()));
-            orders.push((order, Reply(stream)));
+        for mut open in std::mem::take(&mut self.open) {
+            match open.read() {
+                Some(order) => orders.push((order, Reply(open.stream))),
+                None if now < open.until => self.open.push(open),
+                None => {}
+            }
         }
         orders
     }
+
+    /// To be waited for.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let listener = (self.open.len() < MOST_OPEN).then(|| self.listener.as_fd());
+        listener.into_iter().chain(self.open.iter().map(|open| open.stream.as_fd()))
+    }
 }
 
-impl AsFd for Control {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+impl Open {
+    /// The order, once its line is whole, or what is wrong with it.
+    fn read(&mut self) -> Option<Result<Order, String>> {
+        let mut space = [0; MOST];
+        loop {
+            match self.stream.read(&mut space) {
+                Ok(0) => break,
+                Ok(length) => self.said.extend_from_slice(&space[..length]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if self.said.contains(&b'\n') {
+                        break;
+                    }
+                    return None;
+                }
+                Err(error) => return Some(Err(error.to_string())),
+            }
+            if self.said.len() > MOST || self.said.contains(&b'\n') {
+                break;
+            }
+        }
+        let line = self.said.split(|octet| *octet == b'\n').next().unwrap_or_default();
+        Some(serde_json::from_slice(line).map_err(|error| format!("no order: {error}")))
     }
 }
 
@@ -113,11 +163,26 @@ impl Reply {
     }
 }
 
-fn read(stream: &UnixStream) -> io::Result<Result<Order, String>> {
-    stream.set_nonblocking(false)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    let mut line = String::new();
-    BufReader::new(stream.take(MOST)).read_line(&mut line)?;
-    Ok(serde_json::from_str(&line).map_err(|error| format!("no order: {error}")))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_says_nothing_keeps_nobody_waiting() {
+        let state = std::env::temp_dir().join(format!("dualgate-control-{}", std::process::id()));
+        std::fs::create_dir_all(&state).expect("a folder");
+        let mut control = Control::open(&state).expect("a socket");
+        let idle: Vec<UnixStream> =
+            (0..3).map(|_| UnixStream::connect(state.join(NAME)).expect("a connection")).collect();
+        let mut slow = UnixStream::connect(state.join(NAME)).expect("a connection");
+        slow.write_all(b"\"dra").expect("half a line");
+        assert!(control.orders(Duration::ZERO).is_empty());
+        slow.write_all(b"in\"\n").expect("the rest");
+        let orders: Vec<_> = control.orders(Duration::ZERO).into_iter().map(|(order, _)| order).collect();
+        assert_eq!(orders, [Ok(Order::Drain)]);
+        assert_eq!(control.open.len(), idle.len());
+        assert!(control.orders(PATIENCE).is_empty());
+        assert!(control.open.is_empty(), "their time is over");
+        std::fs::remove_dir_all(&state).expect("a folder");
+    }
 }

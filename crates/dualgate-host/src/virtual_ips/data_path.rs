@@ -316,8 +316,12 @@ impl Kernel {
     pub fn apply(&mut self, desired: &DataPath, changes: &[Change]) -> Result<(), DataPathError> {
         families(desired)?;
         let mut outcome = settings::settings(desired);
+        // Looked at once: there may be a thousand.
+        let comes = changes.iter().any(|change| matches!(change, Change::Route(_)));
+        let routes = if comes { self.network.local_routes()? } else { Vec::new() };
+        let there: BTreeMap<IpAddr, &LocalRoute> = routes.iter().map(|route| (route.address, route)).collect();
         for change in changes {
-            let done = self.step(change);
+            let done = self.step(change, &there);
             // Without silence no route may come; with the route still there the silence may not go.
             let ends_here = match change {
                 Change::Table(table) => table.family == Family::Arp,
@@ -355,7 +359,7 @@ impl Kernel {
         Ok(changes)
     }
 
-    fn step(&mut self, change: &Change) -> Result<(), DataPathError> {
+    fn step(&mut self, change: &Change, there: &BTreeMap<IpAddr, &LocalRoute>) -> Result<(), DataPathError> {
         match change {
             Change::Table(table) => Ok(self.netfilter.apply(&[RuleChange::Replace(table.clone())])?),
             Change::NoTable(family) => {
@@ -368,16 +372,16 @@ impl Kernel {
                 }
                 Ok(())
             }
-            Change::Route(address) => self.take(*address),
+            Change::Route(address) => self.take(*address, there.get(address).copied()),
             Change::NoRoute(address) => Ok(self.network.remove_local_route(*address, PROTOCOL)?),
         }
     }
 
     /// An address that is this host's by another's doing is left as it is.
-    fn take(&mut self, address: IpAddr) -> Result<(), DataPathError> {
-        match self.network.local_routes()?.into_iter().find(|route| route.address == address) {
+    fn take(&mut self, address: IpAddr, there: Option<&LocalRoute>) -> Result<(), DataPathError> {
+        match there {
             Some(there) if there.protocol == PROTOCOL => Ok(()),
-            Some(there) => Err(DataPathError::Occupied { address, interface: there.interface }),
+            Some(there) => Err(DataPathError::Occupied { address, interface: there.interface.clone() }),
             None => Ok(self.network.add_local_route(address, PROTOCOL)?),
         }
     }

@@ -70,6 +70,11 @@ pub(super) struct Wanted {
 impl Wish {
     fn change(&self, change: impl FnOnce(&mut Wanted)) {
         change(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner));
+        self.ring();
+    }
+
+    /// Wakes the thread.
+    pub fn ring(&self) {
         // Its counter cannot overflow: it is read to zero at every ring.
         let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
     }

@@ -129,6 +129,13 @@ impl Lan {
         Ok(())
     }
 
+    /// Does what is due, if anything is: with a thousand addresses, to look after each of them takes a while.
+    pub fn handle_timeout(&mut self, now: Duration) {
+        if self.announcer.poll_timeout().is_some_and(|due| due <= now) {
+            self.announcer.handle_timeout(now);
+        }
+    }
+
     /// To be waited for.
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.sockets.iter().map(PacketSocket::as_fd)

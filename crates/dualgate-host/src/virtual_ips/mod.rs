@@ -15,6 +15,7 @@
 mod assigned;
 pub mod control;
 pub mod data_path;
+mod disk;
 mod heartbeat;
 mod keeper;
 mod lan;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use dualgate_core::model::Finding;
 
-use crate::keys::{self, Keys, KeysError};
+use crate::keys::{Key, Keys, KeysError};
 
 use super::heartbeat::Seal;
 use super::trouble;
@@ -18,10 +18,9 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// Looks at the files: keys may be made or changed while this runs. What cannot be read at the moment costs no key that
-    /// was read before; a file that is gone does.
-    pub fn look(&mut self, state: &Path) {
-        let (current, next) = keys::heartbeat(state);
+    /// The keys as they lie in this state directory. What cannot be read at the moment costs no key that was read before; a
+    /// file that is gone does.
+    pub fn take(&mut self, current: Result<Key, KeysError>, next: Result<Option<Key>, KeysError>, state: &Path) {
         self.trouble = None;
         match current {
             Ok(key) => self.current = Seal::new(key.secret()),

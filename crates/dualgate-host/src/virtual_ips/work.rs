@@ -1,4 +1,10 @@
 //! The thread of the virtual IPs: both machines, their sockets, and what the host needs besides.
+//!
+//! It waits for nothing but its sockets and the time: files are read and written elsewhere (`disk.rs`), and so are rules and
+//! routes (`road.rs`).
+
+mod look;
+mod orders;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -20,6 +26,7 @@ use crate::network::Network;
 
 use super::assigned;
 use super::control::{Answer, Control, Order, Reply};
+use super::disk::Disk;
 use super::heartbeat::{self, Sockets};
 use super::keeper::{Known, Leave, Told, Wanted, Wish};
 use super::lan::Lan;
@@ -27,7 +34,6 @@ use super::links::Links;
 use super::ring::Ring;
 use super::road::{Road, data_path};
 use super::tell;
-use super::trouble;
 
 /// How often keys on disk, sockets that could not be had and the router are looked at, and others learn how it is.
 const LOOK: Duration = Duration::from_millis(500);
@@ -54,8 +60,12 @@ const FIRST: Duration = Duration::from_millis(250);
 const GATHER: Duration = Duration::from_secs(1);
 /// How long after the start others may take to be heard.
 const SETTLING: Duration = Duration::from_secs(5);
-/// How many datagrams are taken at a time.
-const AT_ONCE: usize = 256;
+/// How long datagrams are taken before anything else is done: less than a heartbeat.
+const RECEIVING: Duration = Duration::from_millis(40);
+/// So many datagrams are taken before they are answered.
+const AT_ONCE: usize = 64;
+/// How long a lease that was prolonged may wait until the announcer knows, and news until others do.
+const PACE: Duration = Duration::from_millis(20);
 
 /// The thread's own.
 #[derive(Debug)]
@@ -72,6 +82,7 @@ pub(super) struct Work {
     /// Since when the heartbeats' sockets cannot be had, and why.
     pub(super) deaf: Option<(Duration, String)>,
     control: Option<Control>,
+    disk: Disk,
     links: Links,
     network: Network,
     /// By the kernel's number.
@@ -106,6 +117,11 @@ pub(super) struct Work {
     ends: bool,
     /// Others should hear how it is.
     news: bool,
+    tell_at: Duration,
+    /// What the host should do with packets may be something else.
+    walks: bool,
+    /// When the announcer is told of leases again; at once, if any began or ended.
+    hold_at: Duration,
 }
 
 /// What is remembered of an address.
@@ -123,6 +139,13 @@ pub(super) struct Held {
     circular: Option<Duration>,
     /// Whether it is announced.
     announced: bool,
+}
+
+/// Whether something that came is still to be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Backlog {
+    None,
+    Some,
 }
 
 /// An order that is under way, and who waits for it.
@@ -153,7 +176,6 @@ impl Work {
             node: node.clone(),
             state: state.to_owned(),
             ownership: Ownership::new(node.clone(), incarnation, seed, Timing::default(), clock()),
-            wish,
             told,
             plan: Arc::default(),
             ready: Arc::default(),
@@ -161,6 +183,8 @@ impl Work {
             sockets: Sockets::default(),
             deaf: None,
             control: None,
+            disk: Disk::start(state, wish.clone())?,
+            wish,
             links: Links::open()?,
             network: Network::open().map_err(|error| error.source)?,
             lans: BTreeMap::new(),
@@ -182,6 +206,9 @@ impl Work {
             look_at: Duration::ZERO,
             ends: false,
             news: true,
+            tell_at: Duration::ZERO,
+            walks: false,
+            hold_at: Duration::ZERO,
         };
         match assigned::read(state) {
             Ok(Some(kept)) => {
@@ -210,18 +237,20 @@ impl Work {
             if self.links.changed() || now >= self.look_at {
                 self.look(now);
             }
-            self.hear(now);
-            self.ownership.handle_timeout(clock());
-            self.lans.values_mut().for_each(|lan| lan.announcer.handle_timeout(clock()));
+            match self.hear(now) {
+                Backlog::None => self.ownership.handle_timeout(clock()),
+                Backlog::Some => self.ownership.handle_timeout_while_receiving(clock()),
+            }
+            self.lans.values_mut().for_each(|lan| lan.handle_timeout(clock()));
             self.follow();
             self.untangle(clock());
-            self.hold();
+            if std::mem::take(&mut self.walks) {
+                self.walk();
+            }
+            self.hold(clock());
             self.answer(clock());
             self.say();
-            if self.news {
-                self.news = false;
-                self.tell();
-            }
+            self.tell(clock());
             self.wait();
         }
     }
@@ -236,11 +265,12 @@ impl Work {
 
     fn wait(&self) {
         let deadlines = self.lans.values().map(|lan| lan.announcer.poll_timeout());
-        let deadlines = deadlines.chain([self.ownership.poll_timeout(), Some(self.look_at), self.office_at]);
+        let told = self.news.then_some(self.tell_at);
+        let deadlines = deadlines.chain([self.ownership.poll_timeout(), Some(self.look_at), self.office_at, told]);
         let left = deadlines.flatten().min().unwrap_or(self.look_at).saturating_sub(clock());
         let timeout = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: left.subsec_nanos().into() };
         let mut descriptors = vec![self.wish.bell.as_fd(), self.links.as_fd(), self.road.bell()];
-        descriptors.extend(self.control.iter().map(|control| control.as_fd()));
+        descriptors.extend(self.control.iter().flat_map(Control::descriptors));
         descriptors.extend(self.sockets.descriptors());
         descriptors.extend(self.lans.values().flat_map(Lan::descriptors));
         let mut waited: Vec<PollFd<'_>> =
@@ -267,6 +297,10 @@ impl Work {
         if other_plan || other_ready || self.road.rang() {
             self.walk();
             self.stand(now);
+            (self.news, self.hold_at) = (true, now);
+        }
+        if let Some((current, next)) = self.disk.keys() {
+            self.ring.take(current, next, &self.state);
             self.news = true;
         }
         if let Some(assigned) = wanted.publish
@@ -362,265 +396,43 @@ impl Work {
         self.road.why_not(group)
     }
 
-    /// Looks at interfaces, keys and sockets.
-    fn look(&mut self, now: Duration) {
-        self.look_at = now + LOOK;
-        self.news = true;
-        self.troubles.clear();
-        self.sealed_otherwise.retain(|_, at| now.saturating_sub(*at) < SEALED_OTHERWISE);
-        self.troubles.extend(self.sealed_otherwise.keys().filter(|_| self.ring.has_key()).map(trouble::other_key));
-        if self.plan.members.is_empty() {
-            (self.sockets, self.control, self.deaf) = (Sockets::default(), None, None);
-            self.lans.clear();
-            self.place.clear();
-            return;
-        }
-        self.look_at_lans(now);
-        if !self.conflicts.is_empty() {
-            self.meet();
-        }
-        let own = self.plan.members.iter().find(|member| member.name == self.node);
-        let own: Vec<IpAddr> = own.map(|member| member.addresses.clone()).unwrap_or_default();
-        if self.plan.members.len() > 1 {
-            self.ring.look(&self.state);
-            self.troubles.extend(self.ring.trouble());
-            if !self.sockets.are_at(&own) {
-                self.sockets = Sockets::default();
-                self.deaf = match Sockets::open(&own, PORT) {
-                    Ok(sockets) => {
-                        self.sockets = sockets;
-                        None
-                    }
-                    Err(error) => {
-                        let since = self.deaf.as_ref().map_or(now, |(since, _)| *since);
-                        if now.saturating_sub(since) < PATIENCE {
-                            // A predecessor that is about to end holds it for a moment.
-                            self.look_at = now + Duration::from_millis(20);
-                        }
-                        Some((since, error.to_string()))
-                    }
-                };
-            }
-            let deaf = self.deaf.iter().filter(|(since, _)| now.saturating_sub(*since) >= PATIENCE);
-            self.troubles.extend(deaf.map(|(_, why)| trouble::port(why)));
-        }
-        if self.control.is_none() && self.deaf.is_none() {
-            match Control::open(&self.state) {
-                Ok(control) => self.control = Some(control),
-                Err(error) => self.troubles.push(trouble::control(&error)),
-            }
-        }
-        self.troubles.extend(self.road.trouble());
-        if self.plan.members.len() == 2 {
-            for address in self.plan.router.clone() {
-                if let Some(lan) = self.lan_of_net(address) {
-                    lan.announcer.probe(address, now);
-                }
-            }
-        }
-        self.conflicts.retain(|_, at| now.saturating_sub(*at) < CONFLICT);
-        self.walk();
-        self.stand(now);
-        self.gather(now);
-    }
-
-    /// Addresses of one group that came to different nodes are brought together again, where the first of them is.
-    fn gather(&mut self, now: Duration) {
-        let mut moves = Vec::new();
-        for group in self.plan.groups.iter().filter(|group| group.addresses.len() > 1) {
-            let Some(place) = self.ownership.owner(&resource(group.addresses[0])).filter(|owner| *owner != self.node)
-            else {
-                continue;
-            };
-            let here = |address: &&IpAddr| {
-                let settled = self.held.get(*address).is_some_and(|held| now.saturating_sub(held.since) >= GATHER);
-                settled && self.ownership.owned_until(&resource(**address)).is_some_and(|until| until > now)
-            };
-            moves.extend(group.addresses[1..].iter().filter(here).map(|address| (*address, place.clone())));
-        }
-        for (address, place) in moves {
-            if let Err(refusal) = self.ownership.move_to(&resource(address), &place, now) {
-                tracing::debug!(%address, %place, %refusal, "an address stays apart from its group");
-            }
-        }
-    }
-
-    /// The interfaces that have an address of this node's in one of the LAN's subnets.
-    fn look_at_lans(&mut self, now: Duration) {
-        let interfaces = match self.network.interfaces() {
-            Ok(interfaces) => interfaces,
-            Err(error) => return self.troubles.push(trouble::network(&error)),
-        };
-        let own: BTreeSet<IpAddr> =
-            self.plan.members.iter().filter(|m| m.name == self.node).flat_map(|m| m.addresses.clone()).collect();
-        let has_own = |interface: &&crate::network::Interface| {
-            interface.addresses.iter().any(|address| own.contains(&address.addr()))
-        };
-        let chosen: Vec<_> = interfaces.iter().filter(has_own).collect();
-        // An interface without its address for a moment keeps its place: its announcer knows what it has said.
-        let kept = |index: &u32| interfaces.iter().find(|interface| interface.index == *index);
-        self.lans.retain(|index, _| kept(index).is_some());
-        for interface in &chosen {
-            if !self.lans.contains_key(&interface.index) {
-                match Lan::open(interface, self.seed ^ u64::from(interface.index), now) {
-                    Ok(lan) => drop(self.lans.insert(interface.index, lan)),
-                    Err(error) => self.troubles.push(trouble::interface(&interface.name, &error)),
-                }
-            }
-        }
-        for (index, lan) in &mut self.lans {
-            if let Some(interface) = interfaces.iter().find(|interface| interface.index == *index) {
-                lan.look(interface, now);
-            }
-        }
-        self.settle(&chosen);
-    }
-
-    /// Which address belongs to which interface, and what each one listens for.
-    fn settle(&mut self, chosen: &[&crate::network::Interface]) {
-        let may_hold: BTreeSet<IpAddr> = self.plan.groups.iter().flat_map(|group| group.addresses.clone()).collect();
-        let router: BTreeSet<IpAddr> = self.plan.router.iter().copied().collect();
-        let subnet = |address: IpAddr| self.plan.subnets.iter().find(|subnet| subnet.contains(&address));
-        let place = |address: &IpAddr| {
-            let subnet = subnet(*address)?;
-            let here = |interface: &&&crate::network::Interface| {
-                interface.addresses.iter().any(|own| subnet.contains(&own.addr()))
-            };
-            Some((*address, chosen.iter().find(here)?.index))
-        };
-        let known = std::mem::take(&mut self.place);
-        self.place = may_hold.union(&router).filter_map(place).collect();
-        for address in may_hold.union(&router) {
-            // As above: what has a place keeps it.
-            if let Some(index) = known.get(address).filter(|index| self.lans.contains_key(index)) {
-                self.place.entry(*address).or_insert(*index);
-            }
-        }
-        for (index, lan) in &mut self.lans {
-            let here = |addresses: &BTreeSet<IpAddr>| -> BTreeSet<IpAddr> {
-                addresses.iter().copied().filter(|address| self.place.get(address) == Some(index)).collect()
-            };
-            if let Err(error) = lan.listen(&here(&may_hold), &here(&router)) {
-                self.troubles.push(trouble::interface(&lan.name, &error));
-            }
-        }
-    }
-
-    /// Conflicts with home nodes are told by their names.
-    fn meet(&mut self) {
-        let Ok(table) = std::fs::read_to_string("/proc/thread-self/net/arp") else { return };
-        let rows = table.lines().skip(1).filter_map(|row| {
-            let mut columns = row.split_whitespace();
-            let address: IpAddr = columns.next()?.parse().ok()?;
-            let member = self.plan.members.iter().find(|member| member.addresses.contains(&address))?;
-            Some((mac(columns.nth(2)?)?, member.name.clone()))
-        });
-        self.neighbours = rows.collect();
-    }
-
-    fn lan_of_net(&mut self, address: IpAddr) -> Option<&mut Lan> {
-        self.lans.get_mut(self.place.get(&address)?)
-    }
-
-    /// Takes what came in.
-    fn hear(&mut self, now: Duration) {
+    /// Takes what came in, and says whether that was all.
+    fn hear(&mut self, now: Duration) -> Backlog {
         let mut space = [0; heartbeat::SPACE];
-        for _ in 0..AT_ONCE {
+        let (mut backlog, until) = (Backlog::None, clock() + RECEIVING);
+        for number in 1_usize.. {
             let Some((datagram, from)) = self.sockets.receive(&mut space) else { break };
-            let Some(member) = self.plan.members.iter().find(|member| member.addresses.contains(&from)) else {
-                self.refused += 1;
-                continue;
-            };
-            match self.ring.open(datagram) {
-                Some(plain) => self.ownership.receive(&plain, clock()),
-                None => {
-                    self.refused += 1;
-                    self.sealed_otherwise.insert(member.name.clone(), now);
-                }
+            self.hear_member(datagram, from, now);
+            if number.is_multiple_of(AT_ONCE) {
+                self.say();
+            }
+            if clock() >= until {
+                backlog = Backlog::Some;
+                break;
             }
         }
         self.lans.values_mut().for_each(|lan| lan.hear(&clock));
-        for (order, reply) in self.control.iter().flat_map(Control::orders).collect::<Vec<_>>() {
+        for (order, reply) in self.control.iter_mut().flat_map(|control| control.orders(now)).collect::<Vec<_>>() {
             let begun = order.and_then(|order| self.begin(&order, now).map(|()| order));
             match begun {
                 Ok(order) => self.pending.push(Pending { order, reply, until: now + ORDER }),
                 Err(why) => reply.send(&Answer::Refused(why)),
             }
         }
+        backlog
     }
 
-    fn begin(&mut self, order: &Order, now: Duration) -> Result<(), String> {
-        self.news = true;
-        match order {
-            Order::Move { address, to } => {
-                let unknown = || format!("no gate, edge or Service has {address} (see `dualgate vip list`)");
-                let group = self.plan.group_of(*address).ok_or_else(unknown)?;
-                let mut asked: Vec<IpAddr> = group.addresses.clone();
-                // The one that was named decides; those beside it may be elsewhere for a moment.
-                asked.sort_by_key(|other| other != address);
-                for (number, other) in asked.iter().enumerate() {
-                    match self.ownership.move_to(&resource(*other), to, now) {
-                        Err(refusal) if number == 0 => return Err(format!("{address} stays: {refusal}")),
-                        Ok(()) | Err(_) => {}
-                    }
-                }
-            }
-            Order::Drain => self.ownership.drain(now),
-            Order::Undrain => self.ownership.undrain(),
-        }
-        Ok(())
-    }
-
-    /// Answers the orders that have come about, and those that have not in time.
-    fn answer(&mut self, now: Duration) {
-        for Pending { order, reply, until } in std::mem::take(&mut self.pending) {
-            match self.outcome(&order, now >= until) {
-                Some(answer) => reply.send(&answer),
-                None => self.pending.push(Pending { order, reply, until }),
-            }
-        }
-        if let Some(until) = self.pending.iter().map(|pending| pending.until).min() {
-            self.look_at = self.look_at.min(until);
-        }
-    }
-
-    /// What became of an order; nothing yet while it may still come about.
-    fn outcome(&self, order: &Order, late: bool) -> Option<Answer> {
-        let held = |group: &&Group| {
-            let owned = |address: &IpAddr| self.ownership.owned_until(&resource(*address));
-            group.addresses.iter().any(|address| owned(address).is_some_and(|until| until > clock()))
+    fn hear_member(&mut self, datagram: &[u8], from: IpAddr, now: Duration) {
+        let Some(member) = self.plan.members.iter().find(|member| member.addresses.contains(&from)) else {
+            self.refused += 1;
+            return;
         };
-        match order {
-            Order::Move { address, to } => {
-                let Some(group) = self.plan.group_of(*address) else {
-                    return Some(Answer::Refused(format!("nobody has {address} any more")));
-                };
-                match (held(&group), late) {
-                    (false, _) => {
-                        let verb = if group.addresses.len() > 1 { "are" } else { "is" };
-                        Some(Answer::Done(format!("{} {verb} at {to} now", shown(&group.addresses))))
-                    }
-                    (true, true) => Some(Answer::Refused(format!(
-                        "{address} stays: {to} did not take it; is it drained, or can it not serve it? (`dualgate vip \
-                         explain {address}` there)"
-                    ))),
-                    (true, false) => None,
-                }
+        match self.ring.open(datagram) {
+            Some(plain) => self.ownership.receive(&plain, clock()),
+            None => {
+                self.refused += 1;
+                self.sealed_otherwise.insert(member.name.clone(), now);
             }
-            Order::Drain => {
-                let left: Vec<String> =
-                    self.plan.groups.iter().filter(held).map(|group| shown(&group.addresses)).collect();
-                match (left.as_slice(), late) {
-                    ([], _) => Some(Answer::Done(format!("{} holds no address now, and takes none", self.node))),
-                    (left, true) => Some(Answer::Done(format!(
-                        "{} takes no address any more, and keeps {}, which no other node can take",
-                        self.node,
-                        left.join("; ")
-                    ))),
-                    (_, false) => None,
-                }
-            }
-            Order::Undrain => Some(Answer::Done(format!("{} takes addresses again", self.node))),
         }
     }
 
@@ -632,7 +444,7 @@ impl Work {
             self.ownership.fence(Resource::Holder, false, now);
         }
         while let Some(event) = self.ownership.poll_event() {
-            self.news = true;
+            (self.news, self.hold_at) = (true, now);
             self.happened(event, now);
         }
         let seen: Vec<Seen> = self
@@ -659,7 +471,7 @@ impl Work {
                     held.relayed.clone_from(&from);
                 }
                 tracing::info!(%address, from = from.map(|from| from.to_string()), "an address came to this node");
-                self.walk();
+                self.walks = true;
             }
             Event::Lost { resource: Resource::Group(GroupId(address)), to } => {
                 tracing::info!(%address, to = to.as_ref().map(ToString::to_string), "an address left this node");
@@ -680,7 +492,7 @@ impl Work {
                 let relayed: Vec<&mut Held> = of_peer.collect();
                 if !relayed.is_empty() {
                     relayed.into_iter().for_each(|held| held.relayed = None);
-                    self.walk();
+                    self.walks = true;
                 }
             }
             Event::PeerBack(peer) => tracing::info!(%peer, "a home node is heard again"),
@@ -723,7 +535,11 @@ impl Work {
     }
 
     /// Announces what is held, for as long as it is.
-    fn hold(&mut self) {
+    fn hold(&mut self, now: Duration) {
+        if now < self.hold_at {
+            return;
+        }
+        self.hold_at = now + PACE;
         for (address, held) in &mut self.held {
             let now = clock();
             let until = self.ownership.owned_until(&resource(*address)).filter(|until| *until > now);
@@ -736,6 +552,7 @@ impl Work {
             };
             if held.relayed.is_some() && !self.road.is_done() && now < held.since + RELAY {
                 self.look_at = self.look_at.min(held.since + RELAY);
+                self.hold_at = now;
                 continue;
             }
             held.announced = true;
@@ -759,9 +576,7 @@ impl Work {
                 false => held.circular = None,
             }
         }
-        if untangled {
-            self.walk();
-        }
+        self.walks |= untangled;
     }
 
     /// Sends what is to be sent.
@@ -778,11 +593,7 @@ impl Work {
 
     /// Keeps what was assigned on disk, and tells the planners.
     fn keep(&mut self) {
-        if let Some(replica) = self.ownership.replica()
-            && let Err(error) = assigned::write(&self.state, &replica)
-        {
-            tracing::warn!(%error, "the addresses that are assigned were not written");
-        }
+        self.disk.keep(self.ownership.replica());
         self.know();
     }
 
@@ -797,8 +608,12 @@ impl Work {
         self.news = true;
     }
 
-    fn tell(&mut self) {
-        let report = tell::of(self, clock());
+    fn tell(&mut self, now: Duration) {
+        if !self.news || now < self.tell_at {
+            return;
+        }
+        (self.news, self.tell_at) = (false, now + PACE);
+        let report = tell::of(self, now);
         let mut told = self.told.report();
         for finding in report.findings.iter().filter(|finding| !told.findings.contains(finding)) {
             tracing::warn!(code = finding.code.id(), help = finding.help, "{}", finding.message);
@@ -810,13 +625,4 @@ impl Work {
 /// What is leased: an address by itself.
 pub(super) fn resource(address: IpAddr) -> Resource {
     Resource::Group(GroupId(address))
-}
-
-fn mac(text: &str) -> Option<Mac> {
-    let octets: Vec<u8> = text.split(':').map(|part| u8::from_str_radix(part, 16).ok()).collect::<Option<_>>()?;
-    Some(Mac(octets.try_into().ok()?))
-}
-
-fn shown(addresses: &[IpAddr]) -> String {
-    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ")
 }
