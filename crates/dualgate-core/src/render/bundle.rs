@@ -135,8 +135,8 @@ Each home node takes it up by itself, and dials. `dualgate tunnel status` says a
         text.push_str("\nThe bundle holds preshared keys: remove it at both places when the edge runs.\n");
     }
     text.push_str(
-        "\nA later bundle is unpacked in the same way; then `systemctl daemon-reload && systemctl restart dualgate`. Keys and \
-         state stay.\n",
+        "\nA later bundle is unpacked in the same way; then `systemctl daemon-reload && systemctl restart dualgate`. The \
+         private key and the state stay; preshared keys become those of the bundle.\n",
     );
     text
 }
