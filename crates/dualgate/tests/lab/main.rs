@@ -1,6 +1,7 @@
 //! Whole sites, end to end: each trial builds one in namespaces of its own, with a real `dualgate run` on every node.
 
 mod acceptance;
+mod away;
 mod bundle;
 mod confirm;
 mod failures;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
             acceptance::TRIALS,
             kubernetes::TRIALS,
             migration::TRIALS,
+            away::TRIALS,
         ]
         .concat(),
     )
