@@ -207,6 +207,7 @@ impl Cluster {
         let slices = parse::file::file("slices.yaml", &manifest(&endpoint_slices(&self.objects, self.pods())));
         let mut set = self.objects.clone();
         set.objects.extend(slices.objects);
+        set.objects.sort_by(|a, b| a.key.cmp(&b.key));
         let lowered = lower::lower(&Arc::new(self.site.clone()), &Arc::new(set), &Facts::default());
         lowered.backends().iter().map(|backend| (**backend).clone()).collect()
     }

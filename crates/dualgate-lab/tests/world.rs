@@ -58,7 +58,7 @@ fn the_seed_is_built_and_its_hosts_reach_each_other(directory: &Path) {
     println!("built in {:?}", started.elapsed());
     reaches(&world, "internet-client", "ionos", "203.0.113.10", "198.51.100.7");
     reaches(&world, "internet-client", "ionos", "2001:db8:1::10", "2001:db8:7::7");
-    reaches(&world, "lan-client", "k3s-node1", "192.168.178.10", "192.168.178.50");
+    reaches(&world, "lan-client", "k3s-node1", "192.168.178.5", "192.168.178.50");
     reaches(&world, "k3s-node2", "k3s-node3", "fda8:a1db:5685::7", "fda8:a1db:5685::6");
     reaches(&world, "ionos", "k3s-node2", "192.168.178.6", "192.168.178.201");
     reaches(&world, "ionos", "k3s-node2", "fda8:a1db:5685::6", "fda8:a1db:5685::201");
@@ -83,7 +83,7 @@ fn a_host_that_was_off_comes_back_whole(directory: &Path) {
     }
     reaches(&world, "internet-client", "ionos", "203.0.113.10", "198.51.100.7");
     reaches(&world, "internet-client", "ionos", "2001:db8:1::10", "2001:db8:7::7");
-    reaches(&world, "lan-client", "k3s-node1", "192.168.178.10", "192.168.178.50");
+    reaches(&world, "lan-client", "k3s-node1", "192.168.178.5", "192.168.178.50");
     reaches(&world, "ionos", "k3s-node2", "fda8:a1db:5685::6", "fda8:a1db:5685::201");
     reaches(&world, "ionos", "k3s-node2", "10.42.1.1", "192.168.178.201");
     reaches(&world, "k3s-node1", "ionos", "2001:db8:1::10", "2001:db8:100:1:d6:ff:fe00:b");
