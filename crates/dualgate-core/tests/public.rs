@@ -21,7 +21,7 @@ mod mix;
 
 /// All of a plan that anybody but a reader of texts could notice, as text.
 fn seen(plan: &plan::NodePlan) -> String {
-    let plan::NodePlan { proxy, tunnel, firewall, virtual_ips } = plan;
+    let plan::NodePlan { proxy, tunnel, firewall, virtual_ips, dns } = plan;
     let ProxyPlan { generation, listeners, table, backends, certificates, forwards, settings, forbidden } = proxy;
     let action = |route: &Route| match &route.action {
         Action::Forward(index) => format!("to {:?}", backends.get(*index).map(|backend| &backend.id)),
@@ -35,7 +35,7 @@ fn seen(plan: &plan::NodePlan) -> String {
     backends.sort_by_key(|backend| &backend.id);
     let tunnel: &TunnelPlan = tunnel;
     format!(
-        "{generation:?}\n{listeners:#?}\n{routes}\n{backends:#?}\n{certificates:#?}\n{forwards:#?}\n{settings:?}\n{forbidden:?}\n{tunnel:#?}\n{firewall:#?}\n{virtual_ips:#?}"
+        "{generation:?}\n{listeners:#?}\n{routes}\n{backends:#?}\n{certificates:#?}\n{forwards:#?}\n{settings:?}\n{forbidden:?}\n{tunnel:#?}\n{firewall:#?}\n{virtual_ips:#?}\n{dns:#?}"
     )
 }
 

@@ -11,9 +11,11 @@ use dualgate_core::lower::{self, Lowered};
 use dualgate_core::model::object::Body;
 use dualgate_core::model::snapshot::{Facts, Generation};
 use dualgate_core::model::{Finding, NodeName, Object, ObjectKey, ObjectSet, Snapshot};
+use dualgate_core::plan::dns::DnsPlan;
 use dualgate_core::plan::proxy::{Backends, ProxyPlan};
 use dualgate_core::plan::{self, NodePlan, Planner};
 use dualgate_core::route::{Action, EntryPointIndex, Route, Table};
+use dualgate_wire::dns::RecordType;
 use proptest::prelude::*;
 
 #[path = "public/mix.rs"]
@@ -130,7 +132,7 @@ fn answers(table: &Table, plan: &ProxyPlan) -> Vec<String> {
 
 /// All that anybody could see of a plan.
 fn of_plan(plan: &NodePlan) -> Vec<Vec<String>> {
-    let NodePlan { proxy, tunnel, firewall, virtual_ips } = plan;
+    let NodePlan { proxy, tunnel, firewall, virtual_ips, dns } = plan;
     let ProxyPlan { generation, listeners, table, backends: of_proxy, certificates, forwards, settings, forbidden } =
         proxy;
     vec![
@@ -140,7 +142,21 @@ fn of_plan(plan: &NodePlan) -> Vec<Vec<String>> {
         certificates.iter().map(|certificate| format!("{certificate:?}")).collect(),
         vec![format!("{generation:?} {listeners:?} {forwards:?} {settings:?} {forbidden:?}")],
         vec![format!("{tunnel:?}"), format!("{firewall:?}"), format!("{virtual_ips:?}")],
+        of_dns(dns),
     ]
+}
+
+/// All but the serial numbers: they tell when the planner saw a change.
+fn of_dns(plan: &DnsPlan) -> Vec<String> {
+    let mut lines = vec![format!("{:?} {:?} {:?}", plan.listen, plan.view, plan.resolver)];
+    for zone in &plan.zones {
+        lines.push(format!("{} {}", zone.name, zone.is_whole));
+        for (name, sets) in &zone.sets {
+            let sets = sets.iter().filter(|set| set.rtype != RecordType::SOA);
+            lines.extend(sets.map(|set| format!("{name} {set:?}")));
+        }
+    }
+    lines
 }
 
 proptest! {

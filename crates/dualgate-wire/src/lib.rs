@@ -5,6 +5,7 @@
 pub mod arp;
 pub mod bpf;
 pub mod conntrack;
+pub mod dns;
 pub mod ethernet;
 pub mod ndp;
 mod netlink;

@@ -2,6 +2,7 @@
 
 pub mod announcer;
 pub mod dial;
+pub mod dns;
 pub mod hold_off;
 pub mod lease;
 pub mod ownership;

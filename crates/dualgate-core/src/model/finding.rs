@@ -269,6 +269,12 @@ catalogue! {
     FirewallUnconfirmed = "firewall-unconfirmed" Error;
     /// The firewall could not be made as planned.
     FirewallFailed = "firewall-failed" Error;
+    /// An object asks for a name that lies in no zone of the site file.
+    DnsNoZone = "dns-no-zone" Note;
+    /// A record of the site file would tell the Internet an address that only home can reach; it is left out there.
+    DnsPrivateAddress = "dns-private-address" Error;
+    /// A record of the site file stands beside another one that it excludes, or where it can have no effect.
+    DnsRecord = "dns-record" Error;
     /// Home nodes have no key to hear each other with, so nobody holds a virtual IP.
     VirtualIpsKey = "virtual-ips-key" Error;
     /// Something of the system that virtual IPs need cannot be had.

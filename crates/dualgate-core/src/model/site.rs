@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use dualgate_wire::dns::{Name, Rdata};
 use ipnet::IpNet;
 
 use super::address::IpRange;
@@ -448,12 +449,27 @@ pub enum HomeEnd {
 /// Split-horizon names.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dns {
+    /// Where home nodes answer; empty is where the internal gate does.
+    pub addresses: Vec<SocketAddr>,
     /// The zones.
     pub zones: Vec<Zone>,
     /// Resolvers for everything else, at home.
     pub forward: Vec<SocketAddr>,
+    /// Resolvers for some domains, at home.
+    pub forward_zones: Vec<ForwardZone>,
+    /// Domains of others that may lead to private addresses.
+    pub rebind_allowed: Vec<Host>,
     /// Whether the edge answers the Internet on port 53.
     pub public: bool,
+}
+
+/// Resolvers for a domain and everything below it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ForwardZone {
+    /// The domain.
+    pub name: Host,
+    /// The resolvers.
+    pub to: Vec<SocketAddr>,
 }
 
 /// One zone.
@@ -465,6 +481,32 @@ pub struct Zone {
     pub publish: Publish,
     /// Time to live of the records made from objects.
     pub ttl: Duration,
+    /// Records beyond those that follow from objects.
+    pub records: Vec<ZoneRecord>,
+}
+
+/// A record that the site file brings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ZoneRecord {
+    /// Its name, within the zone.
+    pub name: Name,
+    /// What it says.
+    pub data: Rdata,
+    /// Its time to live; `None` is the zone's.
+    pub ttl: Option<Duration>,
+    /// Who sees it.
+    pub view: RecordView,
+}
+
+/// Who sees a record of the site file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RecordView {
+    /// Clients at home.
+    Home,
+    /// The Internet.
+    Public,
+    /// Everybody.
+    Both,
 }
 
 /// Where the public view of a zone lives.

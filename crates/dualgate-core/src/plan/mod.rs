@@ -4,6 +4,7 @@
 //! plan is how a role is switched off.
 
 pub mod cluster;
+pub mod dns;
 pub mod firewall;
 pub mod forward;
 pub mod install;
@@ -27,6 +28,8 @@ pub struct NodePlan {
     pub firewall: firewall::FirewallPlan,
     /// The addresses of the LAN that it may come to hold.
     pub virtual_ips: virtual_ips::VirtualIpPlan,
+    /// What it answers to those who ask for names.
+    pub dns: dns::DnsPlan,
 }
 
 /// The plan of one node.
@@ -36,7 +39,11 @@ pub fn node(snapshot: &Snapshot, node: &NodeName) -> NodePlan {
 
 /// The plan of one node, from the snapshot and what it was lowered to: for those who plan several nodes.
 pub fn select(snapshot: &Snapshot, lowered: &Lowered, node: &NodeName) -> NodePlan {
-    NodePlan { proxy: proxy::select(snapshot, lowered, node), ..beside(snapshot, lowered, node) }
+    NodePlan {
+        proxy: proxy::select(snapshot, lowered, node),
+        dns: dns::select(snapshot, lowered, node),
+        ..beside(snapshot, lowered, node)
+    }
 }
 
 /// What the node does beside its gates.
@@ -46,6 +53,7 @@ fn beside(snapshot: &Snapshot, lowered: &Lowered, node: &NodeName) -> NodePlan {
         tunnel: tunnel::tunnel(snapshot, node),
         firewall: firewall::select(snapshot, lowered, node),
         virtual_ips: virtual_ips::virtual_ips(snapshot, node),
+        dns: dns::DnsPlan::default(),
     }
 }
 
@@ -54,13 +62,18 @@ fn beside(snapshot: &Snapshot, lowered: &Lowered, node: &NodeName) -> NodePlan {
 pub struct Planner {
     lowered: Lowered,
     proxy: proxy::Memo,
+    dns: dns::Memo,
 }
 
 impl Planner {
     /// The plan of the node, as [`node`] makes it.
     pub fn plan(&mut self, snapshot: &Snapshot, node: &NodeName) -> NodePlan {
         self.lowered.update_to(snapshot);
-        NodePlan { proxy: self.proxy.select(snapshot, &self.lowered, node), ..beside(snapshot, &self.lowered, node) }
+        NodePlan {
+            proxy: self.proxy.select(snapshot, &self.lowered, node),
+            dns: self.dns.select(snapshot, &self.lowered, node),
+            ..beside(snapshot, &self.lowered, node)
+        }
     }
 
     /// What the last snapshot was lowered to.

@@ -3,13 +3,14 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use dualgate_wire::dns::RecordType;
 use ipnet::IpNet;
 
 use super::fields::{Name, Read, Sink, nearest, words};
 use crate::model::object::Protocol;
 use crate::model::site::{
-    AccessLogFormat, Challenge, EntryProtocol, HomeEnd, Publish, Reading, Role, RouterKind, TraefikAnnotation,
-    Underscores, Uplink,
+    AccessLogFormat, Challenge, EntryProtocol, HomeEnd, Publish, Reading, RecordView, Role, RouterKind,
+    TraefikAnnotation, Underscores, Uplink,
 };
 use crate::model::{Code, EntryPointName, GateName, Host, IpRange, NodeName, ObjectName, PublicKey};
 use crate::parse::object::syntax;
@@ -69,6 +70,7 @@ text_value! {
     Namespace: "namespace", "`apps`", |text| kubernetes(text, syntax::label).map(Namespace);
     LabelValue: "label value", "`web`, `'true'`", label_value;
     InterfaceName: "network interface", "`eth0`, `enp1s0`", interface_name;
+    RecordType: "type of records", "`TXT`, `TYPE65400`", str::parse;
     HttpsUrl: "HTTPS URL", "`https://acme.example.org/directory`", https_url;
 }
 
@@ -431,6 +433,7 @@ word_value! {
     AccessLogFormat: "json" => Self::Json, "common" => Self::Common;
     HomeEnd: "nodes" => Self::Nodes, "router" => Self::Router;
     Challenge: "http-01" => Self::Http01, "tls-alpn-01" => Self::TlsAlpn01, "dns-01" => Self::Dns01;
+    RecordView: "home" => Self::Home, "public" => Self::Public, "both" => Self::Both;
     Protocol: "tcp" => Self::Tcp, "udp" => Self::Udp;
 }
 

@@ -8,14 +8,17 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use dualgate_wire::dns::{Name, Rdata, RecordType};
+
 use super::fields::{Fields, Read, Section, Sink, read_section};
 use super::scalars::{
     ApiVersion, HttpsUrl, InterfaceName, Kind, LabelKey, LabelValue, Namespace, Number, Port, Resolver, Size, Timeout,
 };
 use crate::model::site::{
     AccessLog, AccessLogFormat, Admin, Alias, Allow, CONTROLLER, Certificates, Challenge, Class, Cluster, Dns,
-    EntryPoint, EntryProtocol, Exposure, Firewall, Gate, HomeEnd, Lan, Node, Pool, ProxySettings, Publish, Reading,
-    Reservation, Router, RouterKind, Site, TraefikAnnotation, Tunnel, Underscores, Uplink, Zone,
+    EntryPoint, EntryProtocol, Exposure, Firewall, ForwardZone, Gate, HomeEnd, Lan, Node, Pool, ProxySettings, Publish,
+    Reading, RecordView, Reservation, Router, RouterKind, Site, TraefikAnnotation, Tunnel, Underscores, Uplink, Zone,
+    ZoneRecord,
 };
 use crate::model::{Code, EntryPointName, GateName, Host, PublicKey, PublicKeys};
 use crate::parse::yaml::{self, Value};
@@ -29,8 +32,8 @@ impl Section for Document {
     const DOC: &'static str = "One YAML file describes the whole site: home, edge and what lies between. It is read strictly: an unknown \
         key or a value of another form is an error, told with its place and a suggestion. `dualgate check` reads the \
         file and acts on nothing. Plain scalars mean what they mean in Kubernetes manifests (YAML 1.1: `yes` and `on` \
-        are booleans). An IPv6 address with a port needs quotes: `'[::1]:9180'`. `dns` and `certificates`, and the \
-        role `dns`, are read and checked; no part acts on them yet.";
+        are booleans). An IPv6 address with a port needs quotes: `'[::1]:9180'`. `certificates` is read \
+        and checked; no part acts on it yet.";
 
     fn read(f: &mut Fields<'_>) -> Option<Self> {
         let version = f.required::<ApiVersion>("apiVersion", "The form of this file.");
@@ -446,15 +449,33 @@ impl Section for Dns {
         "Names at home and outside. At home a name of a zone leads to the internal gate, outside to the edge.";
 
     fn read(f: &mut Fields<'_>) -> Option<Self> {
+        let sockets = |resolvers: Vec<Resolver>| resolvers.into_iter().map(|resolver| resolver.0).collect();
+        let addresses = "Where home nodes with the role `dns` answer, on port 53 unless said otherwise. Without any: at \
+            the virtual IPs of the internal gate, else at the node's own addresses.";
+        let addresses = sockets(f.list("addresses", addresses));
         let zones = f.list("zones", "The zones.");
-        let forward: Vec<Resolver> =
-            f.list("forward", "Resolvers for every other name, at home. Without any, other names are refused.");
+        let forward = "Resolvers for every other name, at home. Without any, other names are refused.";
+        let forward = sockets(f.list("forward", forward));
+        let forward_zones = f.list("forwardZones", "Other resolvers for some domains, at home.");
+        let rebind = "Domains of others that may lead to private addresses; from everybody else such answers are left \
+            out (DNS rebinding).";
+        let rebind_allowed = f.list("rebindAllowed", rebind);
         let public = f.or(
             "public",
             false,
             "Whether the edge answers the Internet on port 53 (for `publish: edge` and the challenge `dns-01`).",
         );
-        Some(Self { zones, forward: forward.into_iter().map(|resolver| resolver.0).collect(), public })
+        Some(Self { addresses, zones, forward, forward_zones, rebind_allowed, public })
+    }
+}
+
+impl Section for ForwardZone {
+    const DOC: &'static str = "Resolvers for a domain and everything below it.";
+
+    fn read(f: &mut Fields<'_>) -> Option<Self> {
+        let name = f.required("name", "The domain.");
+        let to: Option<Vec<Resolver>> = f.required("to", "The resolvers.");
+        Some(Self { name: name?, to: to?.into_iter().map(|resolver| resolver.0).collect() })
     }
 }
 
@@ -462,10 +483,63 @@ impl Section for Zone {
     const DOC: &'static str = "One zone: a domain and everything below it.";
 
     fn read(f: &mut Fields<'_>) -> Option<Self> {
-        let name = f.required("name", "Its name.");
+        let name: Option<Host> = f.required("name", "Its name.");
         let publish = f.or("publish", Publish::HomeOnly, "Where its public view lives.");
         let ttl = timeout(f, "ttl", Duration::from_secs(60), "Time to live of the records that are made from objects.");
-        Some(Self { name: name?, publish, ttl })
+        let records: Vec<WrittenRecord> = f.list("records", "Records beyond those that follow from objects.");
+        let name = name?;
+        let records = records.into_iter().enumerate().filter_map(|(index, record)| {
+            let read = record.within(&name);
+            if read.is_none() {
+                let help = "write it relative to the zone, `@` for the zone itself";
+                f.mistake(Code::SiteValue, &format!("records[{index}].name"), "it is no name of this zone", help);
+            }
+            read
+        });
+        let records = records.collect();
+        Some(Self { name, publish, ttl, records })
+    }
+}
+
+/// A record whose name is not yet within its zone.
+struct WrittenRecord {
+    name: String,
+    data: Rdata,
+    ttl: Option<Duration>,
+    view: RecordView,
+}
+
+impl WrittenRecord {
+    fn within(self, zone: &Host) -> Option<ZoneRecord> {
+        let name: Name = match self.name.as_str() {
+            "@" => zone.as_str().parse().ok()?,
+            relative if !relative.ends_with('.') => format!("{relative}.{zone}").parse().ok()?,
+            _ => return None,
+        };
+        Some(ZoneRecord { name, data: self.data, ttl: self.ttl, view: self.view })
+    }
+}
+
+impl Section for WrittenRecord {
+    const DOC: &'static str = "A record. At a name with an A, AAAA or CNAME of the file, objects add no addresses.";
+
+    fn read(f: &mut Fields<'_>) -> Option<Self> {
+        let name = f.required("name", "Its name, relative to the zone; `@` is the zone itself.");
+        let rtype = f.required::<RecordType>(
+            "type",
+            "Its type, such as `TXT`; `TYPE` with a number for one without a name here.",
+        );
+        let value: Option<String> = f.required("value", "What it says, as a zone file has it; names are whole ones.");
+        let ttl = f.optional::<Timeout>("ttl", "the zone's", "Its time to live.").map(|ttl| ttl.0);
+        let view = f.or("view", RecordView::Both, "Who sees it: clients at home, the Internet, or both.");
+        let (rtype, value) = (rtype?, value?);
+        match Rdata::parse(rtype, &value) {
+            Ok(data) => Some(Self { name: name?, data, ttl, view }),
+            Err(why) => {
+                f.mistake(Code::SiteValue, "value", format!("no {rtype} record: {why}"), "write what a zone file has");
+                None
+            }
+        }
     }
 }
 
