@@ -1,9 +1,12 @@
-//! Clients that were not written here: curl, nghttp, h2load, kubectl, slowhttptest, and Python's `h2` and `websockets`.
+//! Clients that were not written here: curl, nghttp, h2load, kubectl, slowhttptest, and Python's `h2` and `websockets`; and
+//! the schemas of Kubernetes, as a judge of what is installed there.
 //!
 //! A test whose tool is missing says `SKIPPED` and passes; with `DUALGATE_REQUIRE_TOOLS=1` it fails.
 
 #[path = "outside/kubectl.rs"]
 mod kubectl;
+#[path = "outside/manifests.rs"]
+mod manifests;
 mod support;
 
 use std::io::{BufRead as _, BufReader};

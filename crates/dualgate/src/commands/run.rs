@@ -1,8 +1,8 @@
 //! `dualgate run`: serves this node's gates.
 
-use std::fs::{DirBuilder, File};
+use std::fs::{DirBuilder, File, Permissions};
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -236,6 +236,7 @@ fn take_place(args: &Run, directory: &Path) -> anyhow::Result<Place> {
         .mode(0o700)
         .create(directory)
         .with_context(|| format!("make the state directory `{shown}` (name another with --state)"))?;
+    close_to_others(directory);
     let path = directory.join("lock");
     let file = open_lock(&path)?;
     match file.try_lock() {
@@ -248,6 +249,15 @@ fn take_place(args: &Run, directory: &Path) -> anyhow::Result<Place> {
              name another directory with --state"
         ),
         Err(std::fs::TryLockError::Error(error)) => Err(error).with_context(|| format!("lock `{}`", path.display())),
+    }
+}
+
+/// What others have made for this process to begin with, as the kubelet does, is open to all who can look there. Nothing of
+/// anybody's is in it yet.
+fn close_to_others(directory: &Path) {
+    let is_empty = directory.read_dir().is_ok_and(|mut entries| entries.next().is_none());
+    if is_empty && let Err(error) = std::fs::set_permissions(directory, Permissions::from_mode(0o700)) {
+        tracing::warn!(%error, "the state directory stays as open as it is");
     }
 }
 
