@@ -109,14 +109,16 @@ impl Report {
     /// The metrics of a cluster; nothing for other sources.
     pub fn write_metrics(&self, out: &mut String) {
         let Some(cluster) = &self.cluster else { return };
-        let connected = u64::from(cluster.connected);
-        let gauge = |out: &mut String, name: &str, help: &str, value: u64| {
-            let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
+        let gauge = |out: &mut String, name: &str, help: &str, value: Option<u64>| {
+            let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} gauge");
+            if let Some(value) = value {
+                let _ = writeln!(out, "{name} {value}");
+            }
         };
-        gauge(out, "dualgate_cluster_connected", "1 while every kind of the Kubernetes API is watched.", connected);
-        if let Some(age) = cluster.newest_event_seconds {
-            gauge(out, "dualgate_cluster_newest_event_seconds", "Since the Kubernetes API last told of a change.", age);
-        }
+        let is_connected = "1 while every kind of the Kubernetes API is watched.";
+        gauge(out, "dualgate_cluster_connected", is_connected, Some(u64::from(cluster.connected)));
+        let age = "Since the Kubernetes API last told of a change; absent before it has.";
+        gauge(out, "dualgate_cluster_newest_event_seconds", age, cluster.newest_event_seconds);
         let mut family = |name: &str, kind: &str, help: &str, value: fn(&KindReport) -> u64| {
             let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
             for of in &cluster.kinds {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
@@ -17,9 +18,17 @@ struct Metric {
     labels: BTreeSet<String>,
 }
 
-/// Runs dualgate with one route, asks it once, and reads its metrics.
+/// Runs dualgate with one route, asks it once, and reads its metrics; then once more with a cluster as its source.
 pub fn page(workspace: &Workspace) -> Result<String> {
-    let metrics = read(&scrape(workspace)?);
+    let folder = workspace.target.join("docs");
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder).with_context(|| format!("empty `{}`", folder.display()))?;
+    }
+    std::fs::create_dir_all(folder.join("objects"))?;
+    let mut metrics = read(&scrape(workspace, &folder, Source::Folder)?);
+    for (name, metric) in read(&scrape(workspace, &folder, Source::Cluster)?) {
+        metrics.entry(name).or_insert(metric);
+    }
     if metrics.is_empty() {
         bail!("dualgate describes no metrics");
     }
@@ -71,29 +80,58 @@ fn read(text: &str) -> BTreeMap<String, Metric> {
     metrics
 }
 
-fn scrape(workspace: &Workspace) -> Result<String> {
+/// Where the objects of a run come from.
+#[derive(Clone, Copy)]
+enum Source {
+    Folder,
+    /// One that does not answer: what the run before left on disk is served.
+    Cluster,
+}
+
+fn scrape(workspace: &Workspace, folder: &Path, source: Source) -> Result<String> {
     let program = workspace.binary("dualgate", "dev")?;
-    let [gate, admin, echo] = free_ports()?;
-    let folder = workspace.target.join("docs");
-    if folder.exists() {
-        std::fs::remove_dir_all(&folder).with_context(|| format!("empty `{}`", folder.display()))?;
-    }
-    std::fs::create_dir_all(folder.join("objects"))?;
+    let [gate, admin, echo, api] = free_ports()?;
     std::fs::write(folder.join("site.yaml"), site(gate, admin))?;
     std::fs::write(folder.join("objects/objects.yaml"), objects(echo))?;
+    std::fs::write(folder.join("kubeconfig"), kubeconfig(api))?;
 
     let mut command = Command::new(program);
-    command.current_dir(&folder).args(["run", "--site", "site.yaml", "--source", "folder:objects", "--state", "state"]);
-    command.args(["--echo", &format!("127.0.0.1:{echo}"), "--workers", "1"]);
+    command.current_dir(folder).args(["run", "--site", "site.yaml", "--state", "state", "--workers", "1"]);
+    command.args(["--echo", &format!("127.0.0.1:{echo}")]).args(match source {
+        Source::Folder => ["--source", "folder:objects"].as_slice(),
+        Source::Cluster => ["--source", "cluster", "--kubeconfig", "kubeconfig"].as_slice(),
+    });
     let mut dualgate =
         Running::start("dualgate", command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()))?;
-    dualgate
-        .wait_until(|| ask(gate, "docs.example.org", "/").is_ok_and(|answer| answer.starts_with("HTTP/1.1 200")))?;
-    let answer = ask(admin, "127.0.0.1", "/metrics")?;
+    let is_served = |answer: String| match source {
+        Source::Folder => answer.starts_with("HTTP/1.1 200"),
+        // The echo's port of the run before is not this one's.
+        Source::Cluster => answer.starts_with("HTTP/1.1 "),
+    };
+    dualgate.wait_until(|| ask(gate, "docs.example.org", "/").is_ok_and(is_served))?;
+    // The source notices for itself that nobody answers.
+    let has_tried = |answer: &String| answer.contains("code=\"cluster-away\"");
+    let mut answer = String::new();
+    dualgate.wait_until(|| {
+        answer = ask(admin, "127.0.0.1", "/metrics").unwrap_or_default();
+        match source {
+            Source::Folder => !answer.is_empty(),
+            Source::Cluster => has_tried(&answer),
+        }
+    })?;
     match answer.split_once("\r\n\r\n") {
         Some((head, body)) if head.starts_with("HTTP/1.1 200") => Ok(body.to_owned()),
         Some(_) | None => bail!("the admin listener answered:\n{answer}"),
     }
+}
+
+/// How to reach an API server, which is not there.
+fn kubeconfig(api: u16) -> String {
+    format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: docs\nclusters: [{{name: docs, cluster: {{server: \
+         'http://127.0.0.1:{api}'}}}}]\nusers: [{{name: docs, user: {{}}}}]\ncontexts: [{{name: docs, context: \
+         {{cluster: docs, user: docs}}}}]\n"
+    )
 }
 
 fn site(gate: u16, admin: u16) -> String {

@@ -4,13 +4,13 @@
 //! for the same program, whoever makes it and when.
 
 mod archive;
-mod elf;
 mod oci;
 
 use std::path::PathBuf;
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use dualgate_core::render::elf;
 
 use crate::breach::Breach;
 use crate::workspace::Workspace;
@@ -50,11 +50,11 @@ pub fn run(workspace: &Workspace, arguments: &[&str]) -> Result<Vec<Breach>> {
         None => build(workspace)?,
     };
     let program = std::fs::read(&binary).with_context(|| format!("read `{}`", binary.display()))?;
-    let machine =
-        elf::machine(&program).with_context(|| format!("use `{}` as the image's program", binary.display()))?;
+    let architecture =
+        architecture(&program).with_context(|| format!("use `{}` as the image's program", binary.display()))?;
     let name = options.name.unwrap_or_else(|| format!("localhost/dualgate:{version}"));
-    let image = oci::image(&program, &oci::Labels { name: &name, version, architecture: machine.architecture() })?;
-    let file = format!("dualgate-{version}-{}.tar", machine.architecture());
+    let image = oci::image(&program, &oci::Labels { name: &name, version, architecture })?;
+    let file = format!("dualgate-{version}-{architecture}.tar");
     let output = options.output.unwrap_or_else(|| workspace.root.join("target/image").join(file));
     if let Some(folder) = output.parent() {
         std::fs::create_dir_all(folder).with_context(|| format!("make the folder `{}`", folder.display()))?;
@@ -63,6 +63,20 @@ pub fn run(workspace: &Workspace, arguments: &[&str]) -> Result<Vec<Breach>> {
     println!("{} {} in {}", name, image.digest, output.display());
     println!("program {} octets, archive {} octets", program.len(), image.archive.len());
     Ok(too_large(image.archive.len()))
+}
+
+/// What a program runs on, in the words of images; an error if it needs anything that the image does not have.
+fn architecture(program: &[u8]) -> Result<&'static str> {
+    let program = elf::program(program)?;
+    ensure!(
+        program.loader.is_none() && program.libraries.is_empty(),
+        "it is not static: it asks for a loader or libraries, which the image does not have"
+    );
+    match program.machine.as_str() {
+        "x86_64" => Ok("amd64"),
+        "aarch64" => Ok("arm64"),
+        other => bail!("it is for {other}; images are made for x86-64 and AArch64"),
+    }
 }
 
 fn too_large(size: usize) -> Vec<Breach> {
@@ -129,6 +143,31 @@ mod tests {
         assert_eq!(read, (Some("a".into()), Some("b:1".to_owned()), Some("c".into())));
         assert!(options(&["--help"]).unwrap().is_none());
         assert!(options(&["--binary"]).is_err() && options(&["--size"]).is_err());
+    }
+
+    /// The head of an ELF file, and a segment of this kind.
+    fn program(machine: u16, segment: u32) -> Vec<u8> {
+        let mut file = vec![0; 64 + 56];
+        let mut put = |at: usize, value: &[u8]| file[at..at + value.len()].copy_from_slice(value);
+        put(0, b"\x7fELF\x02\x01");
+        put(16, &2_u16.to_le_bytes());
+        put(18, &machine.to_le_bytes());
+        put(32, &64_u64.to_le_bytes());
+        put(54, &56_u16.to_le_bytes());
+        put(56, &1_u16.to_le_bytes());
+        put(64, &segment.to_le_bytes());
+        file
+    }
+
+    #[test]
+    fn only_a_static_program_of_a_known_machine_becomes_an_image() {
+        let (load, interpreter) = (1, 3);
+        assert_eq!(architecture(&program(62, load)).unwrap(), "amd64");
+        assert_eq!(architecture(&program(183, load)).unwrap(), "arm64");
+        let refused = |program: &[u8]| architecture(program).unwrap_err().to_string();
+        assert!(refused(&program(62, interpreter)).contains("not static"));
+        assert!(refused(&program(243, load)).contains("it is for riscv64"));
+        assert!(refused(b"#!/bin/sh\n").contains("no ELF file"));
     }
 
     #[test]

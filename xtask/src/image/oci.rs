@@ -95,11 +95,12 @@ mod tests {
 
     use super::*;
     use crate::image::archive::entries;
-    use crate::image::elf;
+
+    const PROGRAM: &[u8] = b"\x7fELF";
 
     fn made() -> Image {
         let labels = Labels { name: "localhost/dualgate:1.2.3", version: "1.2.3", architecture: "amd64" };
-        image(&elf::program(62, &[1]), &labels).unwrap()
+        image(PROGRAM, &labels).unwrap()
     }
 
     /// Reads what a descriptor names, and looks whether it is that.
@@ -130,7 +131,7 @@ mod tests {
         assert_eq!(config["rootfs"]["diff_ids"], json!([manifest["layers"][0]["digest"]]));
         assert_eq!((&config["architecture"], &config["config"]["User"]), (&json!("amd64"), &json!(USER)));
         let folder = |path: &str| (path.to_owned(), 0o755, vec![]);
-        let program = ("usr/bin/dualgate".to_owned(), 0o755, elf::program(62, &[1]));
+        let program = ("usr/bin/dualgate".to_owned(), 0o755, PROGRAM.to_vec());
         assert_eq!(entries(layer), [folder("usr/"), folder("usr/bin/"), program]);
         assert_eq!(files.keys().filter(|path| path.starts_with("blobs/sha256/") && path.len() > 20).count(), 3);
     }
