@@ -132,3 +132,16 @@ fn an_event_of_a_predecessor_is_left_and_one_that_is_gone_is_made_again() {
     events.handle_answer(Answer::Made, later);
     assert_eq!(events.made(), 1);
 }
+
+#[test]
+fn an_event_that_will_not_be_made_costs_one_request_and_keeps_no_other_one_waiting() {
+    let (objects, mut events) = (ObjectSet::default(), Events::new("home1"));
+    events.want([finding(1, "a"), finding(2, "b")].iter(), &objects, SECOND);
+    assert!(matches!(events.poll_request(SECOND, NOW), Some(Request::Create { .. })));
+    events.handle_answer(Answer::Refused, SECOND);
+    let said = run(&mut events, 1, 3000);
+    assert!(matches!(said.as_slice(), [(1, Request::Create { .. })]), "{said:?}");
+    // Before the other one is forgotten it is tried again: what was wrong may be right by then.
+    assert!(matches!(events.poll_request(SECOND * 3002, NOW), Some(Request::Create { .. })));
+    assert_eq!(events.made(), 1);
+}

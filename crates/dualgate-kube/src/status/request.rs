@@ -144,12 +144,26 @@ fn event_answer(method: &Method, answer: Option<Answer>) -> (events::Answer, Opt
         StatusCode::OK | StatusCode::CREATED => (events::Answer::Made, None),
         StatusCode::CONFLICT if !is_patch => (events::Answer::Exists, None),
         StatusCode::NOT_FOUND if is_patch => (events::Answer::Gone, None),
+        StatusCode::FORBIDDEN if ends(&answer) => (events::Answer::Refused, None),
         StatusCode::FORBIDDEN => {
             let verb = if is_patch { "patch" } else { "create" };
             (events::Answer::Failed, Some(forbidden(verb, "events", "findings are told in no Events")))
         }
+        StatusCode::UNAUTHORIZED | StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => {
+            (events::Answer::Failed, None)
+        }
+        status if status.is_client_error() => {
+            tracing::debug!("no Event: {}", words(&answer));
+            (events::Answer::Refused, None)
+        }
         _ => (events::Answer::Failed, None),
     }
+}
+
+/// Whether it is refused because its namespace ends.
+fn ends(answer: &Answer) -> bool {
+    let causes = answer.body["details"]["causes"].as_array().map(Vec::as_slice).unwrap_or_default();
+    causes.iter().any(|cause| cause["reason"] == "NamespaceTerminating")
 }
 
 /// `None` is no answer in time.

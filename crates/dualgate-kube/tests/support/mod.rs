@@ -8,8 +8,8 @@
 use std::future::Future;
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dualgate_apiserver::{ApiServer, Options};
@@ -35,6 +35,8 @@ pub struct Cluster {
     /// Of the runtime that asked first; to make one reads the system's certificates.
     client: OnceCell<Client>,
     suffix: String,
+    /// What was made in no namespace of this test: the paths of objects.
+    made: Mutex<Vec<String>>,
 }
 
 /// Why an object was not taken.
@@ -51,7 +53,7 @@ impl Cluster {
             None => Self::ours(),
             Some(_) => {
                 let suffix = format!("-dualgate-{}-{}", std::process::id(), count());
-                Self { server: None, file: None, access: Access::default(), client: OnceCell::new(), suffix }
+                Self::new(None, None, Access::default(), suffix)
             }
         }
     }
@@ -66,7 +68,11 @@ impl Cluster {
         let path = std::env::temp_dir().join(format!("dualgate-kubeconfig-{}-{}", std::process::id(), count()));
         std::fs::write(&path, server.kubeconfig()).unwrap();
         let access = Access { kubeconfig: Some(path.clone()), context: None };
-        Self { server: Some(server), file: Some(path), access, client: OnceCell::new(), suffix: String::new() }
+        Self::new(Some(server), Some(path), access, String::new())
+    }
+
+    fn new(server: Option<ApiServer>, file: Option<PathBuf>, access: Access, suffix: String) -> Self {
+        Self { server, file, access, client: OnceCell::new(), suffix, made: Mutex::default() }
     }
 
     /// How to reach it.
@@ -95,6 +101,37 @@ impl Cluster {
             Err(refused) => panic!("{refused:?}"),
         }
         name
+    }
+
+    /// Creates an object that lies in no namespace of this test, and is removed with it.
+    pub async fn create_outside(&self, object: &Value) -> Result<Value, Refused> {
+        let created = self.create(object).await?;
+        let path = format!("{}/{}", path(object), object["metadata"]["name"].as_str().unwrap_or_default());
+        self.made.lock().unwrap().push(path);
+        Ok(created)
+    }
+
+    /// An object as it is.
+    pub async fn get(&self, object: &Value) -> Option<Value> {
+        let path = format!("{}/{}", path(object), object["metadata"]["name"].as_str().unwrap_or_default());
+        match self.send("GET", &path, Value::Null).await {
+            Ok(found) => Some(found),
+            Err(refused) if refused.status == 404 => None,
+            Err(refused) => panic!("{refused:?}"),
+        }
+    }
+
+    /// All of a kind, where an object like this lies.
+    pub async fn list(&self, like: &Value) -> Vec<Value> {
+        let list = self.send("GET", &path(like), Value::Null).await.unwrap();
+        list["items"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// Writes a status as another controller does.
+    pub async fn status(&self, object: &Value, manager: &str, status: Value) -> Result<Value, Refused> {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        let path = format!("{}/{name}/status?fieldManager={manager}", path(object));
+        self.send("PATCH", &path, json!({ "status": status })).await
     }
 
     /// Creates an object, with its status.
@@ -145,9 +182,13 @@ impl Drop for Cluster {
             return;
         }
         let (access, suffix) = (self.access.clone(), self.suffix.clone());
+        let made = std::mem::take(&mut *self.made.lock().unwrap_or_else(PoisonError::into_inner));
         let remove = move || {
             run(async move {
-                let cluster = Self { server: None, file: None, access, client: OnceCell::new(), suffix: String::new() };
+                let cluster = Self::new(None, None, access, String::new());
+                for path in made {
+                    let _ = cluster.send("DELETE", &path, Value::Null).await;
+                }
                 let list = cluster.send("GET", "/api/v1/namespaces", Value::Null).await.unwrap();
                 for item in list["items"].as_array().into_iter().flatten() {
                     let name = item["metadata"]["name"].as_str().unwrap_or_default();

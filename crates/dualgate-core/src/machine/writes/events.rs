@@ -66,6 +66,8 @@ pub enum Answer {
     Exists,
     /// There is none any more.
     Gone,
+    /// It will not be made, however often it is asked for: its namespace ends, for example.
+    Refused,
     /// It could not be made.
     Failed,
 }
@@ -185,6 +187,10 @@ impl Events {
             Answer::Gone => {
                 said.exists = false;
                 now
+            }
+            Answer::Refused => {
+                said.count -= 1;
+                now + REMIND
             }
             Answer::Failed => {
                 said.count -= 1;
