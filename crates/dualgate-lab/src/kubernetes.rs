@@ -16,7 +16,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use dualgate_apiserver::{ApiServer, Faults, Options};
+use dualgate_apiserver::{ApiServer, Faults, Options, Request};
 use dualgate_core::model::site::{Node, Role, Site};
 use dualgate_host::namespace::{self, Namespace};
 use serde_json::Value;
@@ -127,6 +127,11 @@ impl Kubernetes {
     /// What can go wrong with it beside its node.
     pub fn faults(&self) -> Faults {
         self.server.faults()
+    }
+
+    /// What it was asked since it was started.
+    pub fn requests(&self) -> Vec<Request> {
+        self.server.requests()
     }
 
     /// Whether nobody can reach it, because its node is off.

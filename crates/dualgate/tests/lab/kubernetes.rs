@@ -7,12 +7,16 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
+use dualgate_apiserver::Request;
+use dualgate_core::model::object::FIELD_MANAGER;
+use dualgate_core::plan::cluster::EDGE_LABELS;
 use dualgate_lab::cluster::Patience;
 use dualgate_lab::control::Operator as _;
 use dualgate_lab::kubernetes::{Ask, KUBECONFIG, Kubernetes};
 use dualgate_lab::lab::{Lab, Origin};
-use dualgate_lab::probe::{self, Connections, Load, Request, Running};
+use dualgate_lab::probe::{self, Connections, Load, Running};
 use dualgate_lab::trial::Trial;
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::site::{example, get, has, ip, logs, pass, start_with, status, until};
@@ -20,6 +24,8 @@ use crate::site::{example, get, has, ip, logs, pass, start_with, status, until};
 pub const TRIALS: &[Trial] = &[
     ("what_is_applied_to_a_kubernetes_api_is_served_at_home_and_from_the_internet", applied),
     ("an_api_that_is_away_costs_no_request_and_is_followed_when_it_is_back", away),
+    ("statuses_name_the_addresses_that_answer", statuses),
+    ("who_writes_statuses_is_killed_and_another_one_goes_on_without_a_write_too_many", followed),
     ("kubectl_applies_into_a_running_lab", kubectl),
 ];
 
@@ -51,7 +57,7 @@ pub fn ask(lab: &Lab, ask: Ask) -> Value {
 
 /// What a gate answers, if it answers.
 pub fn code(lab: &Lab, (from, gate): (&str, &str), host: &str) -> Option<u16> {
-    let request = Request::new(SocketAddr::new(ip(gate), 80), host);
+    let request = probe::Request::new(SocketAddr::new(ip(gate), 80), host);
     let host = lab.host(from)?;
     probe::get(&host, &request, Duration::from_secs(2)).ok().map(|answer| answer.status)
 }
@@ -89,6 +95,7 @@ fn second() -> Value {
     })
 }
 
+const PAPERLESS: &str = "/apis/networking.k8s.io/v1/namespaces/paperless/ingresses/paperless-ngx";
 const INGRESSES: &str = "/apis/networking.k8s.io/v1/namespaces/apps/ingresses";
 
 fn applied(directory: &Path) {
@@ -148,7 +155,7 @@ fn nodes_are_told(lab: &Lab) {
 pub fn traffic(lab: &Lab, host: &str) -> Vec<(String, Running)> {
     let start = |(from, address): (&str, &str)| {
         let load = Load {
-            request: Request::new(SocketAddr::new(ip(address), 80), host),
+            request: probe::Request::new(SocketAddr::new(ip(address), 80), host),
             pace: Duration::from_millis(20),
             connections: Connections::Fresh,
             patience: Duration::from_secs(8),
@@ -185,7 +192,7 @@ fn away(directory: &Path) {
     let running = traffic(&lab, WHOAMI);
     api(&lab).faults().down();
     pass(Duration::from_millis(500));
-    lab.nodes().signal(other, rustix::process::Signal::KILL);
+    lab.nodes().signal(other, Signal::KILL);
     until("it serves what it had, and says so", &lab, LIMIT, || {
         lab.nodes().state(other).as_deref() == Some("ready") && is_stale(&lab, other)
     });
@@ -205,6 +212,130 @@ fn away(directory: &Path) {
     lab.wait_until_ready(LIMIT).unwrap_or_else(|missing| panic!("{missing}\n{}", logs(&lab)));
     let second = ask(&lab, Ask::get(format!("{INGRESSES}/second")));
     assert_eq!(second["spec"]["rules"][0]["host"], SECOND);
+}
+
+const BALANCED: &str = "/api/v1/namespaces/apps/services/balanced";
+
+/// A Service that wants addresses of both families.
+fn balanced() -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "balanced", "namespace": "apps"},
+        "spec": {
+            "type": "LoadBalancer",
+            "ipFamilyPolicy": "RequireDualStack",
+            "selector": {"app": "whoami"},
+            "ports": [{"name": "http", "port": 8080, "targetPort": "http"}],
+        },
+    })
+}
+
+/// The addresses that an object's status names.
+pub fn named(lab: &Lab, path: &str) -> Vec<String> {
+    let status = ask(lab, Ask::get(path))["status"]["loadBalancer"]["ingress"].take();
+    status.as_array().into_iter().flatten().filter_map(|entry| entry["ip"].as_str().map(str::to_owned)).collect()
+}
+
+#[track_caller]
+pub fn until_named(lab: &Lab, path: &str, addresses: &[&str]) {
+    until(&format!("{path} names {addresses:?}"), lab, LIMIT, || named(lab, path) == addresses);
+}
+
+/// The objects that nodes have written to, one for each write that was made.
+fn written(lab: &Lab) -> Vec<String> {
+    let is_ours = |request: &Request| request.field_manager == FIELD_MANAGER && request.has_written();
+    // Who holds the Lease is written all the time.
+    let is_said = |request: &Request| !matches!(&*request.resource, "leases.coordination.k8s.io" | "events");
+    let requests = api(lab).requests().into_iter().filter(|request| is_ours(request) && is_said(request));
+    requests.map(|request| request.path).collect()
+}
+
+fn lease(lab: &Lab) -> Value {
+    ask(lab, Ask::get("/apis/coordination.k8s.io/v1/namespaces/dualgate-system/leases/dualgate"))["spec"].take()
+}
+
+fn statuses(directory: &Path) {
+    let lab = seed(directory);
+    // A public Ingress names both gates, one that stays at home the internal one; each address answers from its side.
+    let gates = WAYS.map(|(_, gate)| gate);
+    until_named(&lab, &format!("{INGRESSES}/grafana"), &gates);
+    until_named(&lab, PAPERLESS, &gates[..2]);
+    all_answer(&lab, GRAFANA, 200);
+    // A Service is given one of each family, which its status names and the LAN can use.
+    ask(&lab, Ask::apply(BALANCED, "test", balanced()));
+    until("the Service has addresses", &lab, LIMIT, || named(&lab, BALANCED).len() == 2);
+    let addresses = named(&lab, BALANCED);
+    let families: Vec<bool> = addresses.iter().map(|address| ip(address).is_ipv4()).collect();
+    assert_eq!(families, [true, false], "{addresses:?}");
+    for address in &addresses {
+        let request = probe::Request::new(SocketAddr::new(ip(address), 8080), WHOAMI);
+        until(&format!("{address} answers"), &lab, LIMIT, || {
+            let answer = probe::get(&lab.host("lan-client").unwrap(), &request, Duration::from_secs(2));
+            answer.is_ok_and(|answer| answer.echo().is_some_and(|echo| echo.pod.starts_with("whoami-")))
+        });
+    }
+    let condition = ask(&lab, Ask::get(BALANCED))["status"]["conditions"][0].take();
+    assert_eq!((&condition["status"], &condition["reason"]), (&json!("True"), &json!("Assigned")), "{condition}");
+    // The edge is one, and says so where a kubelet may not.
+    until("the edge has its labels", &lab, LIMIT, || {
+        let labels = ask(&lab, Ask::get("/api/v1/nodes/ionos"))["metadata"]["labels"].take();
+        EDGE_LABELS.iter().all(|label| labels[label] == "true")
+    });
+    // An Ingress that goes to another class, and one that loses its Service, lose their addresses, and one is told why.
+    let path = format!("{INGRESSES}/second");
+    ask(&lab, Ask::apply(&path, "test", second()));
+    until_named(&lab, &path, &gates);
+    ask(&lab, Ask::merge(&*path, json!({"spec": {"ingressClassName": "somebody-elses"}})));
+    until_named(&lab, &path, &[]);
+    ask(&lab, Ask::merge(&*path, json!({"spec": {"ingressClassName": "dualgate"}})));
+    until_named(&lab, &path, &gates);
+    ask(&lab, Ask::delete("/api/v1/namespaces/apps/services/whoami"));
+    until_named(&lab, &path, &[]);
+    until("an Event says why", &lab, LIMIT, || {
+        let events = ask(&lab, Ask::get("/api/v1/namespaces/apps/events"))["items"].take();
+        let is =
+            |event: &Value| event["involvedObject"]["name"] == "second" && event["reason"] == "IngressUnknownService";
+        events.as_array().is_some_and(|events| events.iter().any(is))
+    });
+    let mut expected = vec![format!("{path}/status"); 4];
+    expected.extend([format!("{INGRESSES}/grafana/status"), format!("{PAPERLESS}/status")]);
+    let mut found = written(&lab);
+    found.retain(|path| expected.contains(path));
+    found.sort();
+    expected.sort();
+    assert_eq!(found, expected, "one write for each change");
+}
+
+fn followed(directory: &Path) {
+    let lab = seed(directory);
+    let path = format!("{INGRESSES}/second");
+    ask(&lab, Ask::apply(&path, "test", second()));
+    until_named(&lab, &path, &WAYS.map(|(_, gate)| gate));
+    let first = lease(&lab);
+    let holder = first["holderIdentity"].as_str().unwrap_or_default().to_owned();
+    let node = NODES.iter().find(|node| holder.starts_with(*node)).unwrap_or_else(|| panic!("{first}"));
+    let before = written(&lab);
+    // Its successor has another name on the same node, too: whoever follows waits for the end of the Lease.
+    lab.nodes().signal(node, Signal::KILL);
+    until("another one has the Lease", &lab, Duration::from_secs(60), || lease(&lab)["holderIdentity"] != *holder);
+    let second = lease(&lab);
+    assert_eq!(second["leaseTransitions"], json!(first["leaseTransitions"].as_u64().unwrap_or_default() + 1));
+    // All that was said stands; what changes is said, once.
+    ask(
+        &lab,
+        Ask::merge(
+            &*path,
+            json!({"metadata": {"annotations": {
+                "traefik.ingress.kubernetes.io/router.entrypoints": null,
+            }}}),
+        ),
+    );
+    until_named(&lab, &path, &WAYS.map(|(_, gate)| gate)[..2]);
+    let after = written(&lab);
+    assert_eq!(after[..before.len()], before);
+    assert_eq!(after[before.len()..], [format!("{path}/status")]);
+    assert_eq!(lease(&lab)["holderIdentity"], second["holderIdentity"]);
 }
 
 const APP: &str = "
@@ -276,6 +407,10 @@ fn kubectl(directory: &Path) {
     let manifest = example().join("manifests/grafana.yaml").display().to_string();
     let said = kubectl("k3s-node1", &["apply", "-f", &manifest]);
     assert!(said.lines().all(|line| line.ends_with("unchanged")), "{said}");
+    // What was written back, kubectl shows.
+    let addresses = ["-n", "apps", "get", "ingress", "grafana", "-o", "jsonpath={.status.loadBalancer.ingress[*].ip}"];
+    let gates = WAYS.map(|(_, gate)| gate).join(" ");
+    until("the status names the gates", &lab, LIMIT, || kubectl("lan-client", &addresses) == gates);
     kubectl("k3s-node2", &["delete", "--ignore-not-found", "-f", path]);
     all_answer(&lab, "hello.yourdomain.com", 404);
 }

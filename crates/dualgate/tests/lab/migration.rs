@@ -16,8 +16,8 @@ use dualgate_lab::station::{Machine, Station};
 use dualgate_lab::trial::Trial;
 use serde_json::{Value, json};
 
-use crate::kubernetes::{api, ask};
-use crate::site::{example, ip, logs, start_with, until};
+use crate::kubernetes::{WAYS, api, ask, named, until_named};
+use crate::site::{example, ip, logs, start_with, status, until};
 
 pub const TRIALS: &[Trial] = &[("a_running_home_comes_to_dualgate_step_by_step_and_goes_back", migrate)];
 
@@ -46,6 +46,8 @@ const TRAEFIKS_CLASS: &str = "  - name: traefik
     controller: traefik.io/ingress-controller
     compat: traefik
 ";
+const WHOAMI: &str = "/apis/networking.k8s.io/v1/namespaces/apps/ingresses/whoami";
+const SECOND_DOOR: &str = "/apis/networking.k8s.io/v1/namespaces/apps/ingresses/try";
 const INGRESS: &str = "/apis/networking.k8s.io/v1/namespaces/apps/ingresses/grafana";
 
 struct Home {
@@ -91,25 +93,24 @@ impl Home {
             ports: vec![80],
         };
         self.stranger = Some(self.lab.add_station(&machine).expect("a machine of somebody else"));
-        self.says("traefik", &OLD);
+        self.says("traefik", INGRESS, &OLD);
     }
 
-    /// MetalLB lets the address go; Traefik's Service is none of its any more.
+    /// MetalLB lets the address go; Traefik's Service is none of its any more, so Traefik has none to tell.
     fn stranger_goes(&mut self) {
         self.stranger = None;
-        self.says("traefik", &[]);
     }
 
-    /// Somebody writes the status of the Ingress.
-    fn says(&self, manager: &str, addresses: &[&str]) {
+    /// Somebody writes the status of an Ingress.
+    fn says(&self, manager: &str, ingress: &str, addresses: &[&str]) {
         let entries: Vec<Value> = addresses.iter().map(|address| json!({"ip": address})).collect();
         let status = json!({
             "apiVersion": "networking.k8s.io/v1",
             "kind": "Ingress",
-            "metadata": {"name": "grafana", "namespace": "apps"},
+            "metadata": {"name": ingress.rsplit('/').next(), "namespace": "apps"},
             "status": {"loadBalancer": {"ingress": entries}},
         });
-        ask(&self.lab, Ask::apply(&format!("{INGRESS}/status"), manager, status));
+        ask(&self.lab, Ask::apply(&format!("{ingress}/status"), manager, status));
     }
 
     /// Who answers a request for a host: the pod's name, or the code.
@@ -155,16 +156,9 @@ impl Home {
         ask(&self.lab, Ask::get(INGRESS))
     }
 
-    /// The addresses of the Ingress's status.
-    fn status(&self) -> Vec<String> {
-        let status = self.ingress()["status"]["loadBalancer"]["ingress"].take();
-        let ips = status.as_array().into_iter().flatten().filter_map(|entry| entry["ip"].as_str().map(str::to_owned));
-        ips.collect()
-    }
-
     #[track_caller]
     fn status_is(&self, addresses: &[&str]) {
-        until(&format!("the status is {addresses:?}"), &self.lab, LIMIT, || self.status() == addresses);
+        until_named(&self.lab, INGRESS, addresses);
     }
 }
 
@@ -177,6 +171,16 @@ fn edited(text: &str, from: &str, to: &str) -> String {
 /// The addresses of the internal gate, as they stand in the site file.
 fn addresses([v4, v6]: [&str; 2]) -> String {
     format!("    addresses: [{v4}, \"{v6}\"]\n    entryPoints")
+}
+
+/// Those of the internal gate, and the edge's.
+fn at([v4, v6]: [&str; 2]) -> [&str; 4] {
+    [v4, v6, WAYS[2].1, WAYS[3].1]
+}
+
+/// Whether a node says that somebody sets back what it writes.
+fn contests(lab: &Lab, node: &str) -> bool {
+    status(lab, node)["findings"].to_string().contains("\"status-contested\"")
 }
 
 fn colons(mac: [u8; 6]) -> String {
@@ -206,29 +210,39 @@ fn migrate(directory: &Path) {
     assert_eq!(written["spec"]["ingressClassName"], "traefik", "K3s' default class");
 
     // 2: beside. Traefik is what it was, and a second door is dualgate's.
-    ask(&home.lab, Ask::apply("/apis/networking.k8s.io/v1/namespaces/apps/ingresses/try", "test", second_door()));
+    ask(&home.lab, Ask::apply(SECOND_DOOR, "test", second_door()));
     home.answers(FREE, TRY, "grafana-");
     home.answers(FREE, HOST, "404");
     home.answers(OLD, HOST, "traefik");
     home.are_at(OLD, &stranger);
     home.are_at(FREE, &nodes);
-    assert_eq!(home.status(), OLD, "the status is the other's");
+    until_named(&home.lab, SECOND_DOOR, &FREE);
+    assert_eq!(named(&home.lab, INGRESS), OLD, "the status is the other's");
 
     // 3: Traefik's class, at dualgate's addresses; back; and again.
     home.edit("ingressClasses:\n", &format!("ingressClasses:\n{TRAEFIKS_CLASS}"));
     home.answers(FREE, HOST, "grafana-");
     home.answers(OLD, HOST, "traefik");
+    home.status_is(&at(FREE));
     home.edit(TRAEFIKS_CLASS, "");
     home.answers(FREE, HOST, "404");
+    home.status_is(&[]);
     home.edit("ingressClasses:\n", &format!("ingressClasses:\n{TRAEFIKS_CLASS}"));
     home.answers(FREE, HOST, "grafana-");
     home.are_at(OLD, &stranger);
+    home.status_is(&at(FREE));
+    // What Traefik sets back is left to it, and told.
+    until_named(&home.lab, WHOAMI, &at(FREE));
+    home.says("traefik", WHOAMI, &OLD);
+    until("the contest is told", &home.lab, LIMIT, || NODES.iter().any(|node| contests(&home.lab, node)));
+    assert_eq!(named(&home.lab, WHOAMI), OLD);
 
     // 4: the other one lets the addresses go, dualgate takes them.
     home.stranger_goes();
     home.edit(&addresses(FREE), &addresses(OLD));
     home.are_at(OLD, &nodes);
     home.answers(OLD, HOST, "grafana-");
+    home.status_is(&at(OLD));
 
     // And back, all the way.
     home.edit(&addresses(OLD), &addresses(FREE));
