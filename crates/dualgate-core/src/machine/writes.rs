@@ -8,8 +8,8 @@
 //! than the answer.
 //!
 //! **Contested.** What was written, and then says something else although the plan has not changed, was set back by
-//! another controller. It is left alone for [`YIELD`], the next time for twice as long, at most [`LONGEST`]; what stands for
-//! [`LONGEST`] is settled. So whatever another one does, an object is written at most 27 times in a day, and 24 in each
+//! another controller. It is left alone for [`YIELD`], the next time for twice as long, at most [`LONGEST`]; a change of the
+//! plan shortens that to [`YIELD`] again, and what stands for [`LONGEST`] is settled. So whatever another one does, an object is written at most 27 times in a day, and 24 in each
 //! further one, beyond once for each change of the plan.
 //!
 //! **Failing.** An API server that is away, or that is busy, pauses everything; a refusal, only its object.
@@ -115,6 +115,8 @@ struct Job {
     state: State,
     /// How often another one set it back.
     lost: u32,
+    /// When it was seen to have done so last.
+    lost_at: Duration,
     refusals: u32,
     /// Whether another manager was in the way, which the object does not tell.
     had_conflict: bool,
@@ -309,13 +311,18 @@ impl Writes {
         let is_as_wanted = job.wanted.as_ref().is_some_and(|wanted| wanted.fields == write.fields);
         job.wanted = Some(write);
         match (job.state, is_as_written) {
-            // It waits for its turn, or for an answer, or for the objects.
-            (State::Due | State::Yielding | State::UnderWay, _) | (State::Settling, true) => {
-                if !is_as_wanted && job.state == State::Due && job.refused.take().is_some() {
-                    job.refusals = 0;
-                    self.schedule(key, State::Due, now);
-                }
+            // What was refused was something else.
+            (State::Due, _) if !is_as_wanted && job.refused.take().is_some() => {
+                job.refusals = 0;
+                self.schedule(key, State::Due, now);
             }
+            // As what was set back was.
+            (State::Yielding, false) if !is_as_wanted => {
+                let again = job.at.min(job.lost_at + YIELD);
+                self.schedule(key, State::Yielding, again);
+            }
+            // It waits for its turn, or for an answer, or for the objects.
+            (State::Due | State::Yielding | State::UnderWay, _) | (State::Settling, true) => {}
             (State::Stands, true) => self.set_back(key, now),
             (State::Settling | State::Stands, false) => self.schedule(key, State::Due, now),
         }
@@ -336,7 +343,7 @@ impl Writes {
     fn set_back(&mut self, key: &ObjectKey, now: Duration) {
         let Some(job) = self.jobs.get_mut(key) else { return };
         self.counts.contested += 1;
-        job.lost = job.lost.saturating_add(1);
+        (job.lost, job.lost_at) = (job.lost.saturating_add(1), now);
         let wait = doubled((YIELD, LONGEST), job.lost - 1);
         self.schedule(key, State::Yielding, now + wait);
     }
@@ -373,6 +380,7 @@ impl Job {
             written: None,
             state: State::Due,
             lost: 0,
+            lost_at: now,
             refusals: 0,
             had_conflict: false,
             refused: None,

@@ -145,6 +145,21 @@ fn a_change_of_the_plan_does_not_reopen_a_contest() {
 }
 
 #[test]
+fn after_a_long_contest_a_change_of_the_plan_is_said_within_minutes() {
+    let mut ring = Ring::new(Some(SECOND), SECOND);
+    ring.run(12 * HOUR);
+    let last = *ring.sent.last().unwrap();
+    ring.run(YIELD.as_secs() + 10);
+    assert_eq!(ring.sent.last(), Some(&last), "it is left to the other one for an hour");
+    // The other one goes, and leaves behind what it wrote.
+    ring.other = None;
+    ring.plan(20);
+    ring.run(10);
+    assert!(*ring.sent.last().unwrap() > last, "{:?}", ring.sent);
+    assert_eq!((ring.writes.findings(), ring.writes.contests().count()), (vec![], 0));
+}
+
+#[test]
 fn without_another_controller_each_change_is_written_once_and_without_force() {
     for late in [0, 1, 29] {
         let mut ring = Ring::new(None, SECOND * late);
