@@ -84,6 +84,19 @@ pub enum AccessError {
     },
 }
 
+/// The innermost cause says what a person needs, such as `Connection refused`; in one line.
+pub(crate) fn innermost(error: &dyn std::error::Error) -> String {
+    let mut innermost = error;
+    while let Some(cause) = innermost.source() {
+        innermost = cause;
+    }
+    one_line(&innermost.to_string())
+}
+
+pub(crate) fn one_line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(500).collect()
+}
+
 /// A client that sends what it is asked to, and retries nothing.
 ///
 /// # Errors

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
 use dualgate_core::check;
@@ -16,12 +16,14 @@ use dualgate_core::plan::ipam;
 use dualgate_core::seam::Source as _;
 use dualgate_host::FolderSource;
 use dualgate_kube::access::{Access, AccessError};
-use dualgate_kube::source::ClusterSource;
+use dualgate_kube::source::{ClusterSource, KindReport};
 
 use crate::cli::{Inputs, SourceArgument};
 
 /// How long a cluster may take to list everything, for commands that read it once.
 const CLUSTER: Duration = Duration::from_secs(30);
+/// For so long one that refuses, or does not answer, is asked again.
+const REFUSALS: Duration = Duration::from_secs(4);
 
 /// What was read.
 pub struct Loaded {
@@ -121,16 +123,28 @@ pub fn read_site(path: &Path) -> anyhow::Result<(Option<Site>, Vec<Finding>)> {
 
 /// Lists everything once.
 async fn read_cluster(mut cluster: ClusterSource) -> anyhow::Result<Arc<ObjectSet>> {
-    let view = cluster.view();
-    if let Ok(read) = tokio::time::timeout(CLUSTER, cluster.next()).await {
-        return Ok(read?);
+    let (view, begun) = (cluster.view(), Instant::now());
+    loop {
+        if let Ok(read) = tokio::time::timeout(Duration::from_millis(200), cluster.next()).await {
+            return Ok(read?);
+        }
+        // A list that takes its time has not failed.
+        let is_refused = |kind: &KindReport| kind.lists > 0 || kind.failures > 2;
+        let is_hopeless = begun.elapsed() >= REFUSALS && view.report().kinds.iter().all(is_refused);
+        if begun.elapsed() >= CLUSTER || is_hopeless {
+            break;
+        }
     }
     let why = view
         .findings()
         .iter()
         .map(|finding| format!("\n  {}\n  {}", finding.message, finding.help))
         .collect::<String>();
-    bail!("the cluster was not read within {} s{}{why}", CLUSTER.as_secs(), if why.is_empty() { "" } else { ":" })
+    bail!(
+        "the cluster was not read within {} s{}{why}",
+        begun.elapsed().as_secs(),
+        if why.is_empty() { "" } else { ":" }
+    )
 }
 
 /// Opens a Kubernetes API; nothing is asked of it yet.

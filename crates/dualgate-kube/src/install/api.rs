@@ -10,6 +10,7 @@ use kube::{Client, Error};
 use serde_json::{Value, json};
 
 use super::InstallError;
+use crate::access::innermost;
 
 /// How long one request may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -104,15 +105,14 @@ impl Api {
         match self.ask(Method::GET, &id.path(), "application/json", &Value::Null).await {
             Ok(object) => Ok(Some(object)),
             Err(answer) if answer.code == 404 => Ok(None),
-            Err(answer) => Err(InstallError::Api { what: format!("read {id}"), why: answer.message }),
+            Err(answer) => Err(InstallError::Api { what: format!("read {id}"), why: answer.why() }),
         }
     }
 
     /// A list of objects.
     pub(super) async fn list(&self, path: &str) -> Result<Vec<Value>, InstallError> {
         let answer = self.ask(Method::GET, path, "application/json", &Value::Null).await;
-        let answer =
-            answer.map_err(|answer| InstallError::Api { what: format!("list {path}"), why: answer.message })?;
+        let answer = answer.map_err(|answer| InstallError::Api { what: format!("list {path}"), why: answer.why() })?;
         Ok(answer["items"].as_array().cloned().unwrap_or_default())
     }
 
@@ -129,7 +129,7 @@ impl Api {
         answer.map_err(|answer| match (answer.code, answer.conflicts(id)) {
             (409, conflicts) if !conflicts.is_empty() => Refusal::Conflicts(conflicts),
             (409, _) => Refusal::Outdated,
-            _ => Refusal::Failed(answer.message),
+            _ => Refusal::Failed(answer.why()),
         })
     }
 
@@ -143,7 +143,7 @@ impl Api {
             Ok(_) => Ok(Deletion::Done),
             Err(answer) if answer.code == 404 => Ok(Deletion::Done),
             Err(answer) if answer.code == 409 => Ok(Deletion::NotOurs),
-            Err(answer) => Err(InstallError::Api { what: format!("delete {id}"), why: answer.message }),
+            Err(answer) => Err(InstallError::Api { what: format!("delete {id}"), why: answer.why() }),
         }
     }
 
@@ -168,16 +168,18 @@ struct Answer {
 
 impl Answer {
     fn of(error: &dyn std::error::Error) -> Self {
-        let mut message = error.to_string();
-        let mut cause = error.source();
-        while let Some(error) = cause {
-            let text = error.to_string();
-            if !message.ends_with(&text) {
-                message.push_str(&format!(": {text}"));
-            }
-            cause = error.source();
-        }
-        Self { code: 0, message, causes: Vec::new() }
+        Self { code: 0, message: innermost(error), causes: Vec::new() }
+    }
+
+    /// What it said, and what to do.
+    fn why(self) -> String {
+        let help = match self.code {
+            0 => "see whether the server runs, and whether this machine reaches it",
+            401 => "the credentials have expired or were revoked: make a new kubeconfig",
+            403 => "who installs dualgate needs the rights of a cluster's administrator",
+            _ => return self.message,
+        };
+        format!("{}; {help}", self.message)
     }
 
     /// `conflict with "kubectl" using apps/v1`, and the field.

@@ -14,6 +14,7 @@ use super::json::Splitter;
 use super::kind::Kind;
 use super::reflector::{Ask, Failure, Listed, Reflector, Refusal, Why};
 use super::store::{Change, Page, Store, Told};
+use crate::access::{innermost, one_line};
 
 /// How many pieces are taken in one go: other kinds, and whoever shares the thread, get their turn.
 const PIECES: usize = 16;
@@ -117,7 +118,7 @@ impl Feed {
                     Err(_trailers) => Change::Nothing,
                 }),
                 Some(Err(error)) => {
-                    self.fail(Failure::new(Why::Cut, causes(&error)));
+                    self.fail(Failure::new(Why::Cut, innermost(&error)));
                     Poll::Ready(Change::Nothing)
                 }
                 None => Poll::Ready(self.end()),
@@ -204,7 +205,7 @@ async fn send(client: Client, target: String) -> Result<Body, Failure> {
     let request = request.map_err(|error| Failure::new(Why::Wrong, error.to_string()))?;
     let response = client.send(request).await.map_err(|error| {
         let why = if is_connect(&error) { Why::Unreachable } else { Why::Cut };
-        Failure::new(why, causes(&error))
+        Failure::new(why, innermost(&error))
     })?;
     let (head, body) = response.into_parts();
     if head.status == StatusCode::OK {
@@ -226,10 +227,6 @@ async fn explanation(status: u16, mut body: Body) -> String {
     let said: Option<serde_json::Value> = serde_json::from_slice(&read).ok();
     let message = said.as_ref().and_then(|said| said["message"].as_str()).filter(|message| !message.is_empty());
     message.map_or_else(|| format!("it answers with the status {status}"), one_line)
-}
-
-fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(500).collect()
 }
 
 fn answered(status: u16, text: String, retry_after: Option<Duration>) -> Failure {
@@ -263,15 +260,6 @@ fn is_connect(error: &kube::Error) -> bool {
         cause = error.source();
     }
     false
-}
-
-/// The innermost cause says what a person needs, such as `Connection refused`.
-fn causes(error: &dyn std::error::Error) -> String {
-    let mut innermost = error;
-    while let Some(cause) = innermost.source() {
-        innermost = cause;
-    }
-    one_line(&innermost.to_string())
 }
 
 #[cfg(test)]

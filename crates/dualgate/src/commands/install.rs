@@ -10,8 +10,7 @@ use dualgate_core::plan::install::changes::{Action, Change, Line};
 use dualgate_core::plan::install::object::ObjectId;
 use dualgate_core::plan::install::{Installation, NAMESPACE, Options, install};
 use dualgate_core::yaml;
-use dualgate_kube::Client;
-use dualgate_kube::access::{Access, client};
+use dualgate_kube::access::{Access, Api, connect};
 use dualgate_kube::install::{self as cluster, Conflict, Conflicts, Look, Prune, Step};
 use serde_json::{Value, json};
 
@@ -74,14 +73,15 @@ fn start(cluster: &Cluster, order: Order<'_>) -> anyhow::Result<ExitCode> {
     let access = Access { kubeconfig: cluster.kubeconfig.clone(), context: cluster.context.clone() };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
     runtime.block_on(async {
-        let client = client(&access).await?;
-        carry_out(&client, order).await
+        let api = connect(&access).await?;
+        carry_out(&api, order).await
     })
 }
 
-async fn carry_out(client: &Client, order: Order<'_>) -> anyhow::Result<ExitCode> {
+async fn carry_out(api: &Api, order: Order<'_>) -> anyhow::Result<ExitCode> {
+    let (client, server) = (&api.client, || format!("ask the Kubernetes API {}", api.server));
     let objects = &order.installation.objects;
-    let look = cluster::look(client, objects, order.conflicts).await?;
+    let look = cluster::look(client, objects, order.conflicts).await.with_context(server)?;
     let mut report = Report::new(&look, order.prune);
     let is_text = order.format == Format::Text;
     if is_text {
@@ -106,13 +106,14 @@ async fn carry_out(client: &Client, order: Order<'_>) -> anyhow::Result<ExitCode
             }
             done.push(line);
         })
-        .await?;
+        .await
+        .with_context(server)?;
         report.done = done;
     }
     if let Some(patience) = order.wait {
         for (set, nodes) in &order.installation.nodes {
             let progress = |missing: &[String]| missing.iter().for_each(|line| eprintln!("waiting for {set}: {line}"));
-            let missing = cluster::wait(client, set, nodes, patience, progress).await?;
+            let missing = cluster::wait(client, set, nodes, patience, progress).await.with_context(server)?;
             report.missing.extend(missing.into_iter().map(|line| format!("{set}: {line}")));
         }
     }
