@@ -22,7 +22,7 @@ pub fn missing(set: &Value, pods: &[Value], nodes: &[NodeName]) -> Vec<String> {
 }
 
 fn of_node(node: &NodeName, pods: &[Value]) -> Option<String> {
-    let is_there = |pod: &&Value| pod["spec"]["nodeName"].as_str() == Some(node.as_str());
+    let is_there = |pod: &&Value| meant_for(pod) == Some(node.as_str());
     let goes = |pod: &Value| pod["metadata"]["deletionTimestamp"].is_string();
     let here: Vec<&Value> = pods.iter().filter(is_there).collect();
     let Some(pod) = here.iter().find(|pod| !goes(pod)).or(here.first()) else {
@@ -31,6 +31,13 @@ fn of_node(node: &NodeName, pods: &[Value]) -> Option<String> {
     let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
     let ready = conditions.into_iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True");
     (!ready || goes(pod)).then(|| format!("{node}: {}", reason(pod)))
+}
+
+/// The node of a pod; before it was scheduled, the one that the DaemonSet's controller made it for.
+fn meant_for(pod: &Value) -> Option<&str> {
+    let affinity = "/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms/0";
+    let named = pod.pointer(affinity).map(|term| &term["matchFields"][0]["values"][0]);
+    pod["spec"]["nodeName"].as_str().or_else(|| named?.as_str())
 }
 
 fn reason(pod: &Value) -> String {
@@ -50,8 +57,16 @@ fn reason(pod: &Value) -> String {
         (true, Some(code)) => format!("it runs and is not ready; it has ended before, with exit code {code}"),
         (false, _) => {
             let phase = pod["status"]["phase"].as_str().unwrap_or("Pending");
-            let why = pod["status"]["message"].as_str().map(|why| format!(": {why}"));
-            format!("{phase}{}", why.unwrap_or_default())
+            let conditions = pod["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+            let unscheduled = conditions
+                .iter()
+                .find(|condition| condition["type"] == "PodScheduled" && condition["status"] == "False");
+            let why = pod["status"]["message"].as_str().or_else(|| unscheduled?["message"].as_str());
+            match (why, &pod["spec"]["nodeName"]) {
+                (Some(why), _) => format!("{phase}: {why}"),
+                (None, Value::Null) => format!("{phase}: it has not been scheduled"),
+                (None, _) => phase.to_owned(),
+            }
         }
     }
 }
@@ -100,6 +115,20 @@ mod tests {
         assert_eq!(
             missing(&set(2, 1), &[ready("a"), ended], &nodes()),
             ["b: it runs and is not ready; it has ended before, with exit code 2"]
+        );
+    }
+
+    #[test]
+    fn a_pod_that_is_not_scheduled_is_told_at_the_node_that_it_is_for() {
+        let terms = json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["a"]}]}]);
+        let affinity = json!({"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}});
+        let pod = |status: Value| json!({"spec": {"affinity": {"nodeAffinity": affinity}}, "status": status});
+        let of_a = |status: Value| missing(&set(1, 0), &[pod(status), ready("b")], &nodes());
+        assert_eq!(of_a(json!({"phase": "Pending"})), ["a: Pending: it has not been scheduled"]);
+        let unscheduled = json!([{"type": "PodScheduled", "status": "False", "message": "0/2 nodes are available"}]);
+        assert_eq!(
+            of_a(json!({"phase": "Pending", "conditions": unscheduled})),
+            ["a: Pending: 0/2 nodes are available"]
         );
     }
 
