@@ -8,4 +8,5 @@ pub mod lease;
 pub mod ownership;
 pub mod path_mtu;
 pub mod random;
+pub mod resolver;
 pub mod writes;

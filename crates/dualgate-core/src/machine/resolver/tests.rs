@@ -1,0 +1,460 @@
+//! What an asker hears, whatever upstreams do, on a virtual clock.
+
+use super::*;
+
+const HOME: &str = "192.168.178.1:53";
+const OTHER: &str = "[2001:db8::53]:53";
+
+fn millis(n: u64) -> Duration {
+    Duration::from_millis(n)
+}
+
+fn wire(name: &str) -> Box<[u8]> {
+    let labels = name.split('.').filter(|label| !label.is_empty());
+    let mut wire: Vec<u8> = labels.flat_map(|label| [&[label.len() as u8], label.as_bytes()].concat()).collect();
+    wire.push(0);
+    wire.into()
+}
+
+/// A resolver and those around it. Askers are numbers.
+struct World {
+    resolver: Resolver<u32>,
+    now: Duration,
+    sent: Vec<(AttemptId, SocketAddr, Carrier, Vec<u8>)>,
+    told: Vec<(u32, Vec<u8>)>,
+    forgotten: Vec<AttemptId>,
+}
+
+impl World {
+    fn new() -> Self {
+        Self::with(Rules { upstreams: vec![HOME.parse().unwrap(), OTHER.parse().unwrap()], ..Rules::default() })
+    }
+
+    fn with(rules: Rules) -> Self {
+        let mut seed = 7_u64;
+        let random = move || {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            seed ^ seed >> 29
+        };
+        let mut resolver = Resolver::new(1 << 20, Box::new(random));
+        resolver.follow(Arc::new(rules));
+        Self { resolver, now: millis(1000), sent: vec![], told: vec![], forgotten: vec![] }
+    }
+
+    fn act(&mut self) {
+        while let Some(action) = self.resolver.next() {
+            match action {
+                Action::Send { attempt, to, over, message } => self.sent.push((attempt, to, over, message)),
+                Action::Forget(attempt) => self.forgotten.push(attempt),
+                Action::Answer { asker, message } => self.told.push((asker, message)),
+            }
+        }
+    }
+
+    fn ask(&mut self, asker: u32, name: &str) {
+        self.ask_as(question(name, 1), asker);
+    }
+
+    fn ask_as(&mut self, question: Question, asker: u32) {
+        self.resolver.ask(question, asker, self.now);
+        self.act();
+    }
+
+    /// Lets time pass, and does what is due in it.
+    fn pass(&mut self, time: Duration) {
+        let until = self.now + time;
+        while let Some(due) = self.resolver.due().filter(|due| *due <= until) {
+            self.now = due.max(self.now);
+            self.resolver.pass(self.now);
+            self.act();
+        }
+        self.now = until;
+    }
+
+    /// The upstream of the last message that was sent answers it.
+    fn answer(&mut self, records: &[Record]) {
+        let (attempt, _, _, query) = self.sent.last().unwrap().clone();
+        self.arrive(attempt, &reply(&query, 0, records));
+    }
+
+    fn arrive(&mut self, attempt: AttemptId, message: &[u8]) {
+        self.resolver.arrived(attempt, message, self.now);
+        self.act();
+    }
+
+    fn upstreams_asked(&self) -> Vec<String> {
+        self.sent.iter().map(|(_, to, ..)| to.to_string()).collect()
+    }
+
+    /// The only one who was told something, the code, and the addresses with their times to live.
+    #[track_caller]
+    fn only_told(&mut self) -> (u32, u8, Vec<(u32, Vec<u8>)>) {
+        assert_eq!(self.told.len(), 1, "{:?}", self.told);
+        let (asker, message) = self.told.pop().unwrap();
+        (asker, message[3] & 0xf, records(&message))
+    }
+}
+
+fn question(name: &str, rtype: u16) -> Question {
+    let name = wire(name);
+    let edns = Some(DnssecOk::No);
+    Question {
+        name,
+        rtype,
+        class: IN,
+        id: 99,
+        recursion: true,
+        checking_disabled: false,
+        edns,
+        cookie: None,
+        limit: 1232,
+    }
+}
+
+/// Section, type, time to live, data.
+type Record = (usize, u16, u32, Vec<u8>);
+
+fn a(ttl: u32, address: [u8; 4]) -> Record {
+    (0, 1, ttl, address.to_vec())
+}
+
+fn soa(ttl: u32, minimum: u32) -> Record {
+    (1, 6, ttl, [&[0, 0][..], &[0; 16], &minimum.to_be_bytes()].concat())
+}
+
+/// An upstream's answer, with OPT.
+fn reply(query: &[u8], code: u8, records: &[Record]) -> Vec<u8> {
+    let end = query.len() - 11;
+    let mut reply = query[..end].to_vec();
+    (reply[2], reply[3]) = (0x81, 0x80 | code);
+    let count = |section| records.iter().filter(|(of, ..)| *of == section).count() as u8;
+    (reply[7], reply[9], reply[11]) = (count(0), count(1), count(2) + 1);
+    for section in 0..3 {
+        for (_, rtype, ttl, data) in records.iter().filter(|(of, ..)| *of == section) {
+            reply.extend_from_slice(&[0xc0, 12]);
+            reply.extend_from_slice(&rtype.to_be_bytes());
+            reply.extend_from_slice(&[0, 1]);
+            reply.extend_from_slice(&ttl.to_be_bytes());
+            reply.extend_from_slice(&(data.len() as u16).to_be_bytes());
+            reply.extend_from_slice(data);
+        }
+    }
+    reply.extend_from_slice(&query[end..]);
+    reply
+}
+
+/// Times to live and data of what was told, all sections but OPT.
+fn records(message: &[u8]) -> Vec<(u32, Vec<u8>)> {
+    let name = message[12..].iter().position(|octet| *octet == 0).unwrap();
+    let mut rest = &message[12 + name + 5..];
+    let mut records = Vec::new();
+    while rest.len() > 11 && rest[0] == 0xc0 {
+        let (head, after) = rest.split_at(12);
+        let (data, after) = after.split_at(usize::from(u16::from_be_bytes([head[10], head[11]])));
+        records.push((u32::from_be_bytes(head[6..10].try_into().unwrap()), data.to_vec()));
+        rest = after;
+    }
+    records
+}
+
+#[test]
+fn an_answer_is_told_in_the_askers_letters_and_number_and_kept_while_its_time_runs() {
+    let mut world = World::new();
+    world.ask_as(Question { name: wire("WWW.example.org"), ..question("", 1) }, 1);
+    let sent = world.sent[0].3.clone();
+    assert_eq!((world.sent[0].1.to_string().as_str(), world.sent[0].2), (HOME, Carrier::Udp));
+    assert_ne!(sent[12..29], *wire("www.example.org"), "the letters are mixed");
+    world.answer(&[a(300, [203, 0, 113, 7])]);
+    let told = world.told[0].1.clone();
+    assert_eq!(told[..12], [0, 99, 0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 1]);
+    assert_eq!(told[12..29], *wire("WWW.example.org"));
+    assert_eq!(world.only_told(), (1, 0, vec![(300, vec![203, 0, 113, 7])]));
+    world.pass(millis(100_500));
+    world.ask(2, "www.example.org");
+    assert_eq!(world.only_told(), (2, 0, vec![(200, vec![203, 0, 113, 7])]));
+    assert_eq!(world.sent.len(), 1, "it was known");
+    world.pass(millis(200_000));
+    world.ask(3, "www.example.org");
+    assert_eq!((world.told.len(), world.sent.len()), (0, 2), "its time is over");
+}
+
+#[test]
+fn the_same_question_of_many_is_asked_once() {
+    let mut world = World::new();
+    (0..ASKERS as u32).for_each(|asker| world.ask(asker, "www.example.org"));
+    assert_eq!((world.sent.len(), world.told.len()), (1, 0));
+    world.ask(1000, "www.example.org");
+    assert_eq!(world.only_told(), (1000, SERVFAIL, vec![]), "no queue is endless");
+    world.answer(&[a(300, [203, 0, 113, 7])]);
+    assert_eq!(world.told.len(), ASKERS);
+    assert_eq!(world.forgotten, [world.sent[0].0]);
+}
+
+#[test]
+fn nothing_that_is_guessed_counts() {
+    let mut world = World::new();
+    world.ask(1, "www.example.org");
+    let (attempt, _, _, query) = world.sent[0].clone();
+    let good = reply(&query, 0, &[a(300, [203, 0, 113, 66])]);
+    let mut forged: Vec<Vec<u8>> = vec![Vec::new(), good[..11].to_vec(), query.clone()];
+    for place in [0, 1, 4, 12, 13 + 16, good.len().min(12 + 17 + 1)] {
+        let mut message = good.clone();
+        message[place] ^= 0x10;
+        forged.push(message);
+    }
+    for message in &forged {
+        world.arrive(attempt, message);
+        assert_eq!(world.told, [], "{message:?}");
+    }
+    assert_eq!(world.resolver.counts().foreign, forged.len() as u64);
+    world.arrive(attempt, &good);
+    assert_eq!(world.only_told().1, 0);
+    // Too late.
+    world.arrive(attempt, &good);
+    assert_eq!(world.told, []);
+}
+
+#[test]
+fn other_letters_and_cut_answers_are_asked_for_again_by_tcp() {
+    for letters in [true, false] {
+        let mut world = World::new();
+        world.ask(1, "www.example.org");
+        let (attempt, _, _, query) = world.sent[0].clone();
+        let mut message = reply(&query, 0, &[]);
+        match letters {
+            true => message[13..29].make_ascii_lowercase(),
+            false => message[2] |= 2,
+        }
+        world.arrive(attempt, &message);
+        assert_eq!((world.told.len(), world.sent.len()), (0, 2));
+        assert_eq!((world.sent[1].1.to_string().as_str(), world.sent[1].2), (HOME, Carrier::Tcp));
+        world.answer(&[a(300, [203, 0, 113, 7])]);
+        assert_eq!(world.only_told(), (1, 0, vec![(300, vec![203, 0, 113, 7])]));
+    }
+}
+
+#[test]
+fn a_silent_upstream_costs_little_and_is_asked_last_until_it_is_back() {
+    let mut world = World::new();
+    world.ask(1, "www.example.org");
+    world.pass(NEXT);
+    assert_eq!(world.upstreams_asked(), [HOME, OTHER]);
+    world.answer(&[a(1, [203, 0, 113, 7])]);
+    assert_eq!(world.only_told().1, 0);
+    assert_eq!(world.forgotten.len(), 2, "the other attempt is over, too");
+    for number in 0..2 {
+        world.ask(1, &format!("www{number}.example.org"));
+        world.pass(NEXT);
+        world.answer(&[a(1, [203, 0, 113, 7])]);
+    }
+    assert_eq!(world.resolver.away(), [HOME.parse().unwrap()]);
+    world.sent.clear();
+    world.ask(1, "more.example.org");
+    assert_eq!(world.upstreams_asked(), [OTHER]);
+    world.answer(&[a(1, [203, 0, 113, 7])]);
+    world.sent.clear();
+    while world.sent.is_empty() && world.now < millis(20_000) {
+        world.pass(millis(100));
+    }
+    assert_eq!(world.upstreams_asked(), [HOME], "it is looked at");
+    world.answer(&[]);
+    assert!(world.resolver.away().is_empty());
+    world.sent.clear();
+    world.ask(1, "again.example.org");
+    assert_eq!(world.upstreams_asked(), [HOME]);
+}
+
+#[test]
+fn a_refusal_is_asked_of_the_next_and_told_when_all_refuse() {
+    let mut world = World::new();
+    world.ask(1, "www.example.org");
+    for refused in 0..2 {
+        assert_eq!(world.told, [], "after {refused}");
+        let (attempt, _, _, query) = world.sent.last().unwrap().clone();
+        world.arrive(attempt, &reply(&query, 5, &[]));
+    }
+    assert_eq!(world.upstreams_asked(), [HOME, OTHER]);
+    assert_eq!(world.only_told(), (1, SERVFAIL, vec![]));
+    assert!(world.resolver.away().is_empty(), "who refuses is there");
+    world.ask(2, "www.example.org");
+    assert_eq!((world.only_told(), world.sent.len()), ((2, SERVFAIL, vec![]), 2), "it is remembered");
+    world.pass(millis(5_100));
+    world.ask(3, "www.example.org");
+    assert_eq!((world.told.len(), world.sent.len()), (0, 3), "but not for long");
+}
+
+#[test]
+fn while_nobody_answers_what_is_over_is_told() {
+    let mut world = World::new();
+    world.ask(1, "www.example.org");
+    world.answer(&[a(60, [203, 0, 113, 7])]);
+    world.told.clear();
+    world.pass(millis(3_600_000));
+    world.ask(2, "www.example.org");
+    world.pass(STALE_AFTER - millis(1));
+    assert_eq!(world.told, []);
+    world.pass(millis(1));
+    let extended = world.told[0].1.clone();
+    assert_eq!(extended[extended.len() - 8..], [0, 6, 0, 15, 0, 2, 0, 3], "RFC 8914: stale");
+    assert_eq!(world.only_told(), (2, 0, vec![(30, vec![203, 0, 113, 7])]));
+    world.ask(3, "unknown.example.org");
+    world.pass(GIVE_UP);
+    assert_eq!(world.only_told(), (3, SERVFAIL, vec![]));
+    assert_eq!(world.resolver.away().len(), 2);
+    world.ask(4, "www.example.org");
+    assert_eq!(world.only_told().0, 4, "nobody waits for those who are away");
+    world.answer(&[a(60, [203, 0, 113, 8])]);
+    world.ask(5, "www.example.org");
+    assert_eq!(world.only_told(), (5, 0, vec![(60, vec![203, 0, 113, 8])]), "it was asked all the same");
+    world.pass(millis(2 * 86_400_000));
+    world.ask(6, "www.example.org");
+    assert_eq!(world.told, [], "after a day it is no answer any more");
+}
+
+#[test]
+fn a_denial_lasts_as_long_as_its_soa_says() {
+    for (code, answers) in [(3, vec![soa(900, 60)]), (0, vec![soa(60, 900)])] {
+        let mut world = World::new();
+        world.ask(1, "none.example.org");
+        let (attempt, _, _, query) = world.sent[0].clone();
+        world.arrive(attempt, &reply(&query, code, &answers));
+        assert_eq!(world.only_told().1, code);
+        world.pass(millis(59_000));
+        world.ask(2, "none.example.org");
+        assert_eq!(world.only_told().1, code);
+        world.pass(millis(1_001));
+        world.ask(3, "none.example.org");
+        assert_eq!((world.told.len(), world.sent.len()), (0, 2));
+        // Without one it is not kept.
+        world.answer(&[]);
+        world.told.clear();
+        world.ask(4, "none.example.org");
+        assert_eq!(world.sent.len(), 3);
+    }
+}
+
+#[test]
+fn answers_that_lead_home_are_not_told_but_for_local_names() {
+    let v6 = |text: &str| text.parse::<std::net::Ipv6Addr>().unwrap().octets().to_vec();
+    let hint = |key: u8, address: &[u8]| {
+        [&[0, 1, 0, 0, 1, 0, 3, 2, b'h', b'2', 0, key, 0, address.len() as u8], address].concat()
+    };
+    let leads: Vec<(u16, Vec<u8>)> = vec![
+        (1, vec![192, 168, 178, 10]),
+        (1, vec![10, 0, 0, 1]),
+        (1, vec![127, 0, 0, 1]),
+        (1, vec![169, 254, 1, 1]),
+        (1, vec![0, 0, 0, 0]),
+        (28, v6("::1")),
+        (28, v6("fda8:a1db:5685::10")),
+        (28, v6("fe80::1")),
+        (28, v6("::ffff:192.168.178.10")),
+        (65, hint(4, &[192, 168, 178, 10])),
+        (65, hint(6, &v6("fda8:a1db:5685::10"))),
+    ];
+    for (rtype, data) in leads {
+        let allowed = vec![wire("nas.example.org")];
+        let per_zone = vec![(wire("corp.example"), vec![OTHER.parse().unwrap()])];
+        let rules = Rules { upstreams: vec![HOME.parse().unwrap()], per_zone, rebind_allowed: allowed };
+        let mut world = World::with(rules);
+        world.ask_as(question("evil.example.org", rtype), 1);
+        world.answer(&[(0, rtype, 300, data.clone())]);
+        assert_eq!(world.only_told(), (1, 0, vec![]), "{data:?}");
+        assert_eq!(world.resolver.counts().blocked, 1);
+        for name in ["nas.example.org", "a.nas.example.org", "x.corp.example", "printer.home.arpa"] {
+            world.ask_as(question(name, rtype), 2);
+            world.answer(&[(0, rtype, 300, data.clone())]);
+            assert_eq!(world.only_told(), (2, 0, vec![(300, data.clone())]), "{name}");
+        }
+    }
+    let mut world = World::new();
+    world.ask_as(question("good.example.org", 65), 1);
+    world.answer(&[(0, 65, 300, hint(4, &[203, 0, 113, 7]))]);
+    assert_eq!(world.only_told().2.len(), 1);
+}
+
+#[test]
+fn names_of_a_zone_are_asked_of_its_own_upstreams() {
+    let own = vec![(wire("corp.example"), vec![OTHER.parse().unwrap()])];
+    let mut world =
+        World::with(Rules { upstreams: vec![HOME.parse().unwrap()], per_zone: own, rebind_allowed: vec![] });
+    for name in ["corp.example", "a.b.corp.example", "notcorp.example", "example"] {
+        world.ask(1, name);
+    }
+    assert_eq!(world.upstreams_asked(), [OTHER, OTHER, HOME, HOME]);
+}
+
+#[test]
+fn browsers_are_told_to_ask_here() {
+    let mut world = World::new();
+    world.ask(1, "use-application-dns.net");
+    assert_eq!(world.only_told(), (1, NXDOMAIN, vec![]));
+    assert!(world.sent.is_empty());
+}
+
+#[test]
+fn what_does_not_fit_is_cut_and_said_so() {
+    let mut world = World::new();
+    let many: Vec<Record> = (0..100).map(|octet| a(300, [203, 0, 113, octet])).collect();
+    world.ask_as(Question { edns: None, limit: 512, ..question("www.example.org", 1) }, 1);
+    world.answer(&many);
+    let message = world.told.pop().unwrap().1;
+    assert_eq!((message[2] & 2, &message[6..12], message.len()), (2, &[0; 6][..], 12 + 17 + 4));
+    world.ask_as(Question { limit: 65_535, ..question("www.example.org", 1) }, 2);
+    assert_eq!(world.only_told().2.len(), 100);
+}
+
+#[test]
+fn memory_is_bounded_and_what_is_asked_for_stays() {
+    let mut world = World::new();
+    world.ask(1, "often.example.org");
+    world.answer(&[a(80_000, [203, 0, 113, 7])]);
+    for number in 0..20_000 {
+        world.ask(1, &format!("n{number}.example.org"));
+        world.answer(&[a(80_000, [203, 0, 113, 7])]);
+        if number % 100 == 0 {
+            world.ask(1, "often.example.org");
+        }
+    }
+    let (entries, octets) = world.resolver.kept();
+    assert!((1000..19_000).contains(&entries) && octets <= 1 << 20, "{entries} of {octets} octets");
+    let sent = world.sent.len();
+    world.ask(1, "often.example.org");
+    assert_eq!(world.sent.len(), sent);
+    // Open questions, too.
+    world.told.clear();
+    (0..1000).for_each(|number| world.ask(1, &format!("open{number}.example.org")));
+    assert_eq!(world.told.len(), 1000 - OPEN);
+}
+
+#[test]
+fn no_message_of_an_upstream_panics() {
+    let mut world = World::new();
+    world.ask(1, "www.example.org");
+    let (attempt, _, _, query) = world.sent[0].clone();
+    let good = reply(&query, 0, &[a(300, [203, 0, 113, 7]), soa(60, 60)]);
+    for end in 0..good.len() {
+        world.arrive(attempt, &good[..end]);
+    }
+    let mut seed = 1_u32;
+    for _ in 0..50_000 {
+        let mut message = good.clone();
+        for _ in 0..3 {
+            seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            let place = 29 + 4 + (seed >> 8) as usize % (message.len() - 33);
+            message[place] = seed as u8;
+        }
+        world.now += millis(10_000);
+        world.pass(millis(10));
+        world.ask(1, "www.example.org");
+        let asked = world.sent.iter().rfind(|(.., query)| query.len() > 40).cloned();
+        if let Some((attempt, _, _, query)) = asked {
+            message[..2].copy_from_slice(&query[..2]);
+            message[12..29].copy_from_slice(&query[12..29]);
+            world.arrive(attempt, &message);
+        }
+        world.sent.clear();
+        world.told.clear();
+        world.forgotten.clear();
+    }
+}
