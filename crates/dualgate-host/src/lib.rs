@@ -1,6 +1,7 @@
 //! What a node does to its host: reads objects from a folder, keeps what must survive a restart.
 
 mod descriptors;
+pub mod dns;
 pub mod exchange;
 pub mod firewall;
 pub mod folder;

@@ -1,0 +1,160 @@
+//! Questions to other resolvers: does what `core::machine::resolver` says.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd as _;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use dualgate_core::machine::resolver::{Action, AttemptId, Carrier, Counts, Question, Resolver, Rules};
+use rustix::net::{SendFlags, sendto};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpStream, UdpSocket};
+use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep_until};
+
+use super::{Waiting, tcp};
+
+/// How many octets of answers are kept.
+const CACHE: usize = 16 << 20;
+/// What came of attempts, and was not yet looked at.
+const EVENTS: usize = 1024;
+/// Larger than any datagram that we ask for.
+const SPACE: usize = 4096;
+
+/// How it is, for whoever shows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Forwarding {
+    /// What has happened.
+    pub counts: Counts,
+    /// How many answers are kept.
+    pub answers: usize,
+    /// How many octets they take.
+    pub octets: usize,
+    /// Upstreams that do not answer.
+    pub away: Vec<SocketAddr>,
+}
+
+/// What came of an attempt.
+enum Event {
+    Arrived(AttemptId, Vec<u8>),
+    Failed(AttemptId),
+}
+
+/// Forwards for as long as it is not aborted.
+pub(super) async fn forward(
+    mut questions: mpsc::Receiver<(Question, Waiting)>,
+    mut rules: watch::Receiver<Arc<Rules>>,
+    told: Arc<Mutex<Forwarding>>,
+) {
+    let started = Instant::now();
+    let mut resolver = Resolver::new(CACHE, Box::new(random));
+    resolver.follow(rules.borrow_and_update().clone());
+    let (happened, mut events) = mpsc::channel(EVENTS);
+    let mut attempts: BTreeMap<AttemptId, AbortHandle> = BTreeMap::new();
+    loop {
+        let due = resolver.due().map(|due| started + due);
+        tokio::select! {
+            asked = questions.recv() => match asked {
+                Some((question, asker)) => resolver.ask(question, asker, started.elapsed()),
+                None => return,
+            },
+            Some(event) = events.recv() => match event {
+                Event::Arrived(attempt, message) => resolver.arrived(attempt, &message, started.elapsed()),
+                Event::Failed(attempt) => resolver.failed(attempt, started.elapsed()),
+            },
+            Ok(()) = rules.changed() => resolver.follow(rules.borrow_and_update().clone()),
+            () = until(due) => resolver.pass(started.elapsed()),
+        }
+        while let Some(action) = resolver.next() {
+            match action {
+                Action::Send { attempt, to, over, message } => {
+                    let task = tokio::task::spawn_local(ask(attempt, to, over, message, happened.clone()));
+                    attempts.insert(attempt, task.abort_handle());
+                }
+                Action::Forget(attempt) => {
+                    if let Some(task) = attempts.remove(&attempt) {
+                        task.abort();
+                    }
+                }
+                Action::Answer { asker, message } => tell(asker, message),
+            }
+        }
+        let (answers, octets) = resolver.kept();
+        *told.lock().unwrap_or_else(PoisonError::into_inner) =
+            Forwarding { counts: resolver.counts(), answers, octets, away: resolver.away() };
+    }
+}
+
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn tell(asker: Waiting, message: Vec<u8>) {
+    match asker {
+        // What finds no room is lost, as datagrams are.
+        Waiting::Udp(socket, to) => drop(sendto(socket.as_fd(), &message, SendFlags::DONTWAIT, &to)),
+        // There is room for as many as may wait; whoever has gone needs no answer.
+        Waiting::Tcp(answers, permit) => drop(answers.try_send((message, permit))),
+    }
+}
+
+/// One attempt, in a socket of its own: the kernel gives it a port that nobody can foresee.
+async fn ask(attempt: AttemptId, to: SocketAddr, over: Carrier, message: Vec<u8>, happened: mpsc::Sender<Event>) {
+    let asked = match over {
+        Carrier::Udp => by_udp(attempt, to, &message, &happened).await,
+        Carrier::Tcp => by_tcp(attempt, to, &message, &happened).await,
+    };
+    if let Err(error) = asked {
+        tracing::debug!(%error, upstream = %to, "an upstream of the DNS cannot be asked");
+        let _ = happened.send(Event::Failed(attempt)).await;
+    }
+}
+
+async fn by_udp(attempt: AttemptId, to: SocketAddr, message: &[u8], happened: &mpsc::Sender<Event>) -> io::Result<()> {
+    let any = match to {
+        SocketAddr::V4(_) => SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+        SocketAddr::V6(_) => SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0)),
+    };
+    let socket = UdpSocket::bind(any).await?;
+    // From then on the kernel hands over what comes from there, and nothing else.
+    socket.connect(to).await?;
+    socket.send(message).await?;
+    let mut space = [0; SPACE];
+    // Forged answers may come before the right one; the machine says when it is enough.
+    loop {
+        let length = socket.recv(&mut space).await?;
+        if happened.send(Event::Arrived(attempt, space[..length].to_vec())).await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+async fn by_tcp(attempt: AttemptId, to: SocketAddr, message: &[u8], happened: &mpsc::Sender<Event>) -> io::Result<()> {
+    let mut stream = TcpStream::connect(to).await?;
+    stream.set_nodelay(true)?;
+    let framed = tcp::framed(message).ok_or(io::ErrorKind::InvalidInput)?;
+    stream.write_all(&framed).await?;
+    let answer = tcp::message(&mut stream).await?;
+    let _ = happened.send(Event::Arrived(attempt, answer)).await;
+    Ok(())
+}
+
+/// From the system's generator: numbers and letters of questions must not be guessed.
+fn random() -> u64 {
+    let mut octets = [0; 8];
+    // It fails only on systems without any randomness; then ports and addresses still have to be guessed.
+    let _ = aws_lc_rs::rand::fill(&mut octets);
+    u64::from_ne_bytes(octets)
+}
+
+/// Nothing waits longer: questions that find no place are lost.
+pub(super) const WAITING: usize = 1024;
+
+/// How long the cookies' secret is used.
+pub(super) const SECRET: Duration = Duration::from_secs(3600);
