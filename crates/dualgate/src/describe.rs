@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use dualgate_core::plan::NodePlan;
+use dualgate_core::plan::dns::DnsPlan;
 use dualgate_core::plan::firewall::FirewallPlan;
 use dualgate_core::plan::forward::Forward;
 use dualgate_core::plan::proxy::{Backend, Listener, ProxyPlan, Scheme, Server, ServerAddress};
@@ -13,19 +14,31 @@ use dualgate_core::route::{Action, EntryPointSet, Route};
 /// One line for each thing that a node's plan asks for; equal plans give equal lines.
 pub fn node(plan: &NodePlan) -> BTreeSet<String> {
     let mut lines = proxy(&plan.proxy);
-    lines.extend(beside(&plan.tunnel, &plan.firewall, &plan.virtual_ips));
+    lines.extend(beside(&plan.tunnel, &plan.firewall, &plan.virtual_ips, &plan.dns));
     lines
 }
 
 /// The lines of what a node does beside its gates.
-pub fn beside(tunnel: &TunnelPlan, firewall: &FirewallPlan, virtual_ips: &VirtualIpPlan) -> BTreeSet<String> {
+pub fn beside(
+    tunnel: &TunnelPlan,
+    firewall: &FirewallPlan,
+    virtual_ips: &VirtualIpPlan,
+    dns: &DnsPlan,
+) -> BTreeSet<String> {
     let peers = tunnel.interface.iter().flat_map(|interface| {
         let port = interface.listen_port.map(|port| format!(" on UDP port {port}")).unwrap_or_default();
         let own = format!("tunnel {}{port}, MTU {}", interface.name, interface.mtu);
         std::iter::once(own).chain(interface.peers.iter().map(peer))
     });
     let openings = firewall.openings.iter().map(ToString::to_string);
-    peers.chain(openings).chain(virtual_ips.groups.iter().map(group)).collect()
+    peers.chain(openings).chain(virtual_ips.groups.iter().map(group)).chain(names(dns)).collect()
+}
+
+/// Where names are asked for, and which zones are answered for.
+fn names(dns: &DnsPlan) -> impl Iterator<Item = String> {
+    let listen = dns.listen.iter().map(|address| format!("DNS at {address}"));
+    let zones = dns.zones.iter().map(|zone| format!("zone {} with {} names", zone.name, zone.sets.len()));
+    listen.chain(zones)
 }
 
 fn group(group: &Group) -> String {

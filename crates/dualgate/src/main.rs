@@ -8,6 +8,7 @@ mod cli;
 mod cluster;
 mod commands;
 mod describe;
+mod dns;
 mod exchange;
 mod file_version;
 mod inputs;

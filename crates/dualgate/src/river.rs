@@ -3,6 +3,7 @@
 //! A round begins when the objects or the site file change, or when something of the last round is missing. It ends
 //! with the world made as planned, or with a finding and everything as it was.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use dualgate_core::plan::tunnel::{PeerName, TunnelPlan};
 use dualgate_core::plan::{self, Planner};
 use dualgate_core::seam::{Actuator as _, Source};
 use dualgate_host::Store;
+use dualgate_host::dns::Dns;
 use dualgate_host::exchange::{Heard, LocalFacts, Phase};
 use dualgate_kube::access::Access;
 use dualgate_proxy::Proxy;
@@ -33,7 +35,7 @@ use crate::file_version::FileVersion;
 use crate::inputs::{now, open_cluster, open_folder, read_site};
 use crate::source::SourceStatus;
 use crate::state::{Origin, Round, State};
-use crate::virtual_ips::VirtualIps;
+use crate::virtual_ips::{Served, VirtualIps};
 use crate::wall::Wall;
 
 /// How often what is missing is tried again.
@@ -75,6 +77,7 @@ pub struct River {
     tunnel: Rc<Keeper>,
     tunnel_plan: Arc<TunnelPlan>,
     virtual_ips: VirtualIps,
+    dns: Dns,
     cluster: Cluster,
     wall: Wall,
     tellers: Tellers,
@@ -107,6 +110,8 @@ pub struct Spring {
     pub tunnel: Rc<Keeper>,
     /// The virtual IPs.
     pub virtual_ips: VirtualIps,
+    /// The DNS.
+    pub dns: Dns,
     /// The state directory.
     pub directory: PathBuf,
     /// How long a change of the firewall that shuts somebody out can be confirmed.
@@ -157,6 +162,7 @@ impl River {
             tunnel: spring.tunnel,
             tunnel_plan: Arc::default(),
             virtual_ips: spring.virtual_ips,
+            dns: spring.dns,
             cluster,
             store: spring.store,
             save_at: None,
@@ -164,12 +170,12 @@ impl River {
         }
     }
 
-    /// Flows until `stop`; returns the data plane, still serving, and the virtual IPs, still held.
+    /// Flows until `stop`; returns the data plane and the DNS, still serving, and the virtual IPs, still held.
     pub async fn flow(
         mut self,
         stop: impl Future<Output = ()>,
         mut reload: watch::Receiver<u64>,
-    ) -> (Proxy, VirtualIps) {
+    ) -> (Proxy, Dns, VirtualIps) {
         let mut stop = std::pin::pin!(stop);
         let mut look = ticks(LOOK);
         let mut resync = ticks(RESYNC);
@@ -223,7 +229,7 @@ impl River {
             self.save();
         }
         self.cluster.leave().await;
-        (self.proxy, self.virtual_ips)
+        (self.proxy, self.dns, self.virtual_ips)
     }
 
     /// The tunnel waits for nobody: the site file and the keys on disk are enough; objects only refine it. Nor does the
@@ -346,6 +352,7 @@ impl River {
         self.plan_tunnel(plan.tunnel);
         self.findings.extend(plan::virtual_ips::findings(&snapshot, &plan.virtual_ips));
         self.virtual_ips.plan(plan.virtual_ips);
+        self.dns.plan(plan.dns);
         self.wall.plan(plan.firewall).await;
         self.tellers.tell(&snapshot, self.planner.lowered());
         self.cluster.plan(&snapshot, self.planner.lowered(), self.origin == Origin::Source);
@@ -388,12 +395,14 @@ impl River {
         };
         match applied.await {
             Ok((changes, left, open)) => {
-                self.virtual_ips.served(&desired, &open, &self.tunnel.view().report());
+                self.dns.converge();
+                self.virtual_ips.served(&Served::of(&desired, &open, &self.dns), &self.tunnel.view().report());
                 let news = changes.iter().filter(|change| !left.contains(change));
                 news.for_each(|change| tracing::info!(generation = desired.generation.0, "{change}"));
                 let mut findings = self.findings.clone();
                 findings.extend(self.linted.iter().cloned());
                 findings.extend(self.proxy.findings().iter().cloned());
+                findings.extend(self.dns.findings().iter().cloned());
                 findings.extend(self.tellers.findings());
                 findings.extend(self.wall.findings());
                 findings.extend(self.troubles_of_source());
@@ -401,7 +410,7 @@ impl River {
                 self.cluster.found(&findings);
                 self.say(&objects, &desired, &findings);
                 let (exchange, firewall) = (self.exchange(), self.wall.report());
-                let beside = describe::beside(&self.tunnel_plan, self.wall.planned(), self.virtual_ips.planned());
+                let beside = self.describe_beside();
                 self.state.neighbours(exchange, firewall, beside);
                 log_findings(&findings, &self.state.findings());
                 self.state.applied(Round {
@@ -430,11 +439,12 @@ impl River {
         log_findings(&findings, &self.state.findings());
         self.state.found(findings);
         let (exchange, firewall) = (self.exchange(), self.wall.report());
-        self.state.neighbours(
-            exchange,
-            firewall,
-            describe::beside(&self.tunnel_plan, self.wall.planned(), self.virtual_ips.planned()),
-        );
+        self.state.neighbours(exchange, firewall, self.describe_beside());
+    }
+
+    fn describe_beside(&self) -> BTreeSet<String> {
+        let virtual_ips = self.virtual_ips.planned();
+        describe::beside(&self.tunnel_plan, self.wall.planned(), virtual_ips, self.dns.planned())
     }
 
     /// Why the source has said nothing yet; once it has, it says what is wrong with it.

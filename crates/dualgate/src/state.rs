@@ -9,6 +9,7 @@ use dualgate_core::model::finding::Finding;
 use dualgate_core::model::snapshot::Generation;
 use dualgate_core::model::{NodeName, ObjectSet};
 use dualgate_core::plan::proxy::ProxyPlan;
+use dualgate_host::dns::View as DnsView;
 use dualgate_host::virtual_ips::{Conflict, GroupReport, LinkReport, Report as VirtualIpReport, View as VirtualIpView};
 use dualgate_kube::status::{Report as StatusReport, View as StatusView};
 use dualgate_proxy::{EntryPointMetrics, ProxyView};
@@ -16,7 +17,7 @@ use dualgate_tunnel::{Report as TunnelReport, View as TunnelView};
 use serde::Serialize;
 
 use crate::source::{self, SourceStatus};
-use crate::{describe, exchange, wall};
+use crate::{describe, dns, exchange, wall};
 
 /// Shared between the river and the admin listener.
 #[derive(Clone)]
@@ -45,6 +46,7 @@ struct Inner {
     metrics: EntryPointMetrics,
     tunnel: TunnelView,
     virtual_ips: VirtualIpView,
+    dns: DnsView,
     exchange: exchange::Report,
     firewall: wall::Report,
     /// The plan of what runs beside the gates, described.
@@ -133,6 +135,9 @@ pub struct Report {
     /// The addresses of the LAN that move between the home nodes.
     #[serde(default)]
     pub virtual_ips: VirtualIpReport,
+    /// Names that are asked for here.
+    #[serde(default)]
+    pub dns: dns::Report,
     /// Who tells whom what is public.
     #[serde(default)]
     pub exchange: exchange::Report,
@@ -163,13 +168,15 @@ pub struct Beside {
     pub tunnel: TunnelView,
     /// The virtual IPs.
     pub virtual_ips: VirtualIpView,
+    /// The DNS.
+    pub dns: DnsView,
 }
 
 impl State {
     /// Of a process that begins.
     pub fn new(site: String, node: NodeName, proxy: (ProxyView, EntryPointMetrics), beside: Beside) -> Self {
         let (view, metrics) = proxy;
-        let Beside { state, tunnel, virtual_ips } = beside;
+        let Beside { state, tunnel, virtual_ips, dns } = beside;
         Self(Arc::new(Mutex::new(Inner {
             node,
             state,
@@ -191,6 +198,7 @@ impl State {
             metrics,
             tunnel,
             virtual_ips,
+            dns,
             exchange: exchange::Report::default(),
             firewall: wall::Report::default(),
             beside: BTreeSet::new(),
@@ -309,6 +317,7 @@ impl State {
             plan: describe::proxy(&inner.plan).union(&inner.beside).cloned().collect(),
             tunnel: inner.tunnel.report(),
             virtual_ips: inner.virtual_ips.report(),
+            dns: dns::Report::of(&inner.dns.report()),
             exchange: inner.exchange.clone(),
             firewall: inner.firewall.clone(),
             findings: findings.iter().filter_map(|finding| serde_json::to_value(finding).ok()).collect(),
@@ -358,6 +367,7 @@ impl State {
             let of_virtual_ips = inner.virtual_ips.report();
             write_virtual_ips(&mut out, &of_virtual_ips);
             write_firewall(&mut out, &inner.firewall);
+            dns::write_metrics(&mut out, &inner.dns.report());
             inner
                 .findings
                 .iter()

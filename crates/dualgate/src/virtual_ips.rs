@@ -13,6 +13,7 @@ use dualgate_core::plan::forward::Transport;
 use dualgate_core::plan::ipam;
 use dualgate_core::plan::proxy::ProxyPlan;
 use dualgate_core::plan::virtual_ips::{DataPath, Group, GroupId, User, VirtualIpPlan};
+use dualgate_host::dns::Dns;
 use dualgate_host::virtual_ips::service_proxy::Detector;
 use dualgate_host::virtual_ips::{Keeper, Known, Leave, View};
 use dualgate_tunnel::Report as TunnelReport;
@@ -78,11 +79,10 @@ impl VirtualIps {
         &self.plan
     }
 
-    /// What of the data plane's plan is open, and how the tunnel is: only what can be served is announced.
-    pub fn served(&mut self, desired: &ProxyPlan, open: &ProxyPlan, tunnel: &TunnelReport) {
-        let (desired, open) = (sockets(desired), sockets(open));
+    /// What of all that is to listen is open, and how the tunnel is: only what can be served is announced.
+    pub fn served(&mut self, served: &Served, tunnel: &TunnelReport) {
         let why_not = |group: &Group| match group.path {
-            DataPath::Local => missing(group, &desired, &open),
+            DataPath::Local => missing(group, &served.desired, &served.open),
             DataPath::Translated => String::new(),
             DataPath::Tunnel => unheard(group, tunnel),
         };
@@ -141,6 +141,23 @@ fn is_broken(snapshot: &Snapshot) -> bool {
 fn loses(snapshot: &Snapshot) -> bool {
     let is_there = |name: &ObjectName| snapshot.objects.get("Service", &name.namespace, &name.name).is_some();
     snapshot.facts.assigned.iter().any(|(name, _)| !is_there(name))
+}
+
+/// What is to listen on this node, and what does.
+pub struct Served {
+    desired: BTreeSet<Socket>,
+    open: BTreeSet<Socket>,
+}
+
+impl Served {
+    /// Of gates, Services and the DNS.
+    pub fn of(desired: &ProxyPlan, open: &ProxyPlan, dns: &Dns) -> Self {
+        let both = |address: SocketAddr| [Transport::Tcp, Transport::Udp].map(|transport| (transport, address));
+        let (mut desired, mut open) = (sockets(desired), sockets(open));
+        desired.extend(dns.planned().listen.iter().copied().flat_map(both));
+        open.extend(dns.listening().flat_map(both));
+        Self { desired, open }
+    }
 }
 
 /// Something that listens.

@@ -13,6 +13,7 @@ use dualgate_core::model::NodeName;
 use dualgate_core::model::finding::Severity;
 use dualgate_core::model::site::Site;
 use dualgate_host::Store;
+use dualgate_host::dns::Dns;
 use dualgate_host::handover::{self, Taken};
 use dualgate_host::service_manager::NotifySocket;
 use dualgate_host::virtual_ips::Leave;
@@ -64,7 +65,8 @@ async fn serve(
     let (settings, mut proxy) = (site.proxy.clone(), Proxy::start(workers)?);
     let tunnel = Rc::new(Keeper::start(directory).context("start the tunnel's thread")?);
     let virtual_ips = VirtualIps::start(directory, &node).context("start the threads of the virtual IPs")?;
-    let beside = beside(directory, &tunnel, &virtual_ips);
+    let dns = Dns::new(workers);
+    let beside = beside(directory, &tunnel, &virtual_ips, &dns);
     let state = State::new(site.name.clone(), node.clone(), (proxy.view(), proxy.entry_point_metrics()), beside);
     admin::start(&site.admin.listen, &state);
     let _echo = start_echo(args)?;
@@ -118,12 +120,13 @@ async fn serve(
         proxy,
         tunnel,
         virtual_ips,
+        dns,
         directory: directory.to_owned(),
         confirm: args.confirm,
         store: open_store(directory),
         state: state.clone(),
     };
-    let (proxy, virtual_ips) = River::new(spring).flow(stop, hang_ups).await;
+    let (proxy, dns, virtual_ips) = River::new(spring).flow(stop, hang_ups).await;
     state.draining();
     service::stopping(&manager);
     let held = match kept {
@@ -137,16 +140,16 @@ async fn serve(
             None
         }
     };
-    end(proxy, accept_grace, settings.drain_timeout).await;
+    end(proxy, dns, accept_grace, settings.drain_timeout).await;
     // Requests that were open needed them.
     drop((kept, held));
     Ok(ExitCode::from(output::AS_DESIRED))
 }
 
 /// What is shown beside the gates.
-fn beside(directory: &Path, tunnel: &Keeper, virtual_ips: &VirtualIps) -> Beside {
+fn beside(directory: &Path, tunnel: &Keeper, virtual_ips: &VirtualIps, dns: &Dns) -> Beside {
     let state = std::path::absolute(directory).unwrap_or_else(|_| directory.to_owned());
-    Beside { state, tunnel: tunnel.view(), virtual_ips: virtual_ips.view() }
+    Beside { state, tunnel: tunnel.view(), virtual_ips: virtual_ips.view(), dns: dns.view() }
 }
 
 /// The echo backend, if it is asked for; it answers until what comes back is dropped.
@@ -194,10 +197,12 @@ fn hang_ups() -> io::Result<watch::Receiver<u64>> {
 }
 
 /// Lets connections end.
-async fn end(mut proxy: Proxy, accept_grace: Duration, drain_timeout: Duration) {
+async fn end(mut proxy: Proxy, dns: Dns, accept_grace: Duration, drain_timeout: Duration) {
     // Load balancers and routers need a moment to see that this node is no longer ready.
     tracing::info!(grace = ?accept_grace, "not ready any more");
     tokio::time::sleep(accept_grace).await;
+    // What waits is answered.
+    drop(dns);
     match proxy.drain(drain_timeout).await {
         0 => tracing::info!("all connections have ended"),
         left => tracing::warn!(left, "connections were cut at the end of the drain time-out"),

@@ -13,6 +13,7 @@ use dualgate_core::model::site::Site;
 use dualgate_host::virtual_ips::{GroupReport, Report as VirtualIpReport};
 
 use crate::cli::{Format, Status};
+use crate::dns;
 use crate::exchange::{self, EdgeReport};
 use crate::inputs::state_directory;
 use crate::output::finding::{self, Files, Shown, Tally};
@@ -126,6 +127,8 @@ fn page(report: &Report, findings: &mut Vec<Shown>, style: Style) -> String {
     chapter(&mut page, "also", &others, style);
     let held = held(&report.virtual_ips);
     chapter(&mut page, "held on the LAN", &held.iter().map(String::as_str).collect::<Vec<_>>(), style);
+    let names = names(&report.dns);
+    chapter(&mut page, "names", &names.iter().map(String::as_str).collect::<Vec<_>>(), style);
     let neighbours = neighbours(&report.exchange);
     chapter(&mut page, "exchange", &neighbours.iter().map(String::as_str).collect::<Vec<_>>(), style);
     let tally = Tally::of(findings);
@@ -153,6 +156,21 @@ fn held(report: &VirtualIpReport) -> Vec<String> {
         format!("{} by {owner}", addresses.join(", "))
     };
     report.groups.iter().map(line).collect()
+}
+
+/// What has been asked about names, a line each.
+fn names(dns: &dns::Report) -> Vec<String> {
+    if dns.listening.is_empty() {
+        return Vec::new();
+    }
+    let limited = if dns.limited > 0 { format!(", {} held back or cut", dns.limited) } else { String::new() };
+    let mut lines = vec![format!("{} answered here{limited}", count(dns.answered as usize, "question"))];
+    if let Some(others) = &dns.forwarding {
+        let known = others.hits + others.stale;
+        lines.push(format!("{} for others, {known} of them known", count(others.asked as usize, "question")));
+        lines.extend(others.away.iter().map(|upstream| format!("resolver {upstream} does not answer")));
+    }
+    lines
 }
 
 /// Who tells whom what is public, a line each.

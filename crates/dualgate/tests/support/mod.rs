@@ -11,6 +11,7 @@ mod directory;
 mod home;
 mod node;
 mod pod;
+pub mod resolver;
 pub mod tools;
 
 use std::time::{Duration, Instant};
