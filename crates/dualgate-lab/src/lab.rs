@@ -21,6 +21,7 @@ use crate::checks::{self, PlannedCheck};
 use crate::cluster::{Cluster, Patience, Registry};
 use crate::control::{Entrance, NamespaceKind, Operator, Refusal};
 use crate::kubernetes::{self, ClientError, KUBECONFIG, Kubernetes};
+use crate::names::Resolver;
 use crate::node::Nodes;
 use crate::process::{Processes, kill_all_in};
 use crate::rehearsal::{PublicKeys, Tunnel, make_heartbeat_key, make_keys, site_file};
@@ -131,6 +132,8 @@ pub struct Lab {
     kubernetes: Option<Arc<Kubernetes>>,
     /// Manifests that the Kubernetes API did not take.
     refused: Vec<String>,
+    /// What the router asks for names.
+    resolver: Mutex<Option<Resolver>>,
     world: Arc<World>,
 }
 
@@ -196,8 +199,10 @@ impl Lab {
             cluster,
             kubernetes,
             refused,
+            resolver: Mutex::default(),
             world,
         };
+        lab.keep_resolver();
         for node in lab.node_hosts() {
             let failed = |source| LabError::Node { node: node.name.clone(), source };
             let text = site_file(&text, &lab.keys).map_err(failed)?;
@@ -278,6 +283,7 @@ impl Lab {
     /// What has to be done from time to time: nodes that ended are started again, changes of the site file reach the nodes.
     pub fn tend(&self) {
         self.nodes.look_after(Instant::now());
+        self.keep_resolver();
         let Ok(text) = std::fs::read_to_string(&self.site_file) else { return };
         let mut seen = self.lock();
         if seen.site_text == text {
@@ -295,6 +301,26 @@ impl Lab {
             seen.site = Some(Arc::new(changed));
         }
         seen.site_text = text;
+    }
+
+    /// The router's resolver runs wherever the router is on.
+    fn keep_resolver(&self) {
+        let router = self.world.topology().hosts.iter().find(|host| host.kind == HostKind::Router);
+        let Some((router, now)) = router.and_then(|host| Some((host, self.world.host(&host.name)?))) else { return };
+        let mut running = self.resolver.lock().unwrap_or_else(PoisonError::into_inner);
+        if running.as_ref().is_some_and(|resolver| Arc::ptr_eq(&resolver.at, &now)) {
+            return;
+        }
+        let interfaces = router.interfaces.iter().filter(|interface| interface.name == "lan0");
+        let addresses = interfaces.flat_map(|interface| &interface.addresses).map(IpNet::addr);
+        // A link-local address is no address without its interface.
+        let is_link_local = |address: &IpAddr| matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        let addresses: Vec<IpAddr> = addresses.filter(|address| !is_link_local(address)).collect();
+        *running = None;
+        match Resolver::start(now, &addresses, &self.site) {
+            Ok(resolver) => *running = Some(resolver),
+            Err(error) => tracing::warn!(%error, "the router of the lab has no resolver"),
+        }
     }
 
     /// The site and the objects at this moment, as every node knows them.

@@ -7,7 +7,7 @@ use dualgate_http::Scheme;
 use dualgate_wire::ethernet::Mac;
 
 use super::{Ask, Expectation, Observation, Probe, Promised, Servers};
-use crate::probe::{Answer, Dialled, Shown, Trouble};
+use crate::probe::{Answer, Dialled, Resolved, Shown, Trouble};
 use crate::report::Verdict;
 
 /// Compares what one probe saw with what it should have seen. `now` in seconds since 1970, for certificates.
@@ -40,6 +40,7 @@ fn compare(probe: &Probe, seen: &Observation, now: i64) -> Verdict {
         (Expectation::SeenAsItself, Observation::Dialled(dialled)) => seen_as_itself(*dialled),
         (Expectation::Served { service, by }, Observation::Answer(answer)) => served(probe, service, by, answer),
         (Expectation::OneOf(stations), Observation::Stations(seen)) => one_of(stations, seen),
+        (Expectation::Addresses(addresses), Observation::Resolved(seen)) => addresses_of(addresses, seen),
         (Expectation::NotFound, Observation::Answer(answer)) => not_found(answer),
         (Expectation::Certificate { host, promised }, Observation::Answer(answer)) => match &answer.certificate {
             Some(shown) => certificate(host, promised.as_ref(), shown, now),
@@ -54,6 +55,7 @@ fn compare(probe: &Probe, seen: &Observation, now: i64) -> Verdict {
             | Expectation::SeenAsItself
             | Expectation::Served { .. }
             | Expectation::OneOf(_)
+            | Expectation::Addresses(_)
             | Expectation::NotFound
             | Expectation::Certificate { .. },
             Observation::Answer(_)
@@ -61,6 +63,7 @@ fn compare(probe: &Probe, seen: &Observation, now: i64) -> Verdict {
             | Observation::Dialled(_)
             | Observation::Connected
             | Observation::Stations(_)
+            | Observation::Resolved(_)
             | Observation::Off(_),
         ) => Verdict::Fail("what was asked cannot show what is expected".to_owned()),
     }
@@ -109,6 +112,7 @@ fn there(probe: &Probe) -> String {
         Ask::Get(request) => request.to.to_string(),
         Ask::Ping { at, address } | Ask::Dial { at, address } => format!("{at} ({address})"),
         Ask::Connect(to) => to.to_string(),
+        Ask::Resolve { server, .. } => server.to_string(),
         Ask::WhoHas { address, .. } => address.to_string(),
     }
 }
@@ -162,6 +166,7 @@ fn blocked(probe: &Probe, seen: &Observation) -> Verdict {
         | Observation::Echo
         | Observation::Dialled(_)
         | Observation::Connected
+        | Observation::Resolved(_)
         | Observation::Stations(_) => {
             let hint = "it must not; look at what the router and the carrier let in";
             Verdict::Fail(format!("a connection; {hint}"))
@@ -249,6 +254,27 @@ fn served(probe: &Probe, service: &str, by: &Servers, answer: &Answer) -> Verdic
     }
 }
 
+fn addresses_of(expected: &[IpAddr], seen: &Resolved) -> Verdict {
+    let list = |addresses: &[IpAddr]| addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let said = match (seen.code, seen.addresses.as_slice()) {
+        (0, []) => "no address".to_owned(),
+        (0, addresses) => list(addresses),
+        (3, _) => "no such name".to_owned(),
+        (code, _) => format!("response code {code}"),
+    };
+    let is_right = match expected {
+        [] => seen.addresses.is_empty() && matches!(seen.code, 0 | 3 | 5),
+        expected => seen.code == 0 && seen.addresses == expected,
+    };
+    match is_right {
+        true => Verdict::Pass(said),
+        false if expected.is_empty() => {
+            Verdict::Fail(format!("{said}, and nothing should be told; `dualgate dns show` says what is"))
+        }
+        false => Verdict::Fail(format!("{said}, not {}; `dualgate dns show` says what is told", list(expected))),
+    }
+}
+
 fn not_found(answer: &Answer) -> Verdict {
     match (answer.status, answer.echo()) {
         (404, None) => Verdict::Pass("404".to_owned()),
@@ -315,7 +341,9 @@ fn url(probe: &Probe) -> String {
             };
             format!("{}://{}{port}{}", request.scheme.as_str(), request.host, request.path)
         }
-        Ask::Ping { .. } | Ask::Dial { .. } | Ask::Connect(_) | Ask::WhoHas { .. } => there(probe),
+        Ask::Ping { .. } | Ask::Dial { .. } | Ask::Connect(_) | Ask::Resolve { .. } | Ask::WhoHas { .. } => {
+            there(probe)
+        }
     }
 }
 

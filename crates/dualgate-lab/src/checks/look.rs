@@ -85,7 +85,7 @@ impl<'p> Questions<'p> {
         for probe in &self.probes {
             let at = match &probe.ask {
                 Ask::Dial { at, .. } | Ask::Ping { at, .. } => Some(at),
-                Ask::Get(_) | Ask::Connect(_) | Ask::WhoHas { .. } => None,
+                Ask::Get(_) | Ask::Connect(_) | Ask::Resolve { .. } | Ask::WhoHas { .. } => None,
             };
             for name in [&probe.from].into_iter().chain(at) {
                 hosts.entry(name.clone()).or_insert_with(|| find(name));
@@ -133,6 +133,9 @@ fn observe(probe: &Probe, hosts: &Hosts) -> Observation {
         },
         Ask::WhoHas { interface, address } => {
             probe::who_has(from, interface, *address, BLOCKED).map(Observation::Stations)
+        }
+        Ask::Resolve { server, name, family } => {
+            probe::resolve(from, *server, name, *family, patience).map(Observation::Resolved)
         }
         Ask::Connect(to) => probe::tcp(from, *to, patience).map(|()| Observation::Connected),
         Ask::Dial { at, address } => match host(at) {

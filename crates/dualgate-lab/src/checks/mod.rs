@@ -13,9 +13,10 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+use dualgate_core::model::Family;
 use dualgate_wire::ethernet::Mac;
 
-use crate::probe::{Answer, Dialled, Request, Trouble};
+use crate::probe::{Answer, Dialled, Request, Resolved, Trouble};
 
 pub use self::judge::judge;
 pub use self::look::look;
@@ -77,6 +78,15 @@ pub enum Ask {
     },
     /// A connection to whoever listens there.
     Connect(SocketAddr),
+    /// The addresses of a name.
+    Resolve {
+        /// Who is asked.
+        server: SocketAddr,
+        /// Of which name.
+        name: String,
+        /// Of which family.
+        family: Family,
+    },
     /// ARP or Neighbor Discovery: who has this address?
     WhoHas {
         /// The interface that is asked from.
@@ -112,6 +122,8 @@ pub enum Expectation {
     },
     /// One of these stations answers, and nobody else does.
     OneOf(Vec<(Mac, String)>),
+    /// These addresses, and no others; without any, the name is not known.
+    Addresses(Vec<IpAddr>),
     /// 404: the gate does not know the host.
     NotFound,
     /// A certificate that speaks for the host.
@@ -154,6 +166,8 @@ pub enum Observation {
     Dialled(Dialled),
     /// A connection to whoever listens there.
     Connected,
+    /// What a name leads to.
+    Resolved(Resolved),
     /// Everybody who said that the address is theirs.
     Stations(BTreeSet<Mac>),
     /// Something else instead.
@@ -170,6 +184,7 @@ impl fmt::Display for Probe {
             Ask::Get(request) => request.to.fmt(f),
             Ask::Ping { at, address } | Ask::Dial { at, address } => write!(f, "{at} ({address})"),
             Ask::Connect(to) => to.fmt(f),
+            Ask::Resolve { server, name, family } => write!(f, "{server} about {name} ({family})"),
             Ask::WhoHas { address, .. } => write!(f, "whoever has {address}"),
         }
     }

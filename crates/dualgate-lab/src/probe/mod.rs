@@ -7,6 +7,7 @@
 mod certificate;
 mod http;
 mod load;
+mod name;
 mod neighbour;
 mod ping;
 mod tcp;
@@ -16,6 +17,7 @@ use std::io;
 pub use self::certificate::Shown;
 pub use self::http::{Answer, Connection, Echo, Request, get};
 pub use self::load::{Connections, Failure, Load, Loss, Running};
+pub use self::name::{Resolved, resolve};
 pub use self::neighbour::who_has;
 pub use self::ping::ping;
 pub use self::tcp::{Dialled, dial, tcp};

@@ -430,17 +430,37 @@ impl<'s> Plan<'s> {
                 draft.get(node.name.as_str()).pod_cidrs = cidrs;
             }
         }
-        let resolvers: Vec<IpAddr> = self.router.iter().map(IpNet::addr).collect();
+        let router: Vec<IpAddr> = self.router.iter().map(IpNet::addr).collect();
+        let announced = self.announced();
         for host in &mut draft.hosts {
             for interface in &mut host.interfaces {
                 let known = |net: &IpNet| self.has(Family::of(net.addr()));
                 interface.addresses.retain(known);
                 interface.routes.retain(|route| known(&route.to));
             }
-            if matches!(host.kind, HostKind::HomeNode | HostKind::LanClient) {
-                host.resolvers.clone_from(&resolvers);
+            match host.kind {
+                HostKind::LanClient if !announced.is_empty() => host.resolvers.clone_from(&announced),
+                HostKind::LanClient | HostKind::HomeNode => host.resolvers.clone_from(&router),
+                HostKind::InternetClient
+                | HostKind::Internet
+                | HostKind::Edge
+                | HostKind::Carrier
+                | HostKind::Router
+                | HostKind::Switch => {}
             }
             host.settings = self.settings(host);
+        }
+    }
+
+    /// The resolvers that the router announces in the LAN: dualgate, where the site has it answer names.
+    fn announced(&self) -> Vec<IpAddr> {
+        let node = self.home.iter().find(|node| node.has(Role::Dns));
+        let (Some(dns), Some(node)) = (&self.site.dns, node) else { return Vec::new() };
+        let written: Vec<IpAddr> = dns.addresses.iter().filter(|at| at.port() == 53).map(|at| at.ip()).collect();
+        match (written.is_empty(), self.site.virtual_addresses(GateName::Internal).collect::<Vec<_>>()) {
+            (false, _) => written,
+            (true, shared) if !shared.is_empty() => shared,
+            (true, _) => node.addresses.clone(),
         }
     }
 
@@ -492,7 +512,9 @@ impl<'s> Plan<'s> {
         for node in self.site.nodes.iter().filter(|node| !used(node)) {
             say(node.name.as_str(), "it is left out: it has no address but loopback");
         }
-        say("names", "nobody answers DNS; the checks ask by address, with the name in the request");
+        if self.announced().is_empty() {
+            say("names", "no home node answers DNS; the checks ask by address, with the name in the request");
+        }
         say("certificates", "each gate shows its self-signed one, unless a Secret holds another");
         say("flannel", "nodes route each other's pod networks directly, as K3s does with flannel-backend=host-gw");
         if !self.home.is_empty() && self.site.lan.router.is_none() {

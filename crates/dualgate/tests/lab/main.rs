@@ -4,6 +4,7 @@ mod acceptance;
 mod away;
 mod bundle;
 mod confirm;
+mod dns;
 mod failures;
 mod firewall;
 mod flows;
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
             flows::TRIALS,
             failures::TRIALS,
             confirm::TRIALS,
+            dns::TRIALS,
             topologies::TRIALS,
             firewall::TRIALS,
             told::TRIALS,

@@ -1,6 +1,7 @@
 //! Which rows there are, and what each expects. Pure: it follows from the topology, the site and the objects.
 
 mod applications;
+mod names;
 mod parts;
 mod ways;
 
@@ -24,6 +25,7 @@ pub fn plan(topology: &Topology, snapshot: &Snapshot) -> Vec<PlannedCheck> {
     let mut rows = ways::rows(&view);
     rows.extend(applications::rows(&view));
     rows.extend(parts::rows(&view));
+    rows.extend(names::rows(&view));
     rows.retain(|row| row.v4 != Planned::Absent || row.v6 != Planned::Absent);
     rows
 }

@@ -3,12 +3,12 @@
 use std::net::{IpAddr, SocketAddr};
 
 use dualgate_core::model::Family;
-use dualgate_core::model::site::{Node, Publish, Role};
+use dualgate_core::model::site::{Node, Role};
 use dualgate_core::plan::virtual_ips;
 use dualgate_wire::ethernet::Mac;
 
 use super::{Ask, Expectation, Host, HostKind, Planned, PlannedCheck, View};
-use super::{addresses, loopback, probe, row};
+use super::{loopback, probe, row};
 use crate::probe::Request;
 
 pub(super) fn rows(view: &View<'_>) -> Vec<PlannedCheck> {
@@ -16,20 +16,7 @@ pub(super) fn rows(view: &View<'_>) -> Vec<PlannedCheck> {
     let tunnelled: Vec<IpAddr> =
         view.edges().filter(|_| has_home).flat_map(|(_, node)| node.addresses.clone()).collect();
     let public: Vec<IpAddr> = view.edges().flat_map(|(_, node)| node.public_addresses.clone()).collect();
-    let zones = view.site.dns.as_ref().map(|dns| dns.zones.as_slice()).unwrap_or_default();
-    let at_home: Vec<IpAddr> = if zones.is_empty() { Vec::new() } else { lan_client(view) };
-    let is_published = zones.iter().any(|zone| match &zone.publish {
-        Publish::HomeOnly => false,
-        Publish::Edge | Publish::Provider(_) => true,
-    });
-    let outside = if is_published { public.clone() } else { Vec::new() };
-    vec![
-        virtual_ips(view),
-        tunnel(view, &tunnelled),
-        firewall(view, &public),
-        not_built(view, "names/home", "names lead to the internal gate at home", "names", &at_home),
-        not_built(view, "names/internet", "names lead to the edge outside", "names", &outside),
-    ]
+    vec![virtual_ips(view), tunnel(view, &tunnelled), firewall(view, &public)]
 }
 
 /// Each address of the LAN that moves is answered for by one home node: the internal gate's, and those of edges.
@@ -84,11 +71,6 @@ fn firewall(view: &View<'_>, public: &[IpAddr]) -> PlannedCheck {
         };
         doors.map(ask).collect()
     })
-}
-
-fn lan_client(view: &View<'_>) -> Vec<IpAddr> {
-    let client = view.host(HostKind::LanClient);
-    [Family::V4, Family::V6].into_iter().filter_map(|family| addresses(client?, family).next()).collect()
 }
 
 /// A row for each family that the part would have addresses of.
