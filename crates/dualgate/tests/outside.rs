@@ -1,8 +1,10 @@
-//! Clients that were not written here: curl, nghttp, h2load, kubectl, slowhttptest, and Python's `h2` and `websockets`; and
-//! the schemas of Kubernetes, as a judge of what is installed there.
+//! Clients that were not written here: curl, dig, dnsperf, kdig, nghttp, h2load, kubectl, slowhttptest, and Python's `h2` and
+//! `websockets`; and the schemas of Kubernetes, as a judge of what is installed there.
 //!
 //! A test whose tool is missing says `SKIPPED` and passes; with `DUALGATE_REQUIRE_TOOLS=1` it fails.
 
+#[path = "outside/dns.rs"]
+mod dns;
 #[path = "outside/kubectl.rs"]
 mod kubectl;
 #[path = "outside/manifests.rs"]
