@@ -259,9 +259,9 @@ name: case
 cluster: {{podCIDRs: {pods}, serviceCIDRs: {services}}}
 lan: {{subnets: {lan}}}
 nodes:
-- {{name: home1, roles: [server, internal-gate, virtual-ips], addresses: {home1}}}
-- {{name: home2, roles: [server, internal-gate, virtual-ips], addresses: {home2}}}
-- {{name: edge, roles: [external-gate], addresses: {edge}, publicAddresses: {public}}}
+- {{name: home1, roles: [server, internal-gate, virtual-ips{dns}], addresses: {home1}}}
+- {{name: home2, roles: [server, internal-gate, virtual-ips{dns}], addresses: {home2}}}
+- {{name: edge, roles: [external-gate{dns}], addresses: {edge}, publicAddresses: {public}}}
 ",
             pods = families.list("10.42.0.0/16", "fd01::/48"),
             services = families.list("10.43.0.0/16", "fd02::/112"),
@@ -270,6 +270,7 @@ nodes:
             home2 = families.list("192.168.178.6", "fda8:a1db:5685::6"),
             edge = families.list("192.168.178.201", "fda8:a1db:5685::201"),
             public = families.list("203.0.113.10", "2001:db8:1::10"),
+            dns = if self.site.lines().any(|line| line.starts_with("dns:")) { ", dns" } else { "" },
         );
         if !self.site.starts_with("gates:") && !self.site.contains("\ngates:") {
             let gate = families.list("192.168.178.10", "fda8:a1db:5685::10");

@@ -4,6 +4,8 @@ use std::path::Path;
 
 #[path = "oracle/announcer.rs"]
 mod announcer;
+#[path = "oracle/dns.rs"]
+mod dns;
 #[path = "oracle/objects.rs"]
 mod objects;
 #[path = "oracle/ownership.rs"]
@@ -16,11 +18,12 @@ type Check = fn(&[u8]);
 #[test]
 fn the_corpus_of_the_fuzz_targets_keeps_its_promises() {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus");
-    let targets: [(&str, Check); 5] = [
+    let targets: [(&str, Check); 6] = [
         ("site_file", site_file::check),
         ("objects", objects::check),
         ("annotations", objects::check_annotation),
         ("announcer", announcer::check),
+        ("dns", dns::check),
         ("ownership", ownership::check),
     ];
     for (target, check) in targets {

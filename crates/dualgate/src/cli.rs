@@ -1,5 +1,6 @@
 //! What can be asked of dualgate on the command line.
 
+pub mod dns;
 pub mod edge;
 pub mod firewall;
 pub mod install;
@@ -64,6 +65,9 @@ pub enum Command {
     /// Show who holds which address of the LAN, and give one to another node.
     #[command(after_help = vip::VIP)]
     Vip(vip::Vip),
+    /// Show the names of both views, and what has to be set for them elsewhere.
+    #[command(after_help = dns::DNS)]
+    Dns(dns::Dns),
     /// Write K3s' configuration, or a unit of systemd, from the site file.
     #[command(after_help = render::RENDER)]
     Render(render::Render),

@@ -58,6 +58,7 @@ impl Lints {
         findings.extend(self.readings.findings());
         findings.extend(lowered.findings());
         findings.extend(plan::tunnel::findings(snapshot));
+        findings.extend(plan::dns::findings(snapshot, lowered));
         findings.extend(plan::ipam::assign(snapshot).findings);
         findings.sort_by(|a, b| (&a.at, a.code, &a.message).cmp(&(&b.at, b.code, &b.message)));
         findings.dedup();

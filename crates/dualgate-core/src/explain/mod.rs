@@ -4,6 +4,7 @@
 //! which routes came close and why they lost, and which Ingresses name the host but are not served.
 
 mod exposure;
+mod names;
 mod question;
 mod text;
 
@@ -19,6 +20,7 @@ use crate::plan::proxy::{self, Backend, ProxyPlan, Scheme, ServerAddress};
 use crate::route::{Action, Candidate, Lost, Route, RouteIndex, Table};
 
 pub use exposure::{Exposed, Exposure, exposure};
+pub use names::{NameView, RecordView, records};
 pub use question::{Question, UrlScheme};
 
 /// How many losing routes with another path or host are listed.
@@ -54,6 +56,9 @@ pub struct Explanation {
     /// Where it goes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backend: Option<BackendView>,
+    /// What clients of the gate are told about the host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<NameView>,
     /// What else a person should know.
     pub hints: Vec<String>,
 }
@@ -174,6 +179,7 @@ pub fn explain(snapshot: &Snapshot, question: &Question) -> Explanation {
         lost: Vec::new(),
         lost_more: 0,
         backend: None,
+        name: names::name(snapshot, &lowered, question.gate, &question.host),
         hints: Vec::new(),
     };
     let entry_point = match find_entry_point(snapshot, &lowered.entry_points, question) {

@@ -8,6 +8,9 @@ impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{} at the {} gate", self.url, self.gate)?;
         writeln!(f, "  {}", self.because)?;
+        if let Some(name) = &self.name {
+            name.fmt(f)?;
+        }
         if let Some(point) = &self.entry_point {
             let listens: Vec<_> = point.listens.iter().map(|l| format!("{} ({})", l.address, l.node)).collect();
             writeln!(f, "entry point  {} ({}): {}", point.name, point.protocol, listens.join(", "))?;

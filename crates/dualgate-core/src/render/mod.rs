@@ -7,4 +7,5 @@
 pub mod bundle;
 pub mod elf;
 pub mod k3s;
+pub mod router_steps;
 pub mod unit;

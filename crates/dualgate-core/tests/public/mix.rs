@@ -252,6 +252,7 @@ impl Mix {
         format!(
             "== site
 aliases: [{{domain: example.org, home: home.arpa}}]
+dns: {{public: true, zones: [{{name: example.org, publish: edge}}, {{name: home.arpa}}]}}
 ingressClasses:
 - {{controller: dualgate.dev/ingress-controller}}
 - {{name: traefik, controller: traefik.io/ingress-controller, compat: traefik}}

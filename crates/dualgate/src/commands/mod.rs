@@ -1,6 +1,7 @@
 //! One file per command.
 
 mod check;
+mod dns;
 mod echo;
 mod edge;
 mod explain;
@@ -33,6 +34,7 @@ pub fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Tunnel(args) => tunnel::run(&args),
         Command::Firewall(args) => firewall::run(&args),
         Command::Vip(args) => vip::run(&args),
+        Command::Dns(args) => dns::run(&args),
         Command::Render(args) => render::run(&args),
         Command::Edge(args) => edge::run(&args),
         Command::Install(args) => install::run(&args),

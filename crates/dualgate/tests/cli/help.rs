@@ -2,7 +2,7 @@
 
 use crate::support::{dualgate, root};
 
-const COMMANDS: [&str; 16] = [
+const COMMANDS: [&str; 17] = [
     "run",
     "check",
     "explain",
@@ -13,6 +13,7 @@ const COMMANDS: [&str; 16] = [
     "tunnel",
     "firewall",
     "vip",
+    "dns",
     "render",
     "edge",
     "install",

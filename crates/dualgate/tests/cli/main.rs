@@ -1,6 +1,7 @@
 //! The command line, as somebody uses it: the built program, its output, its exit codes.
 
 mod check;
+mod dns;
 mod echo;
 mod edge;
 mod explain;

@@ -3,9 +3,13 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use dualgate_wire::dns::RecordType;
+
 use super::{Report, enumerate};
+use crate::model::address::is_public as is_public_address;
 use crate::model::site::{
-    Alias, CONTROLLER, Certificates, Challenge, Class, Dns, EntryProtocol, Gate, Publish, Role, RouterKind, Site,
+    Alias, CONTROLLER, Certificates, Challenge, Class, Dns, EntryProtocol, Gate, Publish, RecordView, Role, RouterKind,
+    Site, ZoneRecord,
 };
 use crate::model::{Code, GateName, Host};
 
@@ -16,6 +20,9 @@ pub(super) fn check(site: &Site, report: &mut Report<'_>) {
     dns_roles(site, report);
     if let Some(dns) = &site.dns {
         zones(dns, report);
+        records(dns, report);
+        listening(site, dns, report);
+        elsewhere(dns, report);
         public_dns(site, dns, report);
         forward_loops(site, dns, report);
         fritzbox(site, dns, report);
@@ -154,6 +161,97 @@ fn zones(dns: &Dns, report: &mut Report<'_>) {
     }
 }
 
+fn records(dns: &Dns, report: &mut Report<'_>) {
+    for (number, zone) in dns.zones.iter().enumerate() {
+        for (index, record) in zone.records.iter().enumerate() {
+            let at = format!("dns.zones[{number}].records[{index}]");
+            let is_public = zone.publish != Publish::HomeOnly && record.view != RecordView::Home;
+            if let (true, Some(private)) =
+                (is_public, record.data.addresses().into_iter().find(|a| !is_public_address(*a)))
+            {
+                let message = format!("`{private}` is an address of home: it is left out of the public view");
+                report.add(Code::DnsPrivateAddress, format!("{at}.value"), message, "set `view: home`");
+            }
+            if zone.publish == Publish::HomeOnly && record.view == RecordView::Public {
+                let message = format!("`{}` has no public view: nobody sees the record", zone.name);
+                report.add(Code::DnsRecord, format!("{at}.view"), message, "set another view, or publish the zone");
+            }
+            let meets = |other: &ZoneRecord| {
+                record.view == RecordView::Both || other.view == RecordView::Both || other.view == record.view
+            };
+            let others = zone.records.iter().enumerate().filter(|(other, _)| *other != index).map(|(_, other)| other);
+            let excluded = others.filter(|other| other.name == record.name && meets(other)).count() > 0;
+            if record.data.record_type() != RecordType::CNAME {
+                continue;
+            }
+            let (message, help) = if record.name.to_string() == zone.name.as_str() {
+                let message = format!("`{}` is the zone itself, which cannot be a CNAME: it is left out", record.name);
+                (message, "write addresses (RFC 1034 3.6.2)")
+            } else if excluded {
+                let message = format!("`{}` is a CNAME and something else: only the CNAME counts", record.name);
+                (message, "leave one of them out, or write addresses (RFC 1034 3.6.2)")
+            } else {
+                continue;
+            };
+            report.add(Code::DnsRecord, at, message, help);
+        }
+    }
+}
+
+/// Nobody answers ARP or NDP for an address that is neither a node's nor a virtual IP.
+fn listening(site: &Site, dns: &Dns, report: &mut Report<'_>) {
+    let held: BTreeSet<IpAddr> = site
+        .nodes
+        .iter()
+        .flat_map(|node| node.addresses.iter().copied())
+        .chain(site.virtual_addresses(GateName::Internal))
+        .collect();
+    for (index, socket) in dns.addresses.iter().enumerate() {
+        if !socket.ip().is_loopback() && !held.contains(&socket.ip()) {
+            let message = format!("`{}` is no address of a node or of the internal gate: nobody has it", socket.ip());
+            let help = "write one of `gates.internal.addresses`, or leave `addresses` out";
+            report.add(Code::SiteRole, format!("dns.addresses[{index}]"), message, help);
+        }
+    }
+}
+
+fn elsewhere(dns: &Dns, report: &mut Report<'_>) {
+    for (index, zone) in dns.zones.iter().enumerate() {
+        if let (Publish::Provider(provider), true) = (&zone.publish, dns.forward.is_empty()) {
+            let message = format!(
+                "whatever else `{}` has at {provider} is refused at home: `dns.forward` names nobody to ask",
+                zone.name
+            );
+            report.add(
+                Code::SiteTrap,
+                format!("dns.zones[{index}].publish"),
+                message,
+                "name a resolver of the router or of the Internet",
+            );
+        }
+    }
+    let mut names = BTreeSet::new();
+    for (index, zone) in dns.forward_zones.iter().enumerate() {
+        let field = format!("dns.forwardZones[{index}]");
+        if !names.insert(&zone.name) {
+            report.add(
+                Code::SiteDuplicate,
+                format!("{field}.name"),
+                format!("`{}` is written a second time", zone.name),
+                "leave one of them out",
+            );
+        }
+        if zone.to.is_empty() {
+            report.add(
+                Code::SiteMissing,
+                format!("{field}.to"),
+                format!("nobody is asked about `{}`", zone.name),
+                "name a resolver",
+            );
+        }
+    }
+}
+
 fn public_dns(site: &Site, dns: &Dns, report: &mut Report<'_>) {
     let at_edge = dns.zones.iter().position(|zone| zone.publish == Publish::Edge);
     let wants_dns01 = site.certificates.as_ref().is_some_and(|own| own.challenges.contains(&Challenge::Dns01));
@@ -182,16 +280,15 @@ fn forward_loops(site: &Site, dns: &Dns, report: &mut Report<'_>) {
         .flat_map(|node| node.addresses.iter().chain(&node.public_addresses).copied())
         .chain(site.virtual_addresses(GateName::Internal))
         .collect();
-    for (index, resolver) in dns.forward.iter().enumerate() {
+    let everything = dns.forward.iter().enumerate().map(|(index, at)| (format!("dns.forward[{index}]"), at));
+    let of_zones = dns.forward_zones.iter().enumerate().flat_map(|(zone, forward)| {
+        forward.to.iter().enumerate().map(move |(index, at)| (format!("dns.forwardZones[{zone}].to[{index}]"), at))
+    });
+    for (field, resolver) in everything.chain(of_zones) {
         if resolver.port() == 53 && own.contains(&resolver.ip()) {
             let message =
                 format!("`{}` is dualgate itself, so that questions would go round in a circle", resolver.ip());
-            report.add(
-                Code::SiteTrap,
-                format!("dns.forward[{index}]"),
-                message,
-                "name a resolver of the router or of the Internet",
-            );
+            report.add(Code::SiteTrap, field, message, "name a resolver of the router or of the Internet");
         }
     }
 }

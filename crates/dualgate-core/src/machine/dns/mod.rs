@@ -260,13 +260,18 @@ impl<'r> Answering<'r, '_, '_, '_> {
         };
         let mut flags = Flags { authoritative: !matches!(found, Found::Cut(_)), ..self.asked.flags };
         let mut step = self.step(name, QUESTION, found);
-        for _ in 0..MAX_CHAIN {
+        let mut passed = [name_hash; MAX_CHAIN];
+        for count in 1..MAX_CHAIN {
             let Ok(Step::Follow(target, owner)) = step else { break };
-            // The type of the question decides, wherever the chain leads; what is elsewhere is asked for by the client.
-            step = match self.table.find(target, self.asked.query.rtype) {
+            // What is elsewhere is asked for by the client.
+            let found = self.table.find(target, self.asked.query.rtype);
+            match &found {
                 Found::Outside | Found::Cut(_) => break,
-                found => self.step(target, owner, found),
-            };
+                Found::Node(node) | Found::Wildcard(node) if passed[..count].contains(&node.hash) => break,
+                Found::Node(node) | Found::Wildcard(node) => passed[count] = node.hash,
+                Found::Missing(_) => {}
+            }
+            step = self.step(target, owner, found);
         }
         let (of, rcode) = match step {
             Ok(Step::Done(of, rcode)) => (of, rcode),

@@ -488,16 +488,19 @@ impl Section for Zone {
         let ttl = timeout(f, "ttl", Duration::from_secs(60), "Time to live of the records that are made from objects.");
         let records: Vec<WrittenRecord> = f.list("records", "Records beyond those that follow from objects.");
         let name = name?;
-        let records = records.into_iter().enumerate().filter_map(|(index, record)| {
-            let read = record.within(&name);
-            if read.is_none() {
-                let help = "write it relative to the zone, `@` for the zone itself";
-                f.mistake(Code::SiteValue, &format!("records[{index}].name"), "it is no name of this zone", help);
+        let mut within = Vec::new();
+        for record in records {
+            let written = record.name.clone();
+            match record.within(&name) {
+                Some(record) => within.push(record),
+                None => {
+                    let message = format!("`{written}` is no name of zone `{name}`");
+                    let help = "write it relative to the zone, `@` for the zone itself";
+                    f.mistake(Code::SiteValue, "records", message, help);
+                }
             }
-            read
-        });
-        let records = records.collect();
-        Some(Self { name, publish, ttl, records })
+        }
+        Some(Self { name, publish, ttl, records: within })
     }
 }
 

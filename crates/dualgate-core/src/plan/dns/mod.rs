@@ -24,7 +24,7 @@ use dualgate_wire::dns::{Name, Rdata, RecordType};
 use ipnet::IpNet;
 
 use crate::lower::{self, Lowered};
-use crate::model::site::{Node, Publish, Role};
+use crate::model::site::{Node, Publish, Role, Site};
 use crate::model::{Finding, GateName, NodeName, ObjectName, Snapshot};
 
 /// What one node answers. The empty plan has no part in it.
@@ -81,8 +81,34 @@ impl Zone {
         }
     }
 
+    /// What says something about a name: the name itself, or the wildcard that stands for it (RFC 4592).
+    pub fn find(&self, name: &Name) -> Option<&Name> {
+        if let Some((known, _)) = self.sets.get_key_value(name) {
+            return Some(known);
+        }
+        // What has something below it exists, and no wildcard stands for it.
+        if self.is_above_others(name) {
+            return None;
+        }
+        let above = std::iter::successors(name.parent(), Name::parent).take_while(|above| above.is_within(&self.name));
+        for above in above {
+            if let Some((wildcard, _)) = above.child(b"*").and_then(|wildcard| self.sets.get_key_value(&wildcard)) {
+                return Some(wildcard);
+            }
+            if self.sets.contains_key(&above) || self.is_above_others(&above) {
+                return None;
+            }
+        }
+        None
+    }
+
+    fn is_above_others(&self, name: &Name) -> bool {
+        let after = self.sets.range((std::ops::Bound::Excluded(name), std::ops::Bound::Unbounded)).next();
+        after.is_some_and(|(next, _)| next.is_within(name))
+    }
+
     /// The same with another serial number.
-    fn with_serial(mut self, number: u32) -> Self {
+    pub fn with_serial(mut self, number: u32) -> Self {
         let data = self.soa.data.iter().cloned().map(|data| match data {
             Rdata::Soa { server, mailbox, refresh, retry, expire, minimum, .. } => {
                 Rdata::Soa { server, mailbox, serial: number, refresh, retry, expire, minimum }
@@ -204,6 +230,11 @@ pub fn dns(snapshot: &Snapshot, node: &NodeName) -> DnsPlan {
 /// The same, from the snapshot and what it was lowered to.
 pub fn select(snapshot: &Snapshot, lowered: &Lowered, node: &NodeName) -> DnsPlan {
     Memo::default().select(snapshot, lowered, node)
+}
+
+/// Where a node listens for questions.
+pub fn listen(site: &Site, node: &Node) -> Vec<SocketAddr> {
+    addresses::listen(site, node)
 }
 
 /// All zones of a view with their records, whoever answers for them: also those that are published elsewhere.

@@ -12,7 +12,7 @@ use super::{Origin, RecordSet, View, Zone, addresses, addresses_of};
 use crate::lower::Lowered;
 use crate::model::address::is_public;
 use crate::model::object::{Body, ServiceType};
-use crate::model::site::{Dns, Publish, RecordView, Site};
+use crate::model::site::{Dns, Publish, RecordView, Site, ZoneRecord};
 use crate::model::{Code, Finding, GateName, HostPattern, Object, Snapshot};
 
 /// Where a Service says its names; external-dns' words mean the same.
@@ -58,9 +58,15 @@ pub(super) fn findings(snapshot: &Snapshot, lowered: &Lowered) -> Vec<Finding> {
     };
     let mut said = BTreeSet::new();
     for used in hosts(lowered) {
-        let (object, host) = (&*used.ingress.object, used.host.to_string());
-        if drafts.at(&host).is_none() && said.insert((object.key.clone(), host.clone())) {
-            findings.push(outside(&host, object, "spec.rules"));
+        let (object, text) = (
+            &*used.ingress.object,
+            match used.host {
+                HostPattern::Exact(host) | HostPattern::Wildcard(host) => host.as_str(),
+                HostPattern::Any => continue,
+            },
+        );
+        if drafts.at(text).is_none() && said.insert((&object.key, used.host)) {
+            findings.push(outside(&used.host.to_string(), object, "spec.rules"));
         }
     }
     for (object, key, names) in named_services(snapshot) {
@@ -204,11 +210,12 @@ impl<'a> Drafts<'a> {
         }
         // Stable: of several Ingresses with one host, the first one stays the first.
         named.sort_by(|(zone, name, _), (other, another, _)| zone.cmp(other).then_with(|| name.cmp(another)));
+        let view = self.view;
         named.dedup_by(|(zone, name, used), (other, another, first)| {
             let same = zone == other && name == another;
             if same {
                 // Of those that decide, the first one is named.
-                if (first.internal, used.internal == Served::Not) == (Served::Not, false) {
+                if view == View::Home && first.internal == Served::Not && used.internal != Served::Not {
                     first.ingress = used.ingress;
                 }
                 first.merge(used);
@@ -233,7 +240,9 @@ impl<'a> Drafts<'a> {
         for zone in &mut self.zones {
             let Some(number) = zone.number else { continue };
             let records = dns.zones[number].records.iter().enumerate();
-            let seen: Vec<_> = records.filter(|(_, record)| sees(self.view, record.view)).collect();
+            // The zone itself has an SOA, and so cannot be a CNAME.
+            let fits = |record: &ZoneRecord| record.data.record_type() != RecordType::CNAME || record.name != zone.name;
+            let seen: Vec<_> = records.filter(|(_, record)| sees(self.view, record.view) && fits(record)).collect();
             for (_, record) in seen.iter().filter(|(_, record)| leads(record.data.record_type())) {
                 if let Some(sets) = zone.sets.get_mut(&record.name) {
                     sets.retain(|set| matches!(set.origin, Origin::SiteFile { .. }));

@@ -1,0 +1,103 @@
+//! What can be asked of `dualgate dns`.
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::{Inputs, Output};
+
+/// What stands below its help.
+pub const DNS: &str = "\
+Names follow the same objects as the gates: nothing is typed twice. Clients at home and the Internet get different answers.
+
+Examples:
+  dualgate dns show --site examples/home/site.yaml
+  dualgate dns export yourdomain.com --view public --site examples/home/site.yaml
+  dualgate dns router-steps --site examples/home/site.yaml";
+
+const DNS_SHOW: &str = "\
+Exit code: 0, or 2 if the inputs could not be read.
+
+Examples:
+  dualgate dns show --site examples/home/site.yaml
+  dualgate dns show --view public --output json";
+
+const DNS_EXPORT: &str = "\
+Exit code: 0 it is printed, 1 the view has no such zone, 2 the inputs could not be read.
+
+Example:
+  dualgate dns export yourdomain.com --view public --site examples/home/site.yaml > yourdomain.com.zone";
+
+const DNS_ROUTER_STEPS: &str = "\
+Exit code: 0, or 2 if the inputs could not be read.
+
+Example:
+  dualgate dns router-steps --site examples/home/site.yaml";
+
+/// `dualgate dns`
+#[derive(Debug, Args)]
+pub struct Dns {
+    /// What to do with names.
+    #[command(subcommand)]
+    pub command: DnsCommand,
+}
+
+/// What to do with names.
+#[derive(Debug, Subcommand)]
+pub enum DnsCommand {
+    /// Show every record of both views, and where it comes from.
+    #[command(after_help = DNS_SHOW)]
+    Show(DnsShow),
+    /// Write a zone as a zone file, for another name server.
+    #[command(after_help = DNS_EXPORT)]
+    Export(DnsExport),
+    /// Show what a person has to set at the router and where the domain is registered.
+    #[command(after_help = DNS_ROUTER_STEPS)]
+    RouterSteps(DnsRouterSteps),
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ViewArgument {
+    /// Clients at home.
+    Home,
+    /// The Internet.
+    Public,
+}
+
+/// `dualgate dns show`
+#[derive(Debug, Args)]
+pub struct DnsShow {
+    /// The inputs.
+    #[command(flatten)]
+    pub inputs: Inputs,
+    /// Only this view.
+    #[arg(long, value_name = "VIEW")]
+    pub view: Option<ViewArgument>,
+    /// How results are printed.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+/// `dualgate dns export`
+#[derive(Debug, Args)]
+pub struct DnsExport {
+    /// The zone.
+    #[arg(value_name = "ZONE")]
+    pub zone: String,
+    /// Which view of it.
+    #[arg(long, value_name = "VIEW", default_value = "public")]
+    pub view: ViewArgument,
+    /// The inputs.
+    #[command(flatten)]
+    pub inputs: Inputs,
+}
+
+/// `dualgate dns router-steps`
+#[derive(Debug, Args)]
+pub struct DnsRouterSteps {
+    /// The inputs.
+    #[command(flatten)]
+    pub inputs: Inputs,
+    /// How results are printed.
+    #[command(flatten)]
+    pub output: Output,
+}
