@@ -9,7 +9,7 @@ use dualgate_apiserver::{ApiServer, Options, Request, Verb};
 use dualgate_core::parse;
 use rustix::process::Signal;
 use serde_json::Value;
-use support::{Authority, Client, Home, Node, Pod, application, eventually, gated};
+use support::{Authority, Client, Cluster, Home, Node, Pod, application, eventually, gated};
 
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
@@ -112,6 +112,32 @@ fn a_cluster_is_served_and_its_changes_take_effect() {
         .unwrap();
     let page = String::from_utf8(status.stdout).unwrap();
     assert!(page.contains(&format!("  source: cluster http://{}/, connected\n", api.address)), "{page}");
+}
+
+#[test]
+fn a_cluster_that_is_known_by_its_kubeconfig_alone_is_served_and_read() {
+    let home = Home::new();
+    let cluster = Cluster::any(&home);
+    let (one, two) = (Pod::start("one", &[V4]), Pod::start("two", &[V4]));
+    cluster.write(&gated("one", &[&one], "internal,external", ""));
+    let arguments: Vec<&str> = cluster.arguments.iter().map(String::as_str).collect();
+    let node = Node::start(&home, &arguments);
+    node.wait_until_ready();
+    for address in [home.web[0], home.web[1], home.public[0]] {
+        eventually_answers(address, "one", 200);
+    }
+    cluster.write(&application("two", &[&two]));
+    eventually_answers(home.web[0], "two", 200);
+    assert_eq!(ask(home.public[0], "two").unwrap().0, 404, "nobody made it public");
+    cluster.delete("Service", "two");
+    eventually_answers(home.web[0], "two", 503);
+    cluster.delete("Ingress", "one");
+    eventually_answers(home.web[0], "one", 404);
+    let site = home.directory.join("site.yaml").display().to_string();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dualgate"));
+    let explained = command.args(["explain", "http://two.example.org/", "--site", &site]).args(&arguments).output();
+    let page = String::from_utf8(explained.unwrap().stdout).unwrap();
+    assert!(page.contains("two.example.org") && page.contains("503"), "{page}");
 }
 
 #[test]

@@ -7,6 +7,7 @@
 mod address;
 mod certificate;
 mod client;
+mod cluster;
 mod directory;
 mod home;
 mod node;
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 pub use address::{Reservation, reserve, reserve_pair};
 pub use certificate::{Authority, Issued};
 pub use client::{Answer, Client};
+pub use cluster::Cluster;
 pub use directory::Directory;
 pub use home::{Home, application, gated};
 pub use node::{Node, output};
