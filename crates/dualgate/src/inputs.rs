@@ -23,7 +23,7 @@ use crate::cli::{Inputs, SourceArgument};
 /// How long a cluster may take to list everything, for commands that read it once.
 const CLUSTER: Duration = Duration::from_secs(30);
 /// For so long one that refuses, or does not answer, is asked again.
-const REFUSALS: Duration = Duration::from_secs(4);
+const REFUSALS: Duration = Duration::from_secs(5);
 
 /// What was read.
 pub struct Loaded {
@@ -128,9 +128,10 @@ async fn read_cluster(mut cluster: ClusterSource) -> anyhow::Result<Arc<ObjectSe
         if let Ok(read) = tokio::time::timeout(Duration::from_millis(200), cluster.next()).await {
             return Ok(read?);
         }
-        // A list that takes its time has not failed.
+        // A list that takes its time has not failed; and nothing ends before there is a reason to tell.
         let is_refused = |kind: &KindReport| kind.lists > 0 || kind.failures > 2;
-        let is_hopeless = begun.elapsed() >= REFUSALS && view.report().kinds.iter().all(is_refused);
+        let is_over = begun.elapsed() >= REFUSALS && !view.findings().is_empty();
+        let is_hopeless = is_over && view.report().kinds.iter().all(is_refused);
         if begun.elapsed() >= CLUSTER || is_hopeless {
             break;
         }

@@ -246,7 +246,7 @@ fn commands_read_a_cluster_once() {
 
 #[test]
 fn what_is_wrong_with_a_kubeconfig_is_said_with_what_to_do() {
-    let (home, api) = (Home::new(), Api::start());
+    let (home, mut api) = (Home::new(), Api::start());
     let kubeconfig = api.kubeconfig(&home);
     let absent = home.directory.join("absent").display().to_string();
     for (source, file, said) in [
@@ -259,6 +259,9 @@ fn what_is_wrong_with_a_kubeconfig_is_said_with_what_to_do() {
     }
     let (code, _, error) = run(&home, &["check", "--source", "clutser"]);
     assert!(code == Some(2) && error.contains("`cluster`, `cluster:CONTEXT`"), "{error}");
+    api.stop();
+    let (code, _, error) = run(&home, &["check", "--source", "cluster", "--kubeconfig", &kubeconfig]);
+    assert!(code == Some(2) && error.contains("has not answered since") && error.contains("curl"), "{error}");
 }
 
 /// A home whose external gate is reached at public addresses.
