@@ -2,6 +2,7 @@
 
 use std::fs::{DirBuilder, File, Permissions};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -22,7 +23,7 @@ use dualgate_proxy::Proxy;
 use dualgate_tunnel::Keeper;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::admin;
 use crate::cli::{Format, Run};
@@ -73,16 +74,9 @@ async fn serve(
     let (manager, hang_ups) = (service_manager(), hang_ups()?);
     service::watch(manager.clone(), state.clone(), hang_ups.clone());
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let (succeeded, mut successor) = tokio::sync::mpsc::channel(1);
-    let (sockets, offered) = (proxy.sockets(), directory.to_owned());
-    let offer = move || {
-        let served = move || {
-            let _ = succeeded.blocking_send(());
-        };
-        if let Err(error) = handover::offer(&offered, move || sockets.copies(), served) {
-            tracing::warn!(error = %Chain(&error), "no successor can take over");
-        }
-    };
+    let (succeeded, mut successor) = mpsc::channel(1);
+    let sockets = proxy.sockets();
+    let offer = offering(directory, move || sockets.copies(), succeeded);
     let (mut accept_grace, mut kept) = (settings.accept_grace, Some(tunnel.clone()));
     let stop = async {
         tokio::select! {
@@ -144,6 +138,23 @@ async fn serve(
     // Requests that were open needed them.
     drop((kept, held));
     Ok(ExitCode::from(output::AS_DESIRED))
+}
+
+/// What offers the open sockets to a successor, and says when one serves.
+fn offering(
+    directory: &Path,
+    sockets: impl Fn() -> Vec<OwnedFd> + Send + 'static,
+    succeeded: mpsc::Sender<()>,
+) -> impl FnOnce() + Send + 'static {
+    let directory = directory.to_owned();
+    move || {
+        let served = move || {
+            let _ = succeeded.blocking_send(());
+        };
+        if let Err(error) = handover::offer(&directory, sockets, served) {
+            tracing::warn!(error = %Chain(&error), "no successor can take over");
+        }
+    }
 }
 
 /// What is shown beside the gates.

@@ -1,6 +1,8 @@
 //! Names: what each client is told by real questions, and that it reaches what it was told.
 
-use std::net::{IpAddr, SocketAddr};
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
+use std::ops::AddAssign as _;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -23,6 +25,7 @@ pub const TRIALS: &[Trial] = &[
     ("names_come_and_go_with_their_ingress_in_both_views", come_and_go),
     ("names_are_answered_through_a_failover_of_their_address", failover),
     ("names_are_answered_while_the_kubernetes_api_is_away", without_api),
+    ("a_flood_of_questions_in_somebodys_name_is_damped", flood),
     ("kdig_asks_at_home_and_from_the_internet", kdig),
 ];
 
@@ -210,6 +213,52 @@ fn without_api(directory: &Path) {
     for (of, there) in FAMILIES.into_iter().zip(THERE) {
         assert_eq!(told(&lab, "lan-client", HOME[1], ELSEWHERE, of), leads(&[there]));
     }
+}
+
+/// The questions of a flood.
+const FLOOD: usize = 4000;
+
+/// To the edge it makes no difference who really sends: what it sends to one address is what counts.
+fn flood(directory: &Path) {
+    let lab = seed(directory);
+    let host = lab.host("internet-client").expect("a host that is on");
+    let question = b"\x01\x02\x01\0\0\x01\0\0\0\0\0\0\x06whoami\x0ayourdomain\x03com\0\0\x01\0\x01";
+    for server in EDGE.map(|address| SocketAddr::new(ip(address), 53)) {
+        let any = if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        let socket = host.run(move || UdpSocket::bind(any)).expect("a socket");
+        socket.connect(server).expect("a way");
+        socket.set_nonblocking(true).expect("a socket that does not wait");
+        let (mut whole, mut cut, mut octets) = (0, 0, 0);
+        let mut receive = || {
+            let mut space = [0; 2048];
+            let length = socket.recv(&mut space).ok()?;
+            (if space[2] & 2 == 0 { &mut whole } else { &mut cut }).add_assign(1);
+            octets += length;
+            Some(())
+        };
+        for _ in 0..FLOOD {
+            // A full queue loses what is sent, as on any network.
+            let _ = socket.send(question);
+            while receive().is_some() {}
+        }
+        pass(Duration::from_millis(500));
+        while receive().is_some() {}
+        let amplification = octets as f64 / (FLOOD * question.len()) as f64;
+        println!("{server}: {FLOOD} questions, {whole} answers, {cut} cut ones: amplification {amplification:.2}");
+        assert!((1..FLOOD / 4).contains(&whole) && cut > 0, "{whole} answers, {cut} cut ones");
+        assert!(amplification < 0.8, "{amplification}");
+        // Whoever really asks is answered by TCP.
+        let patience = Duration::from_secs(5);
+        let mut stream = host.run(move || TcpStream::connect_timeout(&server, patience)).expect("a connection");
+        stream.set_read_timeout(Some(patience)).expect("a deadline");
+        let length = u16::try_from(question.len()).expect("a short one").to_be_bytes();
+        stream.write_all(&[&length[..], question].concat()).expect("it is sent");
+        let mut answer = [0; 14];
+        stream.read_exact(&mut answer).expect("an answer");
+        assert_eq!((&answer[2..4], answer[4] & 2, &answer[8..10]), (&question[..2], 0, &[0, 1][..]), "{answer:02x?}");
+    }
+    let limited = status(&lab, "ionos")["dns"]["limited"].as_u64();
+    assert!(limited.is_some_and(|limited| limited > FLOOD as u64), "{limited:?}");
 }
 
 /// What a program says on a host.
