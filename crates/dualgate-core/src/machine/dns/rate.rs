@@ -35,7 +35,10 @@ pub enum Rate {
 #[derive(Debug)]
 pub struct Limiter {
     hasher: FixedState,
-    buckets: Box<[Bucket]>,
+    /// Of answers alike.
+    alike: Box<[Bucket]>,
+    /// Of networks: apart, so that many names do not push their network out of its bucket.
+    networks: Box<[Bucket]>,
     turn: u32,
 }
 
@@ -53,7 +56,8 @@ impl Limiter {
     pub fn new(seed: u64) -> Self {
         Self {
             hasher: FixedState::with_seed(seed),
-            buckets: vec![Bucket::default(); BUCKETS].into_boxed_slice(),
+            alike: vec![Bucket::default(); BUCKETS].into_boxed_slice(),
+            networks: vec![Bucket::default(); BUCKETS].into_boxed_slice(),
             turn: 0,
         }
     }
@@ -62,32 +66,32 @@ impl Limiter {
     pub fn judge(&mut self, from: IpAddr, of: Outcome, name_hash: u64, now: Duration) -> Rate {
         let network = network(from);
         let now = now.as_millis() as u64;
-        let alike = self.take(self.hasher.hash_one((network, of, name_hash)), RATE, now);
-        let all = self.take(self.hasher.hash_one(network), RATE_OF_NETWORK, now);
+        let alike = take(&mut self.alike, self.hasher.hash_one((network, of, name_hash)), RATE, now);
+        let all = take(&mut self.networks, self.hasher.hash_one(network), RATE_OF_NETWORK, now);
         if alike && all {
             return Rate::Send;
         }
         self.turn = self.turn.wrapping_add(1);
         if self.turn.is_multiple_of(2) { Rate::Drop } else { Rate::Slip }
     }
+}
 
-    fn take(&mut self, key: u64, rate: u32, now: u64) -> bool {
-        let full = rate * BURST * 1000;
-        let at = key as usize % self.buckets.len();
-        let bucket = &mut self.buckets[at];
-        if bucket.key != key {
-            *bucket = Bucket { key, left: full, at: now };
+fn take(buckets: &mut [Bucket], key: u64, rate: u32, now: u64) -> bool {
+    let full = rate * BURST * 1000;
+    let at = key as usize % buckets.len();
+    let bucket = &mut buckets[at];
+    if bucket.key != key {
+        *bucket = Bucket { key, left: full, at: now };
+    }
+    let gained = now.saturating_sub(bucket.at).min(u64::from(BURST) * 1000) as u32 * rate;
+    bucket.left = bucket.left.saturating_add(gained).min(full);
+    bucket.at = bucket.at.max(now);
+    match bucket.left.checked_sub(1000) {
+        Some(left) => {
+            bucket.left = left;
+            true
         }
-        let gained = now.saturating_sub(bucket.at).min(u64::from(BURST) * 1000) as u32 * rate;
-        bucket.left = bucket.left.saturating_add(gained).min(full);
-        bucket.at = bucket.at.max(now);
-        match bucket.left.checked_sub(1000) {
-            Some(left) => {
-                bucket.left = left;
-                true
-            }
-            None => false,
-        }
+        None => false,
     }
 }
 
