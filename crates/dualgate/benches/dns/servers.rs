@@ -152,7 +152,7 @@ fn free_port() -> std::io::Result<u16> {
 pub fn site(port: u16, admin: u16, names: usize) -> String {
     let mut text = format!(
         "apiVersion: dualgate.dev/v1alpha1\nkind: Site\nname: bench\nnodes:\n- {{name: here, roles: [dns], addresses: [127.0.0.1]}}\n\
-         admin: {{listen: ['127.0.0.1:{admin}']}}\nproxy: {{acceptGrace: 0s}}\ndns:\n  addresses: ['127.0.0.1:{port}']\n  \
+         gates: {{internal: {{addresses: [127.0.0.1]}}}}\nadmin: {{listen: ['127.0.0.1:{admin}']}}\nproxy: {{acceptGrace: 0s}}\ndns:\n  addresses: ['127.0.0.1:{port}']\n  \
          zones:\n  - name: example.org\n    records:\n"
     );
     for number in 0..names {
