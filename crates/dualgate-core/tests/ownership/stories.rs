@@ -315,6 +315,35 @@ fn an_owner_that_may_not_own_any_more_lets_go_if_nobody_is_ready() {
     assert_eq!(events(&world, 0), [lost(None, &world)]);
 }
 
+/// Three nodes, of which the owner was told first that nobody wants the group any more.
+fn given_up() -> (World, Vec<Wanted>) {
+    let mut world = settled(3);
+    let wanted = std::mem::take(&mut world.wanted);
+    world.wish(0);
+    assert_eq!(world.owner(&group(1)), None);
+    assert_eq!(events(&world, 0), [lost(None, &world)]);
+    (world, wanted)
+}
+
+#[test]
+fn what_its_owner_has_no_use_for_any_more_is_nobodys_until_the_others_have_heard() {
+    let (mut world, _) = given_up();
+    world.run_for(ms(240)).unwrap();
+    assert_eq!(world.owner(&group(1)), None);
+    // Others still have a use for it, as the folders of nodes may differ.
+    owned_by(&mut world, 1, ms(110)).unwrap();
+    assert_eq!(events(&world, 1), [acquired(None, &world)]);
+}
+
+#[test]
+fn what_was_given_up_by_mistake_is_its_owners_again_at_once() {
+    let (mut world, wanted) = given_up();
+    world.run_for(ms(20)).unwrap();
+    world.wanted = wanted;
+    world.wish(0);
+    owned_by(&mut world, 0, ms(5)).unwrap();
+}
+
 #[test]
 fn a_node_that_drains_gives_all_away_and_takes_nothing() {
     let mut world = settled(3);

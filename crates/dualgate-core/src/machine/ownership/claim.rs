@@ -68,7 +68,7 @@ impl Claim {
         }
     }
 
-    pub fn unwish(&mut self) {
+    fn unwish(&mut self) {
         (self.is_wished, self.is_ready) = (false, false);
     }
 
@@ -355,6 +355,18 @@ impl Ownership {
             claim.not_before = claim.not_before.max(not_before);
         }
         self.wake_at(not_before.max(now));
+    }
+
+    /// Nothing here has a use for it any more. The others are about to hear the same, some of them later than this node:
+    /// voters keep it for this one for a moment, so that nobody takes what is about to end.
+    pub(super) fn unwish(&mut self, resource: Resource, now: Duration) {
+        if self.claims.get(&resource).is_some_and(Claim::is_owning) {
+            self.tell_lost(resource, None);
+            self.give_back(resource, Some(self.me.clone()), now);
+        } else {
+            self.let_go(resource, None, now);
+        }
+        self.claims.entry(resource).and_modify(Claim::unwish);
     }
 
     /// Gives a resource up, whatever it was to us.

@@ -396,8 +396,7 @@ impl Ownership {
         let mut wishes: BTreeMap<Resource, Wish> = wishes.into_iter().map(|wish| (wish.resource, wish)).collect();
         for resource in self.claims.keys().copied().collect::<Vec<_>>() {
             if !wishes.contains_key(&resource) {
-                self.let_go(resource, None, now);
-                self.claims.entry(resource).and_modify(|claim| claim.unwish());
+                self.unwish(resource, now);
             }
         }
         while let Some((resource, wish)) = wishes.pop_first() {
