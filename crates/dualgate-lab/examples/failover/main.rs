@@ -35,8 +35,9 @@ use crate::subject::{Failure, Fault, Keepalived, Ours, Subject};
 use crate::table::Results;
 
 const INSIDE: &str = "DUALGATE_FAILOVER_INSIDE";
-const USAGE: &str = "usage: failover [--binary PATH] [--runs N] [--output text|json] [--only PART]\n\
-                     parts: idle, faults, requests (of it: moves, upgrades, restarts), services";
+const USAGE: &str = "usage: failover [--binary PATH] [--runs N] [--peer-runs N] [--minutes N] [--output text|json] [--only PART]\n\
+                     parts: idle, faults, requests (of it: moves, upgrades, restarts), services\n\
+                     --peer-runs: keepalived takes part in so many of the runs; --minutes: no run of faults begins later";
 /// keepalived's own default, and as fast as VRRPv3 is set up by people who want to lose little.
 const ADVERTS: [&str; 2] = ["1", "0.11"];
 
@@ -46,6 +47,10 @@ type Part<'a> = &'a dyn Fn(&mut Results) -> Result<(), Failure>;
 struct Arguments {
     binary: PathBuf,
     runs: u32,
+    /// In so many of them the peers take part.
+    peer_runs: u32,
+    /// No run of faults begins later than so long after the first one.
+    limit: Duration,
     json: bool,
     only: Option<String>,
 }
@@ -54,13 +59,17 @@ impl Arguments {
     fn read() -> Option<Self> {
         let own = std::env::current_exe().ok()?;
         let beside = own.parent()?.parent()?.join("dualgate");
-        let mut read = Self { binary: beside, runs: 100, json: false, only: None };
+        let mut read =
+            Self { binary: beside, runs: 100, peer_runs: 1000, limit: Duration::MAX, json: false, only: None };
+        let number = |value: String| value.parse().ok().filter(|number| (1..=1000).contains(number));
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
             let value = arguments.next()?;
             match argument.as_str() {
                 "--binary" => read.binary = value.into(),
-                "--runs" => read.runs = value.parse().ok().filter(|runs| (1..=1000).contains(runs))?,
+                "--runs" => read.runs = number(value)?,
+                "--peer-runs" => read.peer_runs = number(value)?,
+                "--minutes" => read.limit = Duration::from_secs(60) * number(value)?,
                 "--output" => read.json = value == "json",
                 "--only" => read.only = Some(value),
                 _ => return None,
@@ -109,7 +118,7 @@ fn inside(arguments: &Arguments) -> Result<ExitCode, Failure> {
     let site = directory.join("home/site.yaml");
     let parts: [(&str, Part<'_>); 4] = [
         ("idle", &|results| load::idle(&ours, &site, results)),
-        ("faults", &|results| faults(arguments.runs, &ours, addresses, &directory, results)),
+        ("faults", &|results| faults(arguments, &ours, addresses, &directory, results)),
         ("requests", &|results| load::requests(&ours, addresses, results, |fault| arguments.wants_requests(fault))),
         ("services", &|results| services::measure(&ours, &manifests, arguments.runs, results)),
     ];
@@ -160,7 +169,7 @@ fn start(arguments: &Arguments, directory: &Path) -> Result<(Ours, PathBuf), Fai
 
 /// Every fault at every subject, in turns.
 fn faults(
-    runs: u32,
+    arguments: &Arguments,
     ours: &Ours,
     addresses: [std::net::IpAddr; 2],
     directory: &Path,
@@ -183,9 +192,12 @@ fn faults(
         .iter()
         .map(|(subject, _)| Fault::ALL.into_iter().filter(|fault| subject.does(*fault)).collect())
         .collect();
-    for run in 1..=runs {
+    let (runs, peer_runs, first) = (arguments.runs, arguments.peer_runs.min(arguments.runs), Instant::now());
+    for run in (1..=runs).take_while(|_| first.elapsed() < arguments.limit) {
         let began = Instant::now();
-        for (number, fault) in turns(&does) {
+        // Spread over all runs.
+        let is_with_peers = run * peer_runs / runs > (run - 1) * peer_runs / runs;
+        for (number, fault) in turns(if is_with_peers { &does } else { does.get(..1).unwrap_or_default() }) {
             let Some((subject, watch)) = subjects.get_mut(number) else { continue };
             match watch.measure(*subject, fault) {
                 Ok(outcome) => {
