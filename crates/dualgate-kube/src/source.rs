@@ -13,9 +13,10 @@
 //! | Service | all | ports, virtual IPs | nothing is yielded: every backend would be lost |
 //! | EndpointSlice | those of a Service (label `kubernetes.io/service-name`) | servers | nothing is yielded: every backend would be lost |
 //! | Secret | type `kubernetes.io/tls` | certificates | routes with the default certificate |
+//! | Namespace | all; their labels | which pools are for a Service | no pool is for a namespace by its labels |
 //! | Node | all; pod networks, addresses, two conditions | refines tunnel and virtual IPs | the site file alone |
 //!
-//! ConfigMap, Namespace and everything else means nothing to `lower` and `plan`, so nobody asks for it. Other Secrets,
+//! ConfigMap and everything else means nothing to `lower` and `plan`, so nobody asks for it. Other Secrets,
 //! such as those of Helm, never leave the server.
 
 use std::collections::BTreeMap;

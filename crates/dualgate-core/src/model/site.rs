@@ -207,8 +207,10 @@ pub struct Pool {
     pub avoid_buggy_ips: bool,
     /// Lower comes first among the pools that a Service may use; `None` comes last.
     pub priority: Option<u32>,
-    /// The namespaces whose Services may use it; empty is all.
+    /// The namespaces whose Services may use it. Empty, with no `namespace_labels` either, is all.
     pub namespaces: Vec<String>,
+    /// The labels by which further namespaces are named: all of them.
+    pub namespace_labels: BTreeMap<String, String>,
     /// The labels that a Service must have to use it; empty is none.
     pub service_labels: BTreeMap<String, String>,
     /// Addresses that are kept for a Service, whether it exists or not.

@@ -141,6 +141,7 @@ fn reserved_for(site: &Site, address: IpAddr) -> Option<Option<&ObjectName>> {
 }
 
 fn is_for(pool: &Pool, object: &Object) -> bool {
+    assert!(pool.namespace_labels.is_empty(), "the cases look at these");
     let labels = pool.service_labels.iter().all(|(key, value)| object.meta.labels.get(key) == Some(value));
     labels && (pool.namespaces.is_empty() || pool.namespaces.contains(&object.key.name.namespace.to_string()))
 }

@@ -13,6 +13,8 @@ pub enum Kind {
     /// `networking.k8s.io/v1`
     IngressClass,
     /// `v1`
+    Namespace,
+    /// `v1`
     Node,
     /// `v1`
     Secret,
@@ -31,8 +33,15 @@ pub(super) enum Need {
 
 impl Kind {
     /// Every kind that is read.
-    pub const ALL: [Self; 6] =
-        [Self::EndpointSlice, Self::Ingress, Self::IngressClass, Self::Node, Self::Secret, Self::Service];
+    pub const ALL: [Self; 7] = [
+        Self::EndpointSlice,
+        Self::Ingress,
+        Self::IngressClass,
+        Self::Namespace,
+        Self::Node,
+        Self::Secret,
+        Self::Service,
+    ];
 
     /// `kind`.
     pub fn name(self) -> &'static str {
@@ -40,6 +49,7 @@ impl Kind {
             Self::EndpointSlice => "EndpointSlice",
             Self::Ingress => "Ingress",
             Self::IngressClass => "IngressClass",
+            Self::Namespace => "Namespace",
             Self::Node => "Node",
             Self::Secret => "Secret",
             Self::Service => "Service",
@@ -51,7 +61,7 @@ impl Kind {
         match self {
             Self::EndpointSlice => "discovery.k8s.io",
             Self::Ingress | Self::IngressClass => "networking.k8s.io",
-            Self::Node | Self::Secret | Self::Service => "",
+            Self::Namespace | Self::Node | Self::Secret | Self::Service => "",
         }
     }
 
@@ -61,6 +71,7 @@ impl Kind {
             Self::EndpointSlice => "endpointslices",
             Self::Ingress => "ingresses",
             Self::IngressClass => "ingressclasses",
+            Self::Namespace => "namespaces",
             Self::Node => "nodes",
             Self::Secret => "secrets",
             Self::Service => "services",
@@ -72,7 +83,7 @@ impl Kind {
         match self {
             Self::EndpointSlice => "discovery.k8s.io/v1",
             Self::Ingress | Self::IngressClass => "networking.k8s.io/v1",
-            Self::Node | Self::Secret | Self::Service => "v1",
+            Self::Namespace | Self::Node | Self::Secret | Self::Service => "v1",
         }
     }
 
@@ -80,13 +91,14 @@ impl Kind {
         match self {
             Self::EndpointSlice => Some(("labelSelector", "kubernetes.io/service-name")),
             Self::Secret => Some(("fieldSelector", "type=kubernetes.io/tls")),
-            Self::Ingress | Self::IngressClass | Self::Node | Self::Service => None,
+            Self::Ingress | Self::IngressClass | Self::Namespace | Self::Node | Self::Service => None,
         }
     }
 
     pub(super) fn need(self) -> Need {
         match self {
             Self::EndpointSlice | Self::Ingress | Self::IngressClass | Self::Service => Need::Required,
+            Self::Namespace => Need::Desired("no namespace has labels by which a pool is for it"),
             Self::Node => Need::Desired(
                 "the site file alone says which pod networks a node has, and no label or condition of a node counts",
             ),

@@ -252,7 +252,9 @@ impl Listener {
 
 /// `Ingress apps/grafana`, each.
 pub fn keys(set: &ObjectSet) -> Vec<String> {
-    set.objects.iter().map(|object| object.key.to_string()).collect()
+    // Each cluster has namespaces of its own.
+    let objects = set.objects.iter().filter(|object| *object.key.kind != *"Namespace");
+    objects.map(|object| object.key.to_string()).collect()
 }
 
 /// Whether there is an object of this name.

@@ -176,9 +176,17 @@ impl Section for Pool {
             f.or("avoidBuggyIPs", false, "Whether IPv4 addresses that end in .0 or .255 are left out.");
         let priority: Option<Priority> =
             f.optional("priority", "the last", "Of several pools the lowest number is first.");
-        let namespaces: Vec<Namespace> =
-            f.list("namespaces", "The namespaces whose Services may use it; empty is all.");
-        let labels: Option<BTreeMap<LabelKey, LabelValue>> =
+        let namespaces: Vec<Namespace> = f.list(
+            "namespaces",
+            "The namespaces whose Services may use it. Where neither they nor `namespaceLabels` are given, all may.",
+        );
+        let namespace_labels = f.optional(
+            "namespaceLabels",
+            "none",
+            "Further namespaces, by their labels: those that have all of these. A namespace without a manifest has its name \
+             as `kubernetes.io/metadata.name`, as each one has, and no other label.",
+        );
+        let service_labels =
             f.optional("serviceLabels", "every Service", "The labels that a Service must have to use it, all of them.");
         let reserved = f.list("reserved", "Addresses that are kept, for a Service or from all.");
         let nodes =
@@ -192,12 +200,18 @@ impl Section for Pool {
             avoid_buggy_ips,
             priority: priority.map(Priority::as_u32),
             namespaces: namespaces.into_iter().map(|namespace| namespace.0).collect(),
-            service_labels: labels.into_iter().flatten().map(|(key, value)| (key.0, value.0)).collect(),
+            namespace_labels: plain(namespace_labels),
+            service_labels: plain(service_labels),
             reserved,
             nodes: nodes.unwrap_or_default(),
             preferred_nodes,
         })
     }
+}
+
+/// Labels as text.
+fn plain(labels: Option<BTreeMap<LabelKey, LabelValue>>) -> BTreeMap<String, String> {
+    labels.into_iter().flatten().map(|(key, value)| (key.0, value.0)).collect()
 }
 
 impl Section for Reservation {

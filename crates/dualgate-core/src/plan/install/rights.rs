@@ -11,7 +11,7 @@ use crate::model::site::Site;
 
 /// What gates are made of: complete lists, kept up to date.
 pub const READ: [(&str, &[&str]); 3] = [
-    ("", &["nodes", "secrets", "services"]),
+    ("", &["namespaces", "nodes", "secrets", "services"]),
     ("discovery.k8s.io", &["endpointslices"]),
     ("networking.k8s.io", &["ingressclasses", "ingresses"]),
 ];

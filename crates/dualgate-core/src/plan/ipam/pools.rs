@@ -8,7 +8,10 @@ use ipnet::IpNet;
 use super::space::{Space, address, is_buggy, number};
 use crate::model::object::Body;
 use crate::model::site::{Pool, Site};
-use crate::model::{Family, GateName, IpRange, Object, ObjectName, Snapshot};
+use crate::model::{Family, GateName, IpRange, Object, ObjectName, Snapshot, Texts};
+
+/// The label that says what a namespace is called.
+const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 /// A pool, by its place in the site file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -37,6 +40,8 @@ pub(super) struct Pools<'a> {
     /// By first address; they do not overlap.
     reserved: BTreeMap<IpAddr, Reserved<'a>>,
     of_service: BTreeMap<&'a ObjectName, BTreeMap<Family, (PoolIndex, Space)>>,
+    /// The labels of the namespaces that there is an object of, by name.
+    namespaces: BTreeMap<&'a str, &'a Texts>,
 }
 
 struct Reserved<'a> {
@@ -90,7 +95,8 @@ impl<'a> Pools<'a> {
             // An address belongs to the first pool that has it.
             earlier.extend(&pool.ranges);
         }
-        let mut pools = Self { groups: groups(site), grounds, owned, reserved, of_service: BTreeMap::new() };
+        let (groups, namespaces) = (groups(site), namespaces(snapshot));
+        let mut pools = Self { groups, grounds, owned, reserved, of_service: BTreeMap::new(), namespaces };
         pools.reservations(site);
         pools
     }
@@ -138,9 +144,25 @@ impl<'a> Pools<'a> {
     pub(super) fn is_for(&self, index: PoolIndex, object: &Object) -> bool {
         let pool = self.grounds[index.0].pool;
         let labels = &object.meta.labels;
-        let namespace = &*object.key.name.namespace;
-        (pool.namespaces.is_empty() || pool.namespaces.iter().any(|own| own == namespace))
+        self.is_for_namespace(pool, &object.key.name.namespace)
             && pool.service_labels.iter().all(|(key, value)| labels.get(key) == Some(value.as_str()))
+    }
+
+    /// Whether Services of this namespace may use it: it is named, or has all the labels.
+    fn is_for_namespace(&self, pool: &Pool, namespace: &str) -> bool {
+        let labels = self.namespaces.get(namespace);
+        // The API server gives each namespace its name as a label; a manifest need not have it.
+        let label = |key: &str| match key {
+            NAME_LABEL => Some(namespace),
+            _ => labels?.get(key),
+        };
+        let is_named = pool.namespaces.iter().any(|own| own == namespace);
+        let is_labelled = || pool.namespace_labels.iter().all(|(key, value)| label(key) == Some(value.as_str()));
+        match (pool.namespaces.is_empty(), pool.namespace_labels.is_empty()) {
+            (true, true) => true,
+            (false, true) => is_named,
+            (true | false, false) => is_named || is_labelled(),
+        }
     }
 
     pub(super) fn hands_out_unasked(&self, index: PoolIndex) -> bool {
@@ -266,11 +288,17 @@ fn reserved(site: &Site) -> BTreeMap<IpAddr, Reserved<'_>> {
 fn groups(site: &Site) -> Vec<Vec<PoolIndex>> {
     let mut groups: BTreeMap<(bool, Option<u32>, bool), Vec<PoolIndex>> = BTreeMap::new();
     for (index, pool) in site.pools.iter().enumerate().filter(|(_, pool)| pool.auto_assign) {
-        let is_for_all = pool.namespaces.is_empty() && pool.service_labels.is_empty();
+        let is_for_all =
+            pool.namespaces.is_empty() && pool.namespace_labels.is_empty() && pool.service_labels.is_empty();
         let rank = (pool.priority.is_none(), pool.priority, is_for_all);
         groups.entry(rank).or_default().push(PoolIndex(index));
     }
     groups.into_values().collect()
+}
+
+fn namespaces(snapshot: &Snapshot) -> BTreeMap<&str, &Texts> {
+    let objects = snapshot.objects.objects.iter().filter(|object| matches!(object.body, Body::Namespace));
+    objects.map(|object| (&*object.key.name.name, &object.meta.labels)).collect()
 }
 
 /// Addresses that others have.

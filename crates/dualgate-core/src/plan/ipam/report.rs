@@ -214,6 +214,6 @@ impl Report<'_, '_> {
     }
 }
 
-const FOREIGN: &str = "see its `namespaces` and `serviceLabels`";
-const NO_POOL: &str =
-    "ask for a pool with `dualgate.dev/address-pool`, or change `autoAssign`, `namespaces` or `serviceLabels`";
+const FOREIGN: &str = "see its `namespaces`, `namespaceLabels` and `serviceLabels`";
+const NO_POOL: &str = "ask for a pool with `dualgate.dev/address-pool`, or change `autoAssign`, `namespaces`, `namespaceLabels` or \
+     `serviceLabels`";
