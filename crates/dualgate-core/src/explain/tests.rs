@@ -66,7 +66,7 @@ fn a_request_that_is_served() {
         "\
 https://web.example.org/api/v1 at the internal gate
   it goes to the one server of default/api:80
-entry point  websecure (https): 192.168.178.10:443 (home1), [fda8:a1db:5685::10]:443 (home1), 192.168.178.10:443 (home2), [fda8:a1db:5685::10]:443 (home2)
+entry point  websecure (https): 192.168.178.10:443, [fda8:a1db:5685::10]:443 (one of home1, home2)
 certificate  default: no usable tls section names `web.example.org`: the default certificate
 host         web.example.org
 path         Prefix /api

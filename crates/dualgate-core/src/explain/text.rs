@@ -1,8 +1,9 @@
 //! Explanations and exposures for people.
 
 use std::fmt;
+use std::net::SocketAddr;
 
-use super::{Explanation, Exposure, RouteView};
+use super::{Explanation, Exposure, ListenView, RouteView};
 
 impl fmt::Display for Explanation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -12,8 +13,7 @@ impl fmt::Display for Explanation {
             name.fmt(f)?;
         }
         if let Some(point) = &self.entry_point {
-            let listens: Vec<_> = point.listens.iter().map(|l| format!("{} ({})", l.address, l.node)).collect();
-            writeln!(f, "entry point  {} ({}): {}", point.name, point.protocol, listens.join(", "))?;
+            writeln!(f, "entry point  {} ({}): {}", point.name, point.protocol, listening(&point.listens))?;
         }
         if let Some(certificate) = &self.certificate {
             let secret = certificate.secret.as_ref().map_or("default".to_owned(), |secret| format!("Secret {secret}"));
@@ -49,6 +49,28 @@ impl fmt::Display for Explanation {
         }
         self.hints.iter().try_for_each(|hint| writeln!(f, "note         {hint}"))
     }
+}
+
+/// Each address once, behind it who listens there: several nodes at a virtual IP, which one of them at a time holds.
+fn listening(listens: &[ListenView]) -> String {
+    let mut groups: Vec<(Vec<&str>, Vec<String>)> = Vec::new();
+    let mut addresses: Vec<SocketAddr> = Vec::new();
+    for listen in listens.iter().map(|listen| listen.address) {
+        if addresses.contains(&listen) {
+            continue;
+        }
+        addresses.push(listen);
+        let at: Vec<&str> = listens.iter().filter(|l| l.address == listen).map(|l| l.node.as_str()).collect();
+        match groups.iter_mut().find(|(nodes, _)| *nodes == at) {
+            Some((_, shown)) => shown.push(listen.to_string()),
+            None => groups.push((at, vec![listen.to_string()])),
+        }
+    }
+    let shown = groups.iter().map(|(nodes, addresses)| {
+        let one_of = if nodes.len() > 1 { "one of " } else { "" };
+        format!("{} ({one_of}{})", addresses.join(", "), nodes.join(", "))
+    });
+    shown.collect::<Vec<_>>().join("; ")
 }
 
 fn whose(route: &RouteView) -> String {
