@@ -24,7 +24,9 @@ use dualgate_wire::ndp::{self, NdpError, Nonce};
 
 use conflict::Conflicts;
 use frame::Outgoing;
-use pace::{Budget, Random};
+use pace::Budget;
+
+use crate::machine::random::Random;
 
 /// So many frames wait to be sent, at most.
 const QUEUE: usize = 4096;

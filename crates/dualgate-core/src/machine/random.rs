@@ -1,5 +1,6 @@
 //! Numbers that nobody foresees, from the caller's seed: for jitter and for nonces, not for keys.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// SplitMix64.
@@ -25,6 +26,18 @@ impl Random {
         self.next() | 1
     }
 
+    /// Six of them.
+    pub fn octets(&mut self) -> [u8; 6] {
+        let [octets @ .., _, _] = self.next().to_be_bytes();
+        octets
+    }
+
+    /// A duration between two, in milliseconds.
+    pub fn within(&mut self, range: &RangeInclusive<Duration>) -> Duration {
+        let width = range.end().saturating_sub(*range.start()).as_millis() as u64;
+        range.start().saturating_add(Duration::from_millis(self.next() % width.saturating_add(1)))
+    }
+
     /// From nothing to just under `limit`.
     pub fn below(&mut self, limit: Duration) -> Duration {
         let limit = u64::try_from(limit.as_micros()).unwrap_or(u64::MAX).max(1);
@@ -45,5 +58,8 @@ mod tests {
         assert!(*low < Duration::from_millis(50) && *high > Duration::from_millis(950), "{low:?} to {high:?}");
         assert_eq!(random.below(Duration::ZERO), Duration::ZERO);
         assert_ne!(random.nonce(), 0);
+        let range = Duration::from_secs(30)..=Duration::from_secs(60);
+        assert!((0..1000).map(|_| random.within(&range)).all(|drawn| range.contains(&drawn)));
+        assert_ne!(random.octets(), random.octets());
     }
 }
