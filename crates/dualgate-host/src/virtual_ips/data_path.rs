@@ -27,7 +27,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::{AsFd as _, OwnedFd};
 
 use dualgate_wire::nftables::{
     Change as RuleChange, Dialect, Family, Observed as ObservedTable, Ownership, Table, differences,
@@ -266,24 +265,6 @@ impl Kernel {
     /// As [`Kernel::open`].
     pub fn open_shared() -> Result<Self, DataPathError> {
         Ok(Self { netfilter: Netfilter::open_shared()?, network: Network::open()? })
-    }
-
-    /// Goes on with the descriptor of a predecessor, and so with the tables that it owns.
-    ///
-    /// # Errors
-    ///
-    /// As [`Kernel::open`].
-    pub fn adopt(descriptor: OwnedFd) -> Result<Self, DataPathError> {
-        Ok(Self { netfilter: Netfilter::adopt(descriptor)?, network: Network::open()? })
-    }
-
-    /// For a successor.
-    ///
-    /// # Errors
-    ///
-    /// If there are too many descriptors.
-    pub fn descriptor(&self) -> io::Result<OwnedFd> {
-        self.netfilter.as_fd().try_clone_to_owned()
     }
 
     /// What is there.

@@ -132,14 +132,6 @@ pub fn a_successor_finds_what_a_predecessor_left() {
     assert_eq!(there(), (vec![], vec![]));
 }
 
-pub fn a_successor_goes_on_with_the_descriptor() {
-    let mut predecessor = Kernel::open().expect("nftables");
-    predecessor.converge(&standing_by()).expect("a path");
-    let mut successor = Kernel::adopt(predecessor.descriptor().expect("a descriptor")).expect("nftables");
-    drop(predecessor);
-    assert_eq!(successor.converge(&standing_by()).expect("nothing to do"), []);
-}
-
 pub fn what_others_remove_is_restored() {
     let mut kernel = Kernel::open_shared().expect("nftables");
     kernel.converge(&standing_by()).expect("a path");

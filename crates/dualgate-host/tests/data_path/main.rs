@@ -28,7 +28,6 @@ const CASES: &[Case] = cases![
     converge::a_path_is_made_once_and_taken_away_without_a_trace,
     converge::silence_comes_before_routes_and_goes_after_them,
     converge::a_successor_finds_what_a_predecessor_left,
-    converge::a_successor_goes_on_with_the_descriptor,
     converge::what_others_remove_is_restored,
     converge::a_flush_of_everything_passes_owned_tables_by,
     converge::a_table_of_somebody_else_is_left_alone,
