@@ -199,6 +199,8 @@ pub struct Announcer {
     random: Random,
     held: BTreeMap<IpAddr, Held>,
     watched: BTreeSet<IpAddr>,
+    /// When another station said last that it has a watched address.
+    spoken: BTreeMap<IpAddr, Duration>,
     probes: BTreeMap<IpAddr, Probe>,
     nonces: VecDeque<Nonce>,
     budget: Budget,
@@ -241,6 +243,7 @@ impl Announcer {
             random: Random::new(seed),
             held: BTreeMap::new(),
             watched: BTreeSet::new(),
+            spoken: BTreeMap::new(),
             probes: BTreeMap::new(),
             nonces: VecDeque::new(),
             budget: Budget::default(),
@@ -293,6 +296,12 @@ impl Announcer {
     /// Replaces the addresses that may be held here one day: their groups are joined beforehand.
     pub fn watch(&mut self, addresses: impl IntoIterator<Item = IpAddr>) {
         self.watched = addresses.into_iter().collect();
+        self.spoken.retain(|address, _| self.watched.contains(address));
+    }
+
+    /// When another station said last, so that it was heard here, that it has an address that is watched.
+    pub fn spoken_for(&self, address: IpAddr) -> Option<Duration> {
+        self.spoken.get(&address).copied()
     }
 
     /// The solicited-node groups of what is held and watched, which the interface has to join.

@@ -187,6 +187,22 @@ fn an_address_is_announced_six_times_in_four_seconds_and_then_every_half_to_whol
 }
 
 #[test]
+fn who_gave_an_address_away_hears_when_its_taker_speaks_for_it() {
+    for address in FAMILIES[2].iter().copied() {
+        let mut lan = Lan::new();
+        lan.announcer.watch([address]);
+        lan.hold(&[address], FOREVER);
+        lan.run_to(at(500));
+        lan.announcer.release(address);
+        assert_eq!(lan.announcer.spoken_for(address), None, "what this node said itself is nobody else's word");
+        assert_eq!(lan.receive(&claim(THEM, address)), Err(Ignored::NotHeld));
+        assert_eq!(lan.announcer.spoken_for(address), Some(at(500)));
+        lan.announcer.watch([]);
+        assert_eq!(lan.announcer.spoken_for(address), None);
+    }
+}
+
+#[test]
 fn the_seed_alone_decides_the_jitter() {
     let times = |seed| {
         let mut lan = Lan::with(seed);

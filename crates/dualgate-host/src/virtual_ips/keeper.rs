@@ -12,13 +12,14 @@ use dualgate_core::model::{Assignments, NodeName};
 use dualgate_core::plan::virtual_ips::{GroupId, VirtualIpPlan};
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::report::Report;
 use super::trouble;
-use super::work::Work;
+use super::work::{HANDED, Work};
 
 /// How long a node that leaves waits until others have taken what it held.
-const FAREWELL: Duration = Duration::from_secs(1);
+const FAREWELL: Duration = Duration::from_secs(3);
 
 /// The keeper of one node's virtual IPs.
 #[derive(Debug)]
@@ -144,18 +145,21 @@ impl Keeper {
         View(self.told.clone())
     }
 
-    /// Gives all away that another node can take, and waits until that has happened, for a moment at most. Packets of open
+    /// Gives all away that another node can take, and waits until the LAN has heard so, for a moment at most. Packets of open
     /// connections are served on.
     pub async fn drain(&self) {
         self.wish.change(|wanted| wanted.drain = true);
-        let view = self.view();
-        let gone = async {
-            while view.report().groups.iter().any(|group| group.held && group.candidates.len() > 1) {
-                tokio::time::sleep(Duration::from_millis(10)).await;
+        let (view, began) = (self.view(), Instant::now());
+        loop {
+            let report = view.report();
+            // Where nobody takes it, it is held to the end.
+            let waits = !report.to_give.is_empty() && began.elapsed() < FAREWELL;
+            let is_given = report.given.is_empty() || began.elapsed() >= FAREWELL + HANDED;
+            if !waits && is_given {
+                return;
             }
-        };
-        // Where nobody takes it, it is held to the end.
-        let _ = tokio::time::timeout(FAREWELL, gone).await;
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
 
     /// Ends its part.

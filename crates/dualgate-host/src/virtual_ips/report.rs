@@ -27,6 +27,12 @@ pub struct Report {
     pub conflicts: Vec<Conflict>,
     /// Datagrams that were not sealed with this site's key, or made no sense.
     pub refused: u64,
+    /// Addresses that are held here and that another node, which is heard, may hold, too.
+    #[serde(skip)]
+    pub to_give: Vec<IpAddr>,
+    /// Addresses that were given to another node of which no word was heard on the LAN yet: what comes for them comes here.
+    #[serde(skip)]
+    pub given: Vec<IpAddr>,
     /// What is wrong.
     #[serde(skip)]
     pub findings: Vec<Finding>,

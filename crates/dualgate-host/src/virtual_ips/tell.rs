@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use dualgate_core::machine::ownership::{PeerView, Resource};
+use dualgate_core::model::NodeName;
 use dualgate_core::plan::virtual_ips::{DataPath, Group};
 use dualgate_wire::ethernet::Mac;
 
@@ -29,6 +30,11 @@ pub fn of(work: &Work, now: Duration) -> Report {
         None => format!("a device with the address {} on the LAN", conflict.mac),
     };
     findings.extend(conflicts.iter().map(|conflict| trouble::conflict(conflict.address, &whose(conflict))));
+    let is_taker = |name: &NodeName| peers.iter().any(|peer| peer.alive && peer.name == name.as_str());
+    let movable = work.plan.groups.iter().filter(|group| group.candidates.iter().any(is_taker));
+    let movable: Vec<&IpAddr> = movable.flat_map(|group| &group.addresses).collect();
+    let is_here = |address: &&IpAddr| work.ownership.owned_until(&resource(**address)).is_some_and(|until| until > now);
+    let given = work.held.iter().filter(|(_, held)| held.left.is_some());
     let holder = work.ownership.owner(&Resource::Holder).map(|holder| holder.to_string());
     Report {
         on,
@@ -39,6 +45,8 @@ pub fn of(work: &Work, now: Duration) -> Report {
         peers,
         links: work.lans.values().map(link_report).collect(),
         conflicts,
+        to_give: movable.into_iter().filter(is_here).copied().collect(),
+        given: given.map(|(address, _)| *address).collect(),
         refused: work.refused + work.ownership.ignored().malformed,
         findings,
     }

@@ -46,6 +46,8 @@ const RELAY: Duration = Duration::from_secs(1);
 const ORDER: Duration = Duration::from_millis(1500);
 /// Within this time every neighbour has heard of an owner: it has said so several times.
 const HEARD: Duration = Duration::from_secs(3);
+/// How long a node that was given an address may take until it is heard to speak for it.
+pub(super) const HANDED: Duration = Duration::from_secs(4);
 /// How long the holder's office is asked about: a little longer than counts.
 const FENCE: Duration = Duration::from_millis(260);
 /// How long the router's answer proves that the LAN is there.
@@ -135,6 +137,8 @@ pub(super) struct Held {
     pub relayed: Option<NodeName>,
     /// Whom it was given to: known here before that node has said so.
     pub given: Option<NodeName>,
+    /// When it was given away, as long as nobody else was heard to speak for it.
+    pub left: Option<Duration>,
     /// Since when that one has it again.
     circular: Option<Duration>,
     /// Whether it is announced.
@@ -244,6 +248,7 @@ impl Work {
             self.lans.values_mut().for_each(|lan| lan.handle_timeout(clock()));
             self.follow();
             self.untangle(clock());
+            self.see_off(clock());
             if std::mem::take(&mut self.walks) {
                 self.walk();
             }
@@ -466,7 +471,7 @@ impl Work {
             Event::Lost { resource: Resource::Holder, .. } => self.know(),
             Event::Acquired { resource: Resource::Group(GroupId(address)), from } => {
                 let held = self.held.entry(address).or_default();
-                (held.since, held.acquired, held.given) = (now, held.acquired + 1, None);
+                (held.since, held.acquired, held.given, held.left) = (now, held.acquired + 1, None, None);
                 if from.is_some() {
                     held.relayed.clone_from(&from);
                 }
@@ -476,6 +481,7 @@ impl Work {
             Event::Lost { resource: Resource::Group(GroupId(address)), to } => {
                 tracing::info!(%address, to = to.as_ref().map(ToString::to_string), "an address left this node");
                 if let Some(held) = self.held.get_mut(&address) {
+                    held.left = to.is_some().then_some(now);
                     held.given = to;
                 }
             }
@@ -555,7 +561,9 @@ impl Work {
                 self.hold_at = now;
                 continue;
             }
-            held.announced = true;
+            if !std::mem::replace(&mut held.announced, true) && held.relayed.is_some() && !self.road.is_done() {
+                tracing::warn!(%address, "its open connections may break: the kernel takes long to hand their packets on");
+            }
             lan.into_iter().for_each(|lan| lan.announcer.hold(*address, until, now));
         }
     }
@@ -577,6 +585,19 @@ impl Work {
             }
         }
         self.walks |= untangled;
+    }
+
+    /// What was given away is gone once its taker speaks for it. Until then neighbours send here, and this node serves them: it
+    /// must not end before.
+    fn see_off(&mut self, now: Duration) {
+        for (address, held) in &mut self.held {
+            let Some(left) = held.left else { continue };
+            let lan = self.place.get(address).and_then(|index| self.lans.get(index));
+            let is_heard = lan.and_then(|lan| lan.announcer.spoken_for(*address)).is_some_and(|at| at >= left);
+            if is_heard || lan.is_none() || now.saturating_sub(left) >= HANDED {
+                (held.left, self.news) = (None, true);
+            }
+        }
     }
 
     /// Sends what is to be sent.

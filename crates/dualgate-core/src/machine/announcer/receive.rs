@@ -169,6 +169,9 @@ impl Announcer {
     /// Another station says that an address is its own.
     fn claimed(&mut self, address: IpAddr, mac: Mac, claim: Claim, now: Duration) -> Result<(), Ignored> {
         let probed = self.answered(address, mac);
+        if self.watched.contains(&address) {
+            self.spoken.insert(address, now);
+        }
         match self.is_held(address, now) {
             Ok(()) => {
                 self.defend(address, mac, if probed { Claim::Probed } else { claim }, now);
