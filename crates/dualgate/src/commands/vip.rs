@@ -4,10 +4,12 @@ use std::fmt::Write as _;
 use std::io;
 use std::net::IpAddr;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
-use dualgate_core::model::{ObjectName, Snapshot};
+use dualgate_core::model::{NodeName, ObjectName, Snapshot};
 use dualgate_core::plan::ipam;
+use dualgate_core::plan::virtual_ips::virtual_ips;
 use dualgate_host::virtual_ips::control::{Answer, Order, order};
 use dualgate_host::virtual_ips::{Conflict, GroupReport, PeerReport, Report};
 use serde_json::json;
@@ -131,11 +133,16 @@ fn conflicting(Conflict { address, mac, node, heard_seconds }: &Conflict) -> Str
 fn explain(args: &VipExplain) -> anyhow::Result<ExitCode> {
     let status = super::status::ask(args.admin)?;
     let report = &status.virtual_ips;
-    let snapshot = args.inputs.snapshot().ok();
     let address = args.address;
     let group = report.groups.iter().find(|group| group.addresses.contains(&address));
     let conflicts: Vec<&Conflict> = report.conflicts.iter().filter(|conflict| conflict.address == address).collect();
-    let origin = snapshot.as_ref().map(|snapshot| origin(snapshot, address, group));
+    let origin = match args.inputs.snapshot() {
+        Ok(snapshot) => origin(snapshot, address, &status),
+        Err(error) => {
+            let why = format!("{error:#}");
+            vec![format!("where it comes from is not told: {}", why.lines().next().unwrap_or_default())]
+        }
+    };
     match args.output.output {
         Format::Json => output::json(&json!({
             "node": status.node, "address": address, "group": group, "conflicts": conflicts, "origin": origin,
@@ -153,7 +160,7 @@ fn explain(args: &VipExplain) -> anyhow::Result<ExitCode> {
                 }
             }
             let conflicts = conflicts.iter().map(|conflict| conflicting(conflict));
-            for line in origin.iter().flatten().cloned().chain(conflicts) {
+            for line in origin.iter().cloned().chain(conflicts) {
                 let _ = writeln!(page, "  {line}");
             }
             output::text(&output::visible(&page))?;
@@ -203,8 +210,45 @@ fn way(group: &GroupReport) -> &'static str {
     }
 }
 
-/// Where the address comes from: pool, assignment, and what is wrong with it.
-fn origin(snapshot: &Snapshot, address: IpAddr, group: Option<&GroupReport>) -> Vec<String> {
+/// Where the address comes from, by the site file and the objects that are here: pool, assignment, and what is wrong with it.
+/// The running node may have others; then that is said.
+fn origin(mut snapshot: Snapshot, address: IpAddr, status: &Status) -> Vec<String> {
+    let node = NodeName::new(status.node.as_str());
+    if snapshot.site.name != status.site || snapshot.site.node(&node).is_none() {
+        let (here, there) = (&snapshot.site.name, &status.site);
+        return vec![match here == there {
+            true => format!("where it comes from is not told: the site file has no node {node}, which was asked"),
+            false => {
+                format!("where it comes from is not told: the site file is that of {here}, and {node} is of {there}")
+            }
+        }];
+    }
+    let group = status.virtual_ips.groups.iter().find(|group| group.addresses.contains(&address));
+    snapshot.facts.assigned = Arc::new(status.virtual_ips.assigned.clone());
+    let mut lines = of_pools(&snapshot, address, group);
+    lines.extend(other_plan(&snapshot, &node, address, group));
+    lines
+}
+
+/// What the site file and the objects here would make of the address, if the running node has made something else of it.
+fn other_plan(snapshot: &Snapshot, node: &NodeName, address: IpAddr, running: Option<&GroupReport>) -> Option<String> {
+    let plan = virtual_ips(snapshot, node);
+    let words = |addresses: &[IpAddr], users: Vec<String>| {
+        let shown: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        format!("{} for {}", shown.join(", "), users.join(", "))
+    };
+    let here = plan.group_of(address).map(|group| {
+        let users = group.users.iter().map(ToString::to_string).collect();
+        words(&group.addresses, users)
+    });
+    let there = running.map(|group| words(&group.addresses, group.users.clone()));
+    (here != there).then(|| {
+        let here = here.unwrap_or_else(|| "nothing".to_owned());
+        format!("{node} runs with another site file or other objects than these, of which would come: {here}")
+    })
+}
+
+fn of_pools(snapshot: &Snapshot, address: IpAddr, group: Option<&GroupReport>) -> Vec<String> {
     let pools = snapshot.site.pools.iter();
     let pool = pools.filter(|pool| pool.ranges.iter().any(|range| range.contains(address)));
     let mut lines: Vec<String> = pool.map(|pool| format!("from the pool `{}`", pool.name)).collect();
