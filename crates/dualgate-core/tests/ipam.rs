@@ -3,7 +3,7 @@
 //! A case file holds cases: a line `=== what it shows`, keys of a site file (the rest is [`site_file`]'s), and sections.
 //! Inputs: `--- objects` (see [`Service`]), `--- site` (another site), `--- had` (what Services had before, as
 //! `name address...`). An input after an output is the next moment: what was assigned before is had then. Outputs:
-//! `--- services`, `--- pools`, `--- findings`, each also `, IPv4 only` or `, IPv6 only` for a home without the other family.
+//! `--- services`, `--- pools`, `--- findings`, `--- differences`, each also `, IPv4 only` or `, IPv6 only` for a home without the other family.
 //! `DUALGATE_BLESS=1 cargo test -p dualgate-core --test ipam` writes what is found; review the difference.
 //!
 //! A number such as `M5` in a title is a case of MetalLB's own suite, `P` of PureLB's, `K` of kube-vip's.
@@ -19,7 +19,7 @@ use dualgate_core::model::snapshot::{Facts, Generation};
 use dualgate_core::model::{Assignments, Family, IpRange, ObjectName, ObjectSet, Snapshot};
 use dualgate_core::parse::file::{assemble, file};
 use dualgate_core::parse::site;
-use dualgate_core::plan::ipam::{Assigned, Count, Reason, assign};
+use dualgate_core::plan::ipam::{Assigned, Count, Reason, assign, differences};
 use ipnet::IpNet;
 
 #[path = "ipam/properties.rs"]
@@ -135,8 +135,12 @@ struct Moment {
 }
 
 impl Moment {
+    fn snapshot(&self, home: usize) -> Snapshot {
+        snapshot(only(read_site(&self.site), HOMES[home]), read_objects(&self.objects), &self.had[home])
+    }
+
     fn assigned(&self, home: usize) -> Assigned {
-        assign(&snapshot(only(read_site(&self.site), HOMES[home]), read_objects(&self.objects), &self.had[home]))
+        assign(&self.snapshot(home))
     }
 
     fn input(&mut self, what: &str, text: &str) {
@@ -162,8 +166,8 @@ fn had(text: &str) -> Assignments {
     text.lines().filter(|line| !line.is_empty()).map(line).collect()
 }
 
-fn output(section: &str, assigned: &Assigned) -> String {
-    let mut text = String::new();
+fn output(section: &str, snapshot: &Snapshot) -> String {
+    let (mut text, assigned) = (String::new(), assign(snapshot));
     match section {
         "services" => {
             for used in &assigned.services {
@@ -195,6 +199,7 @@ fn output(section: &str, assigned: &Assigned) -> String {
                 }
             }
         }
+        "differences" => differences(snapshot).iter().for_each(|line| writeln!(text, "{line}").unwrap()),
         other => panic!("`{other}` is no section"),
     }
     text
@@ -231,7 +236,7 @@ fn run(case: &str) -> (String, usize) {
             Some((_, other)) => panic!("{title}: `{other}`"),
             None => (section, 0),
         };
-        page += &format!("--- {section}\n{}", output(question, &moment.assigned(home)));
+        page += &format!("--- {section}\n{}", output(question, &moment.snapshot(home)));
         moment.is_looked_at = true;
         outputs += 1;
     }

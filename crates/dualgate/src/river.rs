@@ -352,6 +352,7 @@ impl River {
         self.plan_tunnel(plan.tunnel);
         self.findings.extend(plan::virtual_ips::findings(&snapshot, &plan.virtual_ips));
         self.virtual_ips.plan(plan.virtual_ips);
+        self.findings.extend(self.virtual_ips.differences(&snapshot));
         self.dns.plan(plan.dns);
         self.wall.plan(plan.firewall).await;
         self.tellers.tell(&snapshot, self.planner.lowered());

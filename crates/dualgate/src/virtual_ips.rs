@@ -6,9 +6,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use dualgate_core::model::finding::Place;
 use dualgate_core::model::snapshot::Facts;
-use dualgate_core::model::{Code, NodeName, ObjectName, ServiceProxy, Snapshot};
+use dualgate_core::model::{Code, Finding, NodeName, ObjectName, ServiceProxy, Snapshot};
 use dualgate_core::plan::forward::Transport;
 use dualgate_core::plan::ipam;
 use dualgate_core::plan::proxy::ProxyPlan;
@@ -21,6 +23,10 @@ use tokio::sync::watch;
 
 /// A peer of the tunnel that had no handshake for so many seconds is away.
 const AWAY: u64 = 180;
+/// Home nodes hear of a change one after the other: so long they may differ without a word.
+const SAME_WITHIN: Duration = Duration::from_secs(10);
+/// So many Services in which they differ are named.
+const NAMED: usize = 5;
 
 /// The virtual IPs of this node.
 pub struct VirtualIps {
@@ -31,6 +37,8 @@ pub struct VirtualIps {
     detector: Option<Detector>,
     service_proxy: ServiceProxy,
     ready: BTreeMap<GroupId, String>,
+    /// Since when this node's objects come to other addresses than those that were assigned, and whether it was told.
+    differs: Option<(Instant, bool)>,
 }
 
 impl VirtualIps {
@@ -40,7 +48,7 @@ impl VirtualIps {
         let (known, plan) = (keeper.known(), Arc::default());
         let mut detector = Detector::open().ok();
         let service_proxy = detector.as_mut().and_then(|detector| detector.detect().ok()).unwrap_or_default();
-        Ok(Self { keeper, known, plan, detector, service_proxy, ready: BTreeMap::new() })
+        Ok(Self { keeper, known, plan, detector, service_proxy, ready: BTreeMap::new(), differs: None })
     }
 
     /// For whoever shows how they are.
@@ -64,6 +72,19 @@ impl VirtualIps {
             self.keeper.publish(assigned.clone());
             snapshot.facts.assigned = assigned;
         }
+    }
+
+    /// Whether the node that assigns addresses reads something else than this one, and has for a while.
+    pub fn differences(&mut self, snapshot: &Snapshot) -> Option<Finding> {
+        let follows = !self.plan.members.is_empty() && !self.known.borrow().holds;
+        let found = if follows { ipam::differences(snapshot) } else { Vec::new() };
+        if found.is_empty() {
+            self.differs = None;
+            return None;
+        }
+        let (since, told) = self.differs.get_or_insert((Instant::now(), false));
+        *told = since.elapsed() >= SAME_WITHIN;
+        told.then(|| differ(&found, self.view().report().assigned_by.as_deref()))
     }
 
     /// What is to be from now on.
@@ -115,10 +136,12 @@ impl VirtualIps {
         }
     }
 
-    /// Looks who carries packets for Services here; whether that is somebody else than before.
+    /// Looks who carries packets for Services here; whether that is somebody else than before, or home nodes have differed for
+    /// too long.
     pub fn look(&mut self) -> bool {
         let found = self.detector.as_mut().and_then(|detector| detector.detect().ok()).unwrap_or(self.service_proxy);
-        std::mem::replace(&mut self.service_proxy, found) != found
+        let is_late = self.differs.is_some_and(|(since, told)| !told && since.elapsed() >= SAME_WITHIN);
+        std::mem::replace(&mut self.service_proxy, found) != found || is_late
     }
 
     /// Others take over what they can.
@@ -130,6 +153,17 @@ impl VirtualIps {
     pub fn leave(self, how: Leave) {
         self.keeper.leave(how);
     }
+}
+
+/// `found` is not empty.
+fn differ(found: &[String], holder: Option<&str>) -> Finding {
+    let holder = holder.unwrap_or("another node");
+    let more = found.len().saturating_sub(NAMED);
+    let and_more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    let named = found.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join("; ");
+    let message = format!("this node does not read the same as {holder}, which assigns addresses: {named}{and_more}");
+    let help = "make the manifests and the `pools` of all home nodes equal";
+    Finding::new(Code::VirtualIpsDiffer, Place::default(), message).help(help)
 }
 
 /// Whether the source has something that was never read: a file that is broken since the start.
@@ -223,6 +257,15 @@ mod tests {
         assert_eq!(missing(&gate, &desired, &desired), "");
         assert_eq!(missing(&gate, &desired, &open(&["192.168.1.10:80"])), "tcp [fd00::10]:80 cannot be listened at");
         assert_eq!(missing(&gate, &open(&["192.168.1.99:80"]), &BTreeSet::new()), "nothing is to listen there");
+    }
+
+    #[test]
+    fn differences_are_named_up_to_a_number() {
+        let found: Vec<String> = (0..7).map(|number| format!("apps/s{number} has no address")).collect();
+        let finding = differ(&found, Some("k3s-node1"));
+        assert!(finding.message.contains("the same as k3s-node1, which assigns addresses: apps/s0 has"), "{finding}");
+        assert!(finding.message.ends_with("apps/s4 has no address; and 2 more"), "{finding}");
+        assert!(!differ(&found[..5], None).message.contains("more"));
     }
 
     #[test]

@@ -283,6 +283,8 @@ catalogue! {
     VirtualIpsAlone = "virtual-ips-alone" Error;
     /// Somebody else on the LAN answers for a virtual IP.
     VirtualIpsConflict = "virtual-ips-conflict" Error;
+    /// This node reads other objects or pools than the one that assigns addresses.
+    VirtualIpsDiffer = "virtual-ips-differ" Warning;
     /// kube-proxy answers ARP for the addresses of all Services, at every node.
     VirtualIpsStrictArp = "virtual-ips-strict-arp" Error;
     /// Another controller sets back what is written to an object's status or labels.

@@ -135,6 +135,23 @@ pub fn assign(snapshot: &Snapshot) -> Assigned {
     report::report(&round, findings)
 }
 
+/// In which Services what was assigned is not what this snapshot comes to, in words: the node that assigns has other objects or
+/// pools. Nothing where the two agree; each change makes them differ for a moment.
+pub fn differences(snapshot: &Snapshot) -> Vec<String> {
+    let (own, theirs) = (assign(snapshot).assignments, &snapshot.facts.assigned);
+    let shown = |addresses: &[IpAddr]| addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(" and ");
+    let missing = own.iter().filter(|(name, _)| theirs.of(name).is_empty());
+    let missing = missing.map(|(name, _)| format!("{name} has no address, and would get one here"));
+    let others = theirs.iter().filter_map(|(name, addresses)| match own.of(name) {
+        [] => Some(format!("{name} has {}, and would have none here", shown(addresses))),
+        here if here != addresses => {
+            Some(format!("{name} has {}, and would have {} here", shown(addresses), shown(here)))
+        }
+        _ => None,
+    });
+    missing.chain(others).collect()
+}
+
 /// Whether a Service gets its addresses from us.
 pub fn is_ours(service: &Service) -> bool {
     service.kind == ServiceType::LoadBalancer
