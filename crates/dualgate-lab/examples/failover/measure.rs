@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use dualgate_host::namespace::Namespace;
 use dualgate_lab::capture::{Capture, Claim, Frame, owners};
 use dualgate_lab::probe::who_has;
+use dualgate_wire::ethernet::Mac;
 
 use crate::prober::{Dialler, Gap, Prober};
 use crate::subject::{Failure, Fault, Subject};
@@ -101,7 +102,9 @@ impl Watch {
             let again = (1..owners.len()).filter(|at| owners[..*at].contains(&owners[*at])).count() as u64;
             self.overlaps += again;
             if again > 0 {
-                self.when.push(format!("{address}, {}: {again}", fault.words()));
+                let after = after(&frames, address).as_millis();
+                self.when
+                    .push(format!("{address}, {}: {again}, {after} ms at most after another one began", fault.words()));
             }
         }
     }
@@ -175,6 +178,23 @@ impl Drop for Watch {
             let _ = asker.join();
         }
     }
+}
+
+/// How long at most after another station had begun to speak for an address one spoke that had before. A frame that waited in a
+/// queue is late by a few milliseconds; a station that has the address again, by more than a lease.
+fn after(frames: &[Frame], address: IpAddr) -> Duration {
+    let claims = frames.iter().filter_map(|frame| Some((frame.at, frame.claim()?)));
+    let mut owners: Vec<(Mac, Instant)> = Vec::new();
+    let mut longest = Duration::ZERO;
+    for (at, (_, mac, _)) in claims.filter(|(_, (claimed, ..))| *claimed == address) {
+        match owners.last() {
+            Some((last, _)) if *last == mac => continue,
+            Some((_, began)) if owners.iter().any(|(owner, _)| *owner == mac) => longest = longest.max(at - *began),
+            Some(_) | None => {}
+        }
+        owners.push((mac, at));
+    }
+    longest
 }
 
 /// The longest time between two answers.
