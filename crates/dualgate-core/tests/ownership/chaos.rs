@@ -166,7 +166,14 @@ fn misfortune(world: &mut World) {
             world.nodes[index].sees_router = !world.nodes[index].sees_router;
         }
         88..92 => publish(world),
-        92..98 => {
+        92..95 => {
+            // Its Service is deleted, as this node hears first.
+            let resource = world.wanted[wanted].resource;
+            let index = world.owner(&resource).filter(|_| world.random.percent(80)).unwrap_or(index);
+            world.tell(|| format!("node{index} has no use for {resource}"));
+            world.wish_but(index, Some(resource));
+        }
+        95..98 => {
             world.tell(|| "replay".to_owned());
             world.replay(600);
         }

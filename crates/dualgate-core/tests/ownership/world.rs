@@ -242,12 +242,18 @@ impl World {
 
     /// Tells a node what is wanted.
     pub fn wish(&mut self, index: usize) {
+        self.wish_but(index, None);
+    }
+
+    /// The same, but for one resource of which it knows nothing.
+    pub fn wish_but(&mut self, index: usize, unknown: Option<Resource>) {
         let wish = |wanted: &Wanted| Wish {
             resource: wanted.resource,
             candidates: wanted.candidates.iter().map(|index| self.nodes[*index].name.clone()).collect(),
             ready: !wanted.unready.contains(&index),
         };
-        let wishes: Vec<Wish> = self.wanted.iter().map(wish).collect();
+        let wanted = self.wanted.iter().filter(|wanted| Some(wanted.resource) != unknown);
+        let wishes: Vec<Wish> = wanted.map(wish).collect();
         self.call(index, |machine, now| machine.set_wishes(wishes, now));
     }
 
