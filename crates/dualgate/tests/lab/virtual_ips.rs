@@ -207,8 +207,10 @@ fn moved(directory: &Path) {
         let to = (position + 1) % 3;
         give(&lab, GATE[0], NODES[to]);
         pass(Duration::from_millis(300));
-        let asked = stations(&lab.host("lan-client").unwrap(), ip(GATE[0]), Duration::from_millis(200));
-        assert_eq!(asked, BTreeSet::from([mac_of(&lab, NODES[to])]), "it is announced at its place");
+        let (client, place) = (lab.host("lan-client").unwrap(), BTreeSet::from([mac_of(&lab, NODES[to])]));
+        until("it is announced at its place", &lab, LIMIT, || {
+            stations(&client, ip(GATE[0]), Duration::from_millis(200)) == place
+        });
     }
     let fresh = stop(fresh);
     let kept = stop(kept);
