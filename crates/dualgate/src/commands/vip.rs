@@ -267,6 +267,7 @@ fn of_pools(snapshot: &Snapshot, address: IpAddr, group: Option<&GroupReport>) -
 }
 
 fn give(args: &VipMove) -> anyhow::Result<ExitCode> {
+    choose_node(&usable_site(&args.running.site)?, Some(&args.to))?;
     tell(&args.running, &Order::Move { address: args.address, to: args.to.clone() }, args.output)
 }
 
