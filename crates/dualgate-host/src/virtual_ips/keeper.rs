@@ -20,6 +20,8 @@ use super::work::{HANDED, Work};
 
 /// How long a node that leaves waits until others have taken what it held.
 const FAREWELL: Duration = Duration::from_secs(3);
+/// How long it goes on to offer what nobody would take.
+const REFUSED: Duration = Duration::from_secs(1);
 
 /// The keeper of one node's virtual IPs.
 #[derive(Debug)]
@@ -153,7 +155,8 @@ impl Keeper {
         loop {
             let report = view.report();
             // Where nobody takes it, it is held to the end.
-            let waits = !report.to_give.is_empty() && began.elapsed() < FAREWELL;
+            let waits = (!report.drained && began.elapsed() < FAREWELL)
+                || (!report.to_give.is_empty() && began.elapsed() < REFUSED);
             let is_given = report.given.is_empty() || began.elapsed() >= FAREWELL + HANDED;
             if !waits && is_given {
                 return;

@@ -117,6 +117,8 @@ pub(super) struct Work {
     look_at: Duration,
     /// It was told to give everything away, as it is about to end.
     ends: bool,
+    /// All is given away that another node takes, as others were told.
+    drained: bool,
     /// Others should hear how it is.
     news: bool,
     tell_at: Duration,
@@ -209,6 +211,7 @@ impl Work {
             seed,
             look_at: Duration::ZERO,
             ends: false,
+            drained: false,
             news: true,
             tell_at: Duration::ZERO,
             walks: false,
@@ -590,6 +593,8 @@ impl Work {
     /// What was given away is gone once its taker speaks for it. Until then neighbours send here, and this node serves them: it
     /// must not end before.
     fn see_off(&mut self, now: Duration) {
+        let before = std::mem::replace(&mut self.drained, self.ownership.is_drained());
+        self.news |= before != self.drained;
         for (address, held) in &mut self.held {
             let Some(left) = held.left else { continue };
             let lan = self.place.get(address).and_then(|index| self.lans.get(index));
