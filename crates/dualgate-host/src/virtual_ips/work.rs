@@ -359,7 +359,7 @@ impl Work {
             let of = |address: &IpAddr| Candidacy {
                 resource: resource(*address),
                 candidates: group.candidates.clone(),
-                ready,
+                ready: ready || self.stays(group, *address, now),
             };
             wishes.extend(group.addresses.iter().map(of));
         }
@@ -372,12 +372,23 @@ impl Work {
         self.held.retain(|address, _| planned.contains(address));
     }
 
-    /// Whether the best candidate of a group that has just come may be about to take it: nodes read changes one after the
-    /// other, and nobody takes anything back later.
+    /// Whether an address that is held here stays although its group is not served: another one has just joined it, and is
+    /// about to be.
+    fn stays(&self, group: &Group, address: IpAddr, now: Duration) -> bool {
+        let newest = group.addresses.iter().filter_map(|other| self.planned.get(other)).max().copied();
+        let is_joined = newest.is_some_and(|at| now < at + GATHER) && self.planned.get(&address).copied() < newest;
+        let is_held = self.ownership.owned_until(&resource(address)).is_some_and(|until| until > now);
+        let may_serve = self.ready.get(&group.id).is_none_or(String::is_empty);
+        is_joined && is_held && may_serve && group.candidates.contains(&self.node)
+    }
+
+    /// Whether somebody else may be about to take a group that has just come: who has one of its addresses, else its best
+    /// candidate. Nodes read changes one after the other, and nobody takes anything back later.
     fn yields(&mut self, group: &Group, now: Duration) -> bool {
         let since = group.addresses.iter().filter_map(|address| self.planned.get(address)).max();
         let until = since.map_or(now, |since| *since + FIRST);
-        let best = group.candidates.first().filter(|best| **best != self.node);
+        let owner = group.addresses.iter().find_map(|address| self.ownership.owner(&resource(*address)));
+        let best = owner.as_ref().or(group.candidates.first()).filter(|best| **best != self.node);
         let is_alive = |best: &NodeName| self.ownership.peers().iter().any(|peer| peer.name == *best && peer.alive);
         let yields = now < until && best.is_some_and(is_alive);
         if yields {
