@@ -150,6 +150,7 @@ mod tests {
             plan: set(observed),
             virtual_ips: dualgate_host::virtual_ips::Report::default(),
             tunnel: dualgate_tunnel::Report::default(),
+            dns: Default::default(),
             exchange: crate::exchange::Report::default(),
             firewall: crate::wall::Report::default(),
             findings: Vec::new(),

@@ -265,6 +265,7 @@ mod tests {
             connections: 2,
             plan: plan.iter().map(|line| (*line).to_owned()).collect(),
             tunnel: dualgate_tunnel::Report::default(),
+            dns: Default::default(),
             virtual_ips: VirtualIpReport::default(),
             exchange: crate::exchange::Report::default(),
             firewall: crate::wall::Report::default(),
