@@ -12,6 +12,7 @@ mod dns;
 mod exchange;
 mod file_version;
 mod inputs;
+mod last_good;
 mod output;
 mod river;
 mod service;

@@ -33,6 +33,7 @@ use crate::describe;
 use crate::exchange::{self, Tellers};
 use crate::file_version::FileVersion;
 use crate::inputs::{now, open_cluster, open_folder, read_site};
+use crate::last_good::LastGood;
 use crate::source::SourceStatus;
 use crate::state::{Origin, Round, State};
 use crate::virtual_ips::{Served, VirtualIps};
@@ -44,8 +45,6 @@ const RESYNC: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_secs(1);
 /// How often a plan is made without a change: certificates expire.
 const REPLAN: Duration = Duration::from_secs(3600);
-/// How long after a change what there is is written to disk; the first set of a process is written at once.
-const SAVE_AFTER: Duration = Duration::from_secs(1);
 /// How long changes must rest before mistakes between objects are looked for; at the latest after [`LINT_AT_LATEST`].
 const LINT_AFTER: Duration = Duration::from_millis(500);
 /// See [`LINT_AFTER`].
@@ -85,8 +84,7 @@ pub struct River {
     heard: watch::Receiver<Heard>,
     /// What home hears of this edge.
     facts: watch::Sender<LocalFacts>,
-    store: Option<Store>,
-    save_at: Option<Instant>,
+    last_good: LastGood,
     state: State,
 }
 
@@ -164,8 +162,7 @@ impl River {
             virtual_ips: spring.virtual_ips,
             dns: spring.dns,
             cluster,
-            store: spring.store,
-            save_at: None,
+            last_good: LastGood::new(spring.store),
             state: spring.state,
         }
     }
@@ -185,7 +182,7 @@ impl River {
         self.start_from_disk().await;
         self.state.begun();
         loop {
-            let (save, lint) = (self.save_at, self.lint_at);
+            let lint = self.lint_at;
             tokio::select! {
                 () = &mut stop => break,
                 Ok(()) = self.objects.changed() => {
@@ -221,13 +218,15 @@ impl River {
                 () = self.virtual_ips.changed() => self.round().await,
                 () = self.cluster.changed() => self.round().await,
                 _ = replan.tick() => self.round().await,
-                () = until(save) => self.save(),
+                () = self.last_good.is_due() => {
+                    if let Some(objects) = &self.current {
+                        self.last_good.write(objects, self.generation);
+                    }
+                }
                 () = until(lint) => self.lint().await,
             }
         }
-        if self.save_at.is_some() {
-            self.save();
-        }
+        self.last_good.end(self.current.as_ref(), self.generation).await;
         self.cluster.leave().await;
         (self.proxy, self.dns, self.virtual_ips)
     }
@@ -263,7 +262,7 @@ impl River {
             self.objects.mark_changed();
             return;
         }
-        let Some(store) = &self.store else { return };
+        let Some(store) = self.last_good.store() else { return };
         match store.load() {
             Ok(Some(saved)) => {
                 tracing::warn!(
@@ -287,11 +286,9 @@ impl River {
         if self.origin != Origin::Source {
             tracing::info!(objects = found.objects.len(), "objects read");
         }
-        // Until the first set is on disk, a start without the source has nothing to serve.
-        let rest = if self.origin == Origin::Source { SAVE_AFTER } else { Duration::ZERO };
         self.origin = Origin::Source;
         self.current = Some(found);
-        self.save_at.get_or_insert(Instant::now() + rest);
+        self.last_good.changed();
         self.round().await;
     }
 
@@ -479,16 +476,6 @@ impl River {
             edges: self.tellers.report(),
             told_by: heard.taken.as_ref().map(ToString::to_string),
             connected: heard.from.iter().map(|from| from.node.to_string()).collect(),
-        }
-    }
-
-    /// Writes the last good state. A full disk costs only that.
-    fn save(&mut self) {
-        self.save_at = None;
-        if let (Some(store), Some(objects)) = (&mut self.store, &self.current)
-            && let Err(error) = store.save(objects, self.generation)
-        {
-            tracing::warn!(error = %Chain(&error), "the last good state was not written");
         }
     }
 }
