@@ -593,6 +593,47 @@ mod tests {
     }
 
     #[test]
+    fn no_request_makes_ten_thousand_routes_slow() {
+        let mut state = 1u64;
+        let mut random = |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) as usize % below
+        };
+        let mut routes = Vec::new();
+        for n in 0..10_000 {
+            let path: String = (0..=random(6)).map(|_| ["/a", "/b", "/aa", "/ab"][random(4)]).collect();
+            let pattern = [prefix, exact, characters][random(3)](&path);
+            let host = match n % 50 {
+                0 => String::new(),
+                1..10 => format!("*.h{}.example.org", random(100)),
+                _ => format!("h{}.example.org", random(1000)),
+            };
+            let reading = [Reading::Specification, Reading::Traefik][random(2)];
+            routes.push(Route { reading, ..route(&host, pattern) });
+        }
+        let table = table(routes.clone());
+        let mut most = 0;
+        for _ in 0..20_000 {
+            let like = &routes[random(routes.len())];
+            let host = match random(4) {
+                0 => format!("{}example.org", "a.".repeat(random(120))),
+                1 => format!("{}.h{}.example.org", "x".repeat(random(63)), random(100)),
+                _ => like.host.to_string().replace('*', "x"),
+            };
+            let known = like.path.written();
+            let path = match random(5) {
+                0 => known[..1 + random(known.len())].to_owned(),
+                1 => format!("{known}{}", "/a".repeat(random(4000))),
+                2 => format!("{known}{}", "/".repeat(random(8000))),
+                3 => format!("/{}", "a".repeat(random(8000))),
+                _ => (0..random(4000)).map(|_| ["/a", "/b", "/aa", "/ab"][random(4)]).collect(),
+            };
+            most = most.max(table.find_counted(HERE, &host, &path).1);
+        }
+        assert!(most < 150, "{most} steps");
+    }
+
+    #[test]
     fn the_longer_spelling_of_a_prefix_goes_first_also_without_its_slash() {
         let table = table(vec![route("h.example.org", prefix("/foo")), route("h.example.org", prefix("/foo/"))]);
         for path in ["/foo", "/foo/", "/foo/bar"] {
