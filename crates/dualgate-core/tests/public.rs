@@ -9,6 +9,7 @@ use dualgate_core::model::address::Family;
 use dualgate_core::model::object::{AddressType, Body};
 use dualgate_core::model::site::Role;
 use dualgate_core::model::{Finding, NodeName, ObjectSet, Snapshot};
+use dualgate_core::parse::object::dump;
 use dualgate_core::plan::proxy::{ProxyPlan, ServerAddress};
 use dualgate_core::plan::tunnel::TunnelPlan;
 use dualgate_core::plan::{self, public};
@@ -87,7 +88,7 @@ fn faults(snapshot: &Snapshot, edge: &NodeName) -> Vec<String> {
         let object = objects.remove(left_out);
         let without = with_objects(snapshot, ObjectSet { objects, findings: Vec::new() });
         if seen(&plan::node(&without, edge)) == whole {
-            faults.push(format!("nothing needs {}: {}", object.key, object.dump));
+            faults.push(format!("nothing needs {}: {}", object.key, dump(&object)));
         }
     }
     faults
@@ -150,7 +151,7 @@ fn only_an_edge_is_told_anything() {
 fn the_cut_holds_the_fields_that_matter_and_no_other() {
     let snapshot = example(Families::Both);
     let cut = public::public(&snapshot, &NodeName::new("edge"));
-    let found: Vec<Value> = cut.objects.iter().map(|object| object.dump.to_value()).collect();
+    let found: Vec<Value> = cut.objects.iter().map(|object| dump(object)).collect();
     let slice = |number: u8, family: &str, address: &str| {
         json!({
             "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
@@ -280,12 +281,8 @@ fn the_edge_learns_which_pods_are_behind_which_node_if_the_site_file_does_not_sa
     let snapshot = Case::parse("tunnel", &text).unwrap().snapshot(Families::Both).unwrap();
     let edge = NodeName::new("edge");
     let cut = public::public(&snapshot, &edge);
-    let nodes: Vec<Value> = cut
-        .objects
-        .iter()
-        .filter(|object| matches!(object.body, Body::Node(_)))
-        .map(|object| object.dump.to_value())
-        .collect();
+    let nodes: Vec<Value> =
+        cut.objects.iter().filter(|object| matches!(object.body, Body::Node(_))).map(|object| dump(object)).collect();
     let expected = json!({
         "apiVersion": "v1", "kind": "Node", "metadata": {"name": "home1"}, "spec": {"podCIDRs": ["10.42.1.0/24"]},
     });

@@ -10,10 +10,10 @@ use dualgate_core::check::objects::{self, Lints};
 use dualgate_core::lower::{self, Lowered};
 use dualgate_core::model::object::Body;
 use dualgate_core::model::snapshot::{Facts, Generation};
-use dualgate_core::model::{Finding, NodeName, Object, ObjectKey, ObjectSet, Snapshot};
+use dualgate_core::model::{Finding, NodeName, Object, ObjectKey, ObjectSet, Site, Snapshot};
 use dualgate_core::plan::dns::DnsPlan;
 use dualgate_core::plan::proxy::{Backends, ProxyPlan};
-use dualgate_core::plan::{self, NodePlan, Planner};
+use dualgate_core::plan::{self, NodePlan, Planner, public};
 use dualgate_core::route::{Action, EntryPointIndex, Route, Table};
 use dualgate_wire::dns::RecordType;
 use proptest::prelude::*;
@@ -30,16 +30,70 @@ static OF_CASES: LazyLock<Vec<Arc<Object>>> = LazyLock::new(|| {
     paths.sort();
     let text = |path: &Path| fs::read_to_string(path).unwrap();
     let cases = paths.iter().filter(|path| path.extension().is_some_and(|extension| extension == "case"));
-    cases
-        .flat_map(|path| {
-            Case::parse("case", &text(path)).unwrap().snapshot(Families::Both).unwrap().objects.objects.clone()
-        })
-        .collect()
+    cases.flat_map(|path| case(&text(path)).objects.objects.clone()).collect()
 });
+
+/// Sites that differ in what planning reads of them: home names, classes, gates and their entry points, roles, the tunnel.
+static SITES: LazyLock<Vec<Arc<Site>>> = LazyLock::new(|| {
+    let texts = [
+        "aliases: [{domain: example.org, home: home.arpa}]
+ingressClasses:
+- {controller: dualgate.dev/ingress-controller}
+- {name: traefik, controller: traefik.io/ingress-controller, compat: traefik}",
+        "ingressClasses: [{controller: dualgate.dev/ingress-controller}]
+admin: {listen: ['127.0.0.1:9180']}",
+        "aliases: [{domain: example.org, home: home.arpa}]
+gates: {internal: {addresses: [192.168.178.11], entryPoints: {websecure: {port: 8443, protocol: https}, web: 8080}}, external: {}}
+ingressClasses: [{controller: dualgate.dev/ingress-controller}]",
+        "apiVersion: dualgate.dev/v1alpha1
+kind: Site
+name: case
+lan: {subnets: [192.168.178.0/24]}
+cluster: {podCIDRs: [10.42.0.0/16, 'fd01::/48']}
+tunnel: {}
+dns: {public: true, zones: [{name: example.org, publish: edge}, {name: home.arpa}]}
+nodes:
+- name: home1
+  roles: [server, internal-gate, dns]
+  addresses: [192.168.178.5]
+  publicKeys: ['hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=']
+- name: edge
+  roles: [external-gate]
+  addresses: [192.168.178.201]
+  publicAddresses: [203.0.113.10]
+  publicKeys: ['hwY0sc1c7bSjN6kXzO+bmLXTlMTQuFhEhLO8qxVIUzo=']
+gates: {internal: {}, external: {}}
+ingressClasses:
+- {controller: dualgate.dev/ingress-controller}
+- {name: traefik, controller: traefik.io/ingress-controller, compat: traefik}",
+    ];
+    texts.iter().map(|text| case(&format!("== site\n{text}\n")).site).collect()
+});
+
+/// The nodes of all of them.
+const NODES: [&str; 3] = ["home1", "home2", "edge"];
+
+/// What clusters say of nodes, in two versions.
+static NODE_OBJECTS: LazyLock<Vec<Arc<Object>>> = LazyLock::new(|| {
+    let node = |name: &str, number: u8| {
+        format!(
+            "---\napiVersion: v1\nkind: Node\nmetadata: {{name: {name}}}\nspec: {{podCIDRs: [10.42.{number}.0/24]}}\n"
+        )
+    };
+    let version =
+        |first: u8| -> String { NODES.iter().zip(first..).map(|(name, number)| node(name, number)).collect() };
+    [0, 10].iter().flat_map(|first| case(&format!("== objects\n{}", version(*first))).objects.objects.clone()).collect()
+});
+
+fn case(text: &str) -> Snapshot {
+    Case::parse("case", text).unwrap().snapshot(Families::Both).unwrap()
+}
 
 /// One step: which keys change, to which of their versions or to nothing; and what the world looks like then.
 #[derive(Clone, Debug)]
 struct Step {
+    /// Another site, by its number.
+    site: Option<usize>,
     changes: Vec<(prop::sample::Index, Option<prop::sample::Index>)>,
     now: i64,
     assigned: Vec<prop::sample::Index>,
@@ -47,11 +101,12 @@ struct Step {
 
 prop_compose! {
     fn step()(
+        site in prop::option::weighted(0.2, 0..SITES.len()),
         changes in prop::collection::vec((any::<prop::sample::Index>(), prop::option::weighted(0.8, any::<prop::sample::Index>())), 0..12),
         now in prop::sample::select(vec![NOW, NOW, NOW, 0, NOW + 400_000_000]),
         assigned in prop::collection::vec(any::<prop::sample::Index>(), 0..3),
     ) -> Step {
-        Step { changes, now, assigned }
+        Step { site, changes, now, assigned }
     }
 }
 
@@ -159,6 +214,11 @@ fn of_dns(plan: &DnsPlan) -> Vec<String> {
     lines
 }
 
+/// What a node is told, if it is an edge.
+fn cut(snapshot: &Snapshot, node: &NodeName) -> Vec<u8> {
+    public::to_json(&public::public(snapshot, node)).expose().to_vec()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -169,21 +229,23 @@ proptest! {
         with_all_cases in prop::bool::weighted(0.1),
         steps in prop::collection::vec(step(), 1..10),
     ) {
-        let mixed: Vec<Snapshot> =
-            mixes.iter().map(|mix| Case::parse("mix", &mix.case()).unwrap().snapshot(Families::Both).unwrap()).collect();
-        let site = mixed[0].site.clone();
-        let of_mixes = mixed.iter().flat_map(|snapshot| snapshot.objects.objects.iter().cloned());
+        let of_mixes = mixes.iter().flat_map(|mix| case(&mix.case()).objects.objects.clone());
         let few = of_cases.iter().map(|at| at.get(&OF_CASES).clone());
         let all = OF_CASES.iter().filter(|_| with_all_cases).cloned();
-        let versions = versions(of_mixes.chain(few).chain(all));
+        let versions = versions(of_mixes.chain(few).chain(all).chain(NODE_OBJECTS.iter().cloned()));
         let mut objects: BTreeMap<ObjectKey, Arc<Object>> = BTreeMap::new();
         if with_all_cases {
             objects.extend(versions.iter().map(|(key, versions)| (key.clone(), versions[0].clone())));
         }
-        let nodes: Vec<NodeName> = site.nodes.iter().map(|node| node.name.clone()).collect();
+        let nodes = NODES.map(NodeName::new);
+        let mut site = SITES[0].clone();
         let mut planners: Vec<Planner> = nodes.iter().map(|_| Planner::default()).collect();
         let mut lints = Lints::default();
+        let (mut of_cut, mut told) = (public::Memo::default(), Vec::new());
         for (generation, step) in (1..).zip(&steps) {
+            if let Some(number) = step.site {
+                site = SITES[number].clone();
+            }
             for (key, version) in &step.changes {
                 let (key, versions) = key.get(&versions);
                 match version {
@@ -201,6 +263,11 @@ proptest! {
             let lowered = planners[0].lowered();
             prop_assert_eq!(of_lowered(lowered), of_lowered(&lower::snapshot(&snapshot)));
             prop_assert_eq!(findings(lints.of(&snapshot, lowered)), findings(objects::objects(&snapshot)));
+            let cut: Vec<Vec<u8>> = nodes.iter().map(|node| cut(&snapshot, node)).collect();
+            if !of_cut.may_differ(&snapshot, lowered) {
+                prop_assert_eq!(&cut, &told);
+            }
+            told = cut;
         }
     }
 }
@@ -222,8 +289,7 @@ kind: Ingress
 metadata: {name: two, namespace: default}
 spec: {rules: [{host: two.example.org, http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: two, port: {number: 80}}}}]}}]}
 ";
-    let snapshot = |text: &str| Case::parse("test", text).unwrap().snapshot(Families::Both).unwrap();
-    let (before, other) = (snapshot(text), snapshot(&text.replace("path: /,", "path: /new,")));
+    let (before, other) = (case(text), case(&text.replace("path: /,", "path: /new,")));
     let objects = before.objects.objects.iter().map(|object| match &*object.key.name.name {
         "two" if &*object.key.kind == "Ingress" => other.objects.get("Ingress", "default", "two").unwrap().clone(),
         _ => object.clone(),

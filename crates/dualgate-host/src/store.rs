@@ -15,7 +15,7 @@ use std::sync::Arc;
 use dualgate_core::model::object::Body;
 use dualgate_core::model::snapshot::Generation;
 use dualgate_core::model::{Digest, ObjectSet, Secret};
-use dualgate_core::parse::object::{Parsed, object_with};
+use dualgate_core::parse::object::{Parsed, dump_text, object_with};
 use rustix::fs::{FlockOperation, flock};
 use serde_json::Value;
 
@@ -300,7 +300,7 @@ fn document(set: &ObjectSet, generation: Generation) -> String {
     let mut text = format!("{{\"version\":{VERSION},\"generation\":{},\"objects\":[", generation.0);
     for (index, object) in set.objects.iter().enumerate() {
         text.push_str(if index == 0 { "\n" } else { ",\n" });
-        text.push_str(object.dump.as_str());
+        text.push_str(&dump_text(object));
     }
     text.push_str("\n]}\n");
     text

@@ -20,7 +20,9 @@ fn map(name: &str, value: &str) -> String {
 }
 
 fn shown(set: &ObjectSet) -> Vec<String> {
-    let value = |object: &Object| object.dump.to_value()["data"]["value"].as_str().unwrap_or_default().to_owned();
+    let value = |object: &Object| {
+        dualgate_core::parse::object::dump(object)["data"]["value"].as_str().unwrap_or_default().to_owned()
+    };
     set.objects.iter().map(|object| format!("{}={}", object.key.name.name, value(object))).collect()
 }
 

@@ -196,7 +196,7 @@ impl Cluster {
         let file = parse::file::file("slices.yaml", &manifest(&endpoint_slices(&self.objects, self.pods())));
         assert_eq!(file.findings, []);
         let slice = |object: &std::sync::Arc<dualgate_core::model::Object>| match &object.body {
-            Body::EndpointSlice(slice) => (object.key.name.to_string(), slice.clone()),
+            Body::EndpointSlice(slice) => (object.key.name.to_string(), (**slice).clone()),
             other => panic!("{other:?}"),
         };
         file.objects.iter().map(slice).collect()

@@ -78,6 +78,8 @@ pub struct Tellers {
     state: PathBuf,
     made: Option<Made>,
     edges: Vec<Edge>,
+    /// What they were told last was made from it.
+    told: public::Memo,
     trouble: Option<String>,
 }
 
@@ -98,7 +100,7 @@ impl Drop for Edge {
 impl Tellers {
     /// Of a node whose keys lie in a state directory; nobody is told anything yet.
     pub fn new(node: NodeName, state: PathBuf) -> Self {
-        Self { node, state, made: None, edges: Vec::new(), trouble: None }
+        Self { node, state, made: None, edges: Vec::new(), told: public::Memo::default(), trouble: None }
     }
 
     /// Tells every edge what is public at this moment.
@@ -118,7 +120,8 @@ impl Tellers {
                 }
             }
         }
-        for edge in &mut self.edges {
+        let may_differ = self.told.may_differ(snapshot, lowered);
+        for edge in self.edges.iter_mut().filter(|edge| may_differ || edge.cuts.borrow().is_none()) {
             match edge.author.write(&public::select(snapshot, lowered, &edge.node)) {
                 Ok(cut) => drop(edge.cuts.send_replace(Some(cut))),
                 Err(error) => self.trouble = Some(error.to_string()),

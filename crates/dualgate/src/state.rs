@@ -8,6 +8,7 @@ use std::time::Instant;
 use dualgate_core::model::finding::Finding;
 use dualgate_core::model::snapshot::Generation;
 use dualgate_core::model::{NodeName, ObjectSet};
+use dualgate_core::parse::object;
 use dualgate_core::plan::proxy::ProxyPlan;
 use dualgate_host::dns::View as DnsView;
 use dualgate_host::virtual_ips::{Conflict, GroupReport, LinkReport, Report as VirtualIpReport, View as VirtualIpView};
@@ -330,7 +331,7 @@ impl State {
         serde_json::json!({
             "apiVersion": "v1",
             "kind": "List",
-            "items": objects.objects.iter().map(|object| object.dump.to_value()).collect::<Vec<_>>(),
+            "items": objects.objects.iter().map(|object| object::dump(object)).collect::<Vec<_>>(),
         })
     }
 

@@ -34,6 +34,14 @@ impl Names {
     fn of(&self, namespace: &str) -> Option<&BTreeSet<Arc<str>>> {
         self.0.get(namespace)
     }
+
+    fn iter(&self) -> impl Iterator<Item = ObjectName> {
+        let of_namespace = |(namespace, names): (&Arc<str>, &BTreeSet<Arc<str>>)| {
+            let name = |name: &Arc<str>| ObjectName::new(namespace.clone(), name.clone());
+            names.iter().map(name).collect::<Vec<_>>()
+        };
+        self.0.iter().flat_map(of_namespace)
+    }
 }
 
 /// What the changes of objects touch.
@@ -44,7 +52,7 @@ pub(crate) struct Touched {
     services: Names,
     secrets: Names,
     /// Services whose backends are to be made again.
-    backends: BTreeSet<ObjectName>,
+    backends: Names,
 }
 
 impl Touched {
@@ -57,9 +65,11 @@ impl Touched {
                 Body::IngressClass(_) => touched.all = true,
                 Body::Service(_) => {
                     touched.services.insert(name);
-                    touched.backends.insert(name.clone());
+                    touched.backends.insert(name);
                 }
-                Body::EndpointSlice(_) => touched.backends.extend(service_of(object)),
+                Body::EndpointSlice(_) => {
+                    service_of(object).iter().for_each(|service| touched.backends.insert(service))
+                }
                 Body::Secret(_) => touched.secrets.insert(name),
                 Body::Ingress(_) | Body::ConfigMap(_) | Body::Namespace | Body::Node(_) | Body::Other => {}
             }
@@ -76,13 +86,23 @@ impl Touched {
 
     /// Whether an Ingress names a Service that is touched.
     pub(crate) fn has_service_of(&self, namespace: &str, ingress: &Ingress) -> bool {
-        let Some(services) = self.services.of(namespace) else { return false };
-        let paths = ingress.rules.iter().flat_map(|rule| rule.paths.iter().flatten());
-        paths.map(|path| &path.backend).chain(&ingress.default_backend).any(|backend| match backend {
-            IngressBackend::Service { name, .. } => services.contains(&**name),
-            IngressBackend::Resource { .. } => false,
-        })
+        names(&self.services, namespace, ingress)
     }
+
+    /// Whether an Ingress names a Service that is touched, or an EndpointSlice of which is.
+    pub(crate) fn has_backend_of(&self, namespace: &str, ingress: &Ingress) -> bool {
+        names(&self.backends, namespace, ingress)
+    }
+}
+
+/// Whether an Ingress names one of these Services.
+fn names(services: &Names, namespace: &str, ingress: &Ingress) -> bool {
+    let Some(services) = services.of(namespace) else { return false };
+    let paths = ingress.rules.iter().flat_map(|rule| rule.paths.iter().flatten());
+    paths.map(|path| &path.backend).chain(&ingress.default_backend).any(|backend| match backend {
+        IngressBackend::Service { name, .. } => services.contains(&**name),
+        IngressBackend::Resource { .. } => false,
+    })
 }
 
 impl Lowered {
@@ -100,12 +120,10 @@ impl Lowered {
         let changes = changes(&before.objects, &objects.objects, |object| &object.key);
         let mut touched = Touched::by(&changes);
         self.world.update(objects.clone(), &changes);
-        for (namespace, names) in &touched.secrets.0 {
-            names.iter().for_each(|name| self.shown.forget(&ObjectName::new(namespace.clone(), name.clone())));
-        }
+        touched.secrets.iter().for_each(|secret| self.shown.forget(&secret));
         self.shown.pass(facts.now).iter().for_each(|turned| touched.secrets.insert(turned));
         self.lower_again(site, self.to_lower(&changes, &touched));
-        touched.backends.iter().for_each(|service| self.backends.remake(service, site, &self.world));
+        touched.backends.iter().for_each(|service| self.backends.remake(&service, site, &self.world));
         if let Some(certificates) = self.shown.settle() {
             self.certificates = certificates;
         }

@@ -68,7 +68,7 @@ impl World {
     pub fn service(&self, namespace: &str, name: &str) -> Option<(&Object, &Service)> {
         let object = self.objects.get("Service", namespace, name)?;
         match &object.body {
-            Body::Service(service) => Some((object, service)),
+            Body::Service(service) => Some((&**object, &**service)),
             _ => None,
         }
     }
@@ -82,7 +82,7 @@ impl World {
         let slices = self.slices.get(service).into_iter().flatten();
         slices
             .filter_map(|object| match &object.body {
-                Body::EndpointSlice(slice) => Some((&**object, slice)),
+                Body::EndpointSlice(slice) => Some((&**object, &**slice)),
                 _ => None,
             })
             .collect()
@@ -91,7 +91,7 @@ impl World {
     pub fn secret(&self, namespace: &str, name: &str) -> Option<(&Arc<Object>, &SecretBody)> {
         let object = self.objects.get("Secret", namespace, name)?;
         match &object.body {
-            Body::Secret(secret) => Some((object, secret)),
+            Body::Secret(secret) => Some((object, &**secret)),
             _ => None,
         }
     }

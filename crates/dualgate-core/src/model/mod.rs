@@ -21,7 +21,7 @@ pub use address::{Dual, Family, IpRange};
 pub use assignment::Assignments;
 pub use finding::{Code, Finding, Place, Severity};
 pub use names::{EntryPointName, GateName, Host, HostPattern, NodeName, ObjectKey, ObjectName};
-pub use object::{Dump, Object, ObjectSet};
+pub use object::{Object, ObjectSet};
 pub use origin::{Origin, Positions};
 pub use public_key::{PublicKey, PublicKeys};
 pub use secret::{Digest, Secret};

@@ -4,7 +4,6 @@
 //! Defaults that the API server fills in are filled in; what it would refuse is not here.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,44 +58,17 @@ pub struct Object {
     /// What it says.
     pub body: Body,
     /// Where it was written, when it came from a file.
-    pub origin: Option<Origin>,
+    pub origin: Option<Box<Origin>>,
     /// Whose the fields are that we may write.
     pub managed: Managed,
-    /// The JSON that it was parsed from, with the values of Secrets replaced by their digests: what a dump shows.
-    pub dump: Dump,
-}
-
-/// JSON as text: a tree of it would be several times as large, and hardly anybody asks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Dump(Box<str>);
-
-impl Dump {
-    /// Of a value.
-    pub fn new(value: &serde_json::Value) -> Self {
-        Self(value.to_string().into())
-    }
-
-    /// As a value.
-    pub fn to_value(&self) -> serde_json::Value {
-        serde_json::from_str(&self.0).unwrap_or_default()
-    }
-
-    /// As text, in one line.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for Dump {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+    /// What a dump shows, where it cannot be made from the rest: `parse::object::dump` knows.
+    pub written: Option<Box<str>>,
 }
 
 impl Object {
     /// The place of a field, such as `spec.rules[0].host`; empty for the object as a whole.
     pub fn place(&self, field: impl Into<String>) -> Place {
-        Origin::place(self.origin.as_ref(), Some(&self.key), field.into())
+        Origin::place(self.origin.as_deref(), Some(&self.key), field.into())
     }
 }
 
@@ -133,21 +105,21 @@ pub struct Managed {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Body {
     /// networking.k8s.io/v1 Ingress.
-    Ingress(Ingress),
+    Ingress(Box<Ingress>),
     /// networking.k8s.io/v1 IngressClass.
     IngressClass(IngressClass),
     /// v1 Service.
-    Service(Service),
+    Service(Box<Service>),
     /// discovery.k8s.io/v1 EndpointSlice.
-    EndpointSlice(EndpointSlice),
+    EndpointSlice(Box<EndpointSlice>),
     /// v1 Secret.
-    Secret(SecretBody),
+    Secret(Box<SecretBody>),
     /// v1 ConfigMap.
     ConfigMap(BTreeMap<String, String>),
     /// v1 Namespace.
     Namespace,
     /// v1 Node.
-    Node(NodeBody),
+    Node(Box<NodeBody>),
     /// A kind that does not matter here.
     Other,
 }
@@ -348,9 +320,10 @@ pub enum TrafficPolicy {
 }
 
 /// `Service.spec.type`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ServiceType {
-    /// The default.
+    /// An address within the cluster.
+    #[default]
     ClusterIp,
     /// A port on every node.
     NodePort,
@@ -376,9 +349,10 @@ pub struct ServicePort {
 }
 
 /// `protocol`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Protocol {
-    /// The default.
+    /// TCP.
+    #[default]
     Tcp,
     /// UDP.
     Udp,

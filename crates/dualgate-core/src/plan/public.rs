@@ -26,15 +26,19 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-use crate::lower::{self, ENDPOINTS, ENTRY_POINTS, GATES, Lowered, LoweredIngress, Membership};
+use crate::lower::{
+    self, ENDPOINTS, ENTRY_POINTS, GATES, Lowered, LoweredIngress, Membership, SiteCertificate, Touched,
+};
 use crate::model::address::Family;
+use crate::model::changes::changes;
 use crate::model::object::{
     Body, Ingress, IngressBackend, IngressPath, IngressRule, Object, ObjectSet, PathType, PortRef, ServicePort,
     ServiceType,
 };
 use crate::model::site::Node;
-use crate::model::{Digest, GateName, HostPattern, NodeName, ObjectKey, ObjectName, Secret, Snapshot};
-use crate::parse::object::{Parsed, object_with};
+use crate::model::{Digest, GateName, HostPattern, NodeName, ObjectName, Secret, Site, Snapshot};
+use crate::parse::object::{Parsed, dump, dump_text, object_with};
+use crate::parse::time;
 use crate::plan::proxy::{Backend, Scheme, Server, ServerAddress};
 use crate::plan::tunnel;
 use crate::route::{Action, BackendIndex, EntryPointSet, PathPattern, Route, RoutePart};
@@ -91,6 +95,49 @@ pub fn select(snapshot: &Snapshot, lowered: &Lowered, node: &NodeName) -> Object
     assemble(&values, &|digest| keys.get(digest).cloned())
 }
 
+/// What the cut before was written from. As long as nothing of it changes, the cut need not be written again.
+#[derive(Debug, Default)]
+pub struct Memo {
+    site: Option<Arc<Site>>,
+    objects: Arc<ObjectSet>,
+    /// Those that are placed at the external gate.
+    ingresses: Vec<Arc<LoweredIngress>>,
+    certificates: Vec<Arc<SiteCertificate>>,
+}
+
+impl Memo {
+    /// Whether the cut may be another one than for the snapshot before.
+    pub fn may_differ(&mut self, snapshot: &Snapshot, lowered: &Lowered) -> bool {
+        let external = lowered.entry_points.of_gate(GateName::External);
+        let is_here = |ingress: &&Arc<LoweredIngress>| ingress.placement.entry_points.intersects(external);
+        let ingresses: Vec<Arc<LoweredIngress>> = lowered.ingresses.iter().filter(is_here).cloned().collect();
+        let changes = changes(&self.objects.objects, &snapshot.objects.objects, |object| &object.key);
+        let touched = Touched::by(&changes);
+        let is_named = |ingress: &Arc<LoweredIngress>| match &ingress.object.body {
+            Body::Ingress(body) => touched.has_backend_of(&ingress.key().name.namespace, body),
+            _ => false,
+        };
+        let is_of_all = |object: &Arc<Object>| matches!(object.body, Body::Node(_) | Body::IngressClass(_));
+        let differs = self.site.as_ref().is_none_or(|site| !Arc::ptr_eq(site, &snapshot.site))
+            || changes.iter().flat_map(|(old, new)| [*old, *new]).flatten().any(is_of_all)
+            || !same(&self.ingresses, &ingresses)
+            || !same(&self.certificates, &lowered.certificates)
+            || ingresses.iter().any(is_named);
+        *self = Self {
+            site: Some(snapshot.site.clone()),
+            objects: snapshot.objects.clone(),
+            ingresses,
+            certificates: lowered.certificates.clone(),
+        };
+        differs
+    }
+}
+
+/// Whether two lists hold one and the same values.
+fn same<T>(one: &[Arc<T>], other: &[Arc<T>]) -> bool {
+    one.len() == other.len() && one.iter().zip(other).all(|(one, other)| Arc::ptr_eq(one, other))
+}
+
 /// The cut as a JSON list, with the values of its Secrets, so the text is one itself: it may go to the edge, and
 /// nowhere else.
 pub fn to_json(cut: &ObjectSet) -> Secret {
@@ -99,7 +146,7 @@ pub fn to_json(cut: &ObjectSet) -> Secret {
         text.extend_from_slice(if index == 0 { b"\n" } else { b",\n" });
         match &object.body {
             Body::Secret(secret) => {
-                let mut value = object.dump.to_value();
+                let mut value = dump(object);
                 for (key, bytes) in &secret.data {
                     // Exposed into another secret.
                     value["data"][key.as_str()] = STANDARD.encode(bytes.expose()).into();
@@ -113,7 +160,7 @@ pub fn to_json(cut: &ObjectSet) -> Secret {
             | Body::ConfigMap(_)
             | Body::Namespace
             | Body::Node(_)
-            | Body::Other => text.extend_from_slice(object.dump.as_str().as_bytes()),
+            | Body::Other => text.extend_from_slice(dump_text(object).as_bytes()),
         }
     }
     text.extend_from_slice(b"\n]");
@@ -153,7 +200,6 @@ struct Cut<'a> {
     lowered: &'a Lowered,
     /// The external gate.
     here: EntryPointSet,
-    objects: BTreeMap<&'a ObjectKey, &'a Object>,
     /// Those that are served here.
     routes: BTreeMap<(&'a ObjectName, RoutePart), &'a Route>,
     /// The Secrets whose certificates are shown here.
@@ -170,20 +216,19 @@ impl<'a> Cut<'a> {
             snapshot,
             lowered,
             here,
-            objects: snapshot.objects.objects.iter().map(|object| (&object.key, &**object)).collect(),
             routes: routes.map(|route| ((&route.origin.ingress, route.origin.part), &**route)).collect(),
             shown: shown.map(|certificate| &certificate.secret).collect(),
         }
     }
 
     fn object(&self, kind: &str, name: &ObjectName) -> Option<&'a Object> {
-        self.objects.get(&ObjectKey { kind: kind.into(), name: name.clone() }).copied()
+        Some(self.snapshot.objects.get(kind, &name.namespace, &name.name)?)
     }
 
     /// `None` for one without a route or a certificate here.
-    fn ingress(&self, placed: &LoweredIngress) -> Option<Value> {
+    fn ingress(&self, placed: &'a LoweredIngress) -> Option<Value> {
         let placement = placed.placement.entry_points.and(self.here);
-        let object = *self.objects.get(placed.key())?;
+        let object = &placed.object;
         let Body::Ingress(ingress) = &object.body else { return None };
         let name = &placed.key().name;
         let mut spec = Map::new();
@@ -212,15 +257,14 @@ impl<'a> Cut<'a> {
                 spec.insert(field.into(), list.into());
             }
         }
-        let dump = object.dump.to_value();
         let mut metadata = name_of(name);
-        if object.meta.created.is_some() {
-            metadata.insert("creationTimestamp".into(), dump["metadata"]["creationTimestamp"].clone());
+        if let Some(created) = object.meta.created {
+            metadata.insert("creationTimestamp".into(), time::rfc3339(created).into());
         }
         let mut annotations = self.placement(placement);
         annotations.extend(self.reading(name, ingress));
         match &placed.membership {
-            Membership::Named(class) if dump["spec"]["ingressClassName"] != class.as_str() => {
+            Membership::Named(class) if object.meta.annotations.get(CLASS) == Some(class) => {
                 annotations.insert(CLASS.into(), class.as_str().into());
             }
             // As admission does, so that no other class needs to be known.

@@ -121,7 +121,7 @@ fn ours(snapshot: &Snapshot) -> BTreeMap<&ObjectName, (&Object, &Service)> {
             && service.kind == ServiceType::LoadBalancer
             && service.load_balancer_class.as_deref().is_none_or(|class| class == CLASS)
         {
-            ours.insert(&object.key.name, (&**object, service));
+            ours.insert(&object.key.name, (&**object, &**service));
         }
     }
     ours

@@ -385,7 +385,7 @@ mod tests {
             store.told(&event("MODIFIED", node("3", "False"))).unwrap(),
             Told::Event(Change::Something, "3".into())
         );
-        assert!(store.objects().all(|node| node.dump.to_value()["status"].get("images").is_none()));
+        assert!(store.objects().all(|node| parse::object::dump(&node)["status"].get("images").is_none()));
     }
 
     #[test]

@@ -89,7 +89,7 @@ impl Pod {
     fn services<'a>(&'a self, objects: &'a ObjectSet) -> impl Iterator<Item = (&'a Object, &'a Service)> {
         objects.objects.iter().filter_map(|object| {
             let Body::Service(service) = &object.body else { return None };
-            self.is_selected_by(object, service).then_some((&**object, service))
+            self.is_selected_by(object, service).then_some((&**object, &**service))
         })
     }
 
@@ -115,7 +115,7 @@ impl Pod {
 
 /// The Services that an Ingress names.
 fn backends(object: &Object) -> impl Iterator<Item = &str> {
-    let ingress = if let Body::Ingress(ingress) = &object.body { Some(ingress) } else { None };
+    let ingress = if let Body::Ingress(ingress) = &object.body { Some(&**ingress) } else { None };
     let all = ingress.into_iter().flat_map(|ingress| {
         let paths = ingress.rules.iter().filter_map(|rule| rule.paths.as_ref()).flatten();
         ingress.default_backend.iter().chain(paths.map(|path| &path.backend))

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use dualgate_core::model::finding::{Code, Severity};
 use dualgate_core::model::object::{Object, Protocol};
 use dualgate_core::model::{Finding, NodeName, ObjectKey, ObjectName, ObjectSet};
+use dualgate_core::parse::object::dump;
 use serde_json::{Map, Value};
 
 use super::name;
@@ -74,7 +75,7 @@ pub fn workloads(objects: &ObjectSet) -> (Vec<Workload>, Vec<Finding>) {
     let mut workloads = Vec::new();
     for object in &objects.objects {
         if let Some((word, kind)) = WorkloadKind::of(object) {
-            let dump = object.dump.to_value();
+            let dump = dump(object);
             let mut read = Reader { object, dump: &dump, findings: &mut findings };
             workloads.extend(read.workload(word, kind));
         }

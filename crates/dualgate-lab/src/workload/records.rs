@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use dualgate_core::model::object::Object;
 use dualgate_core::model::site::{Node, Role};
 use dualgate_core::model::{ObjectKey, ObjectSet};
+use dualgate_core::parse::object::dump;
 use ipnet::IpNet;
 use serde_json::{Map, Value, json};
 
@@ -52,7 +53,7 @@ pub fn node_labels(node: &Node) -> Value {
 
 /// A Pod with its status.
 pub fn pod(pod: &Pod, objects: &ObjectSet) -> Value {
-    let spec = find(objects, &pod.workload).map(|object| object.dump.to_value()["spec"]["template"]["spec"].take());
+    let spec = find(objects, &pod.workload).map(|object| dump(object)["spec"]["template"]["spec"].take());
     let mut spec = spec.filter(Value::is_object).unwrap_or_else(|| json!({}));
     spec["nodeName"] = pod.node.as_str().into();
     let container = |container: &Value| {
@@ -121,7 +122,7 @@ pub fn workload_status(wanted: &Wanted<'_>, workload: &Workload, pods: &[Pod]) -
     };
     let mut fields: Map<String, Value> = status.as_object().cloned().unwrap_or_default();
     let object = find(wanted.objects, &workload.key);
-    let generation = object.map(|object| object.dump.to_value()["metadata"]["generation"].take());
+    let generation = object.map(|object| dump(object)["metadata"]["generation"].take());
     fields.insert("observedGeneration".into(), generation.filter(Value::is_number).unwrap_or_else(|| json!(0)));
     json!({
         "apiVersion": "apps/v1",

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use dualgate_core::lower::ENDPOINTS;
 use dualgate_core::model::object::{Body, Object, Protocol, Service, ServicePort, ServiceType};
 use dualgate_core::model::{Family, ObjectSet};
+use dualgate_core::parse::object::dump;
 use serde_json::{Map, Value, json};
 
 use super::name;
@@ -92,7 +93,7 @@ fn families(object: &Object, pods: &[&Pod]) -> Vec<Family> {
     let has = |family: &Family| pods.iter().any(|pod| pod.addresses.of(*family).is_some());
     let of_pods: Vec<Family> = [Family::V4, Family::V6].into_iter().filter(has).collect();
     let named = named_families(object);
-    match object.dump.to_value()["spec"]["ipFamilyPolicy"].as_str() {
+    match dump(object)["spec"]["ipFamilyPolicy"].as_str() {
         Some("SingleStack") if named.is_empty() => of_pods.into_iter().take(1).collect(),
         Some("SingleStack") => named.into_iter().take(1).collect(),
         Some("PreferDualStack" | "RequireDualStack") => of_pods,
@@ -103,7 +104,7 @@ fn families(object: &Object, pods: &[&Pod]) -> Vec<Family> {
 
 /// `spec.ipFamilies`.
 fn named_families(object: &Object) -> Vec<Family> {
-    let spec = object.dump.to_value();
+    let spec = dump(object);
     let named = spec["spec"]["ipFamilies"].as_array().into_iter().flatten();
     let family = |name: &Value| match name.as_str() {
         Some("IPv4") => Some(Family::V4),
@@ -132,7 +133,7 @@ fn ports(service: &Service, pod: &Pod) -> Value {
 
 fn endpoint(object: &Object, pod: &Pod, family: Family) -> Option<Value> {
     let address = pod.addresses.of(family)?;
-    let is_published = object.dump.to_value()["spec"]["publishNotReadyAddresses"] == Value::Bool(true);
+    let is_published = dump(object)["spec"]["publishNotReadyAddresses"] == Value::Bool(true);
     let mut endpoint = json!({
         "addresses": [address],
         "conditions": {
@@ -155,7 +156,7 @@ fn slice(object: &Object, family: Family, number: usize, ports: &Value, endpoint
     let mut labels: Map<String, Value> = object.meta.labels.iter().map(|(k, v)| (k.to_owned(), json!(v))).collect();
     labels.insert(SERVICE_LABEL.into(), service.into());
     labels.insert(MANAGED_LABEL.into(), MANAGED_BY.into());
-    if object.dump.to_value()["spec"]["clusterIP"] == "None" {
+    if dump(object)["spec"]["clusterIP"] == "None" {
         labels.insert(HEADLESS_LABEL.into(), "".into());
     }
     json!({

@@ -6,8 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use dualgate_core::model::object::Object;
-use dualgate_core::model::{Dump, ObjectSet};
+use dualgate_core::model::ObjectSet;
+use dualgate_core::model::object::{Body, Object};
+use dualgate_core::parse::object::dump;
 use dualgate_core::parse::yaml;
 use serde_json::Value;
 
@@ -30,8 +31,7 @@ pub fn with_templates(set: &ObjectSet, read: impl Fn(&str) -> Option<String>, pr
             return object.clone();
         }
         let written = file(object).and_then(|file| texts.get(&file)?.iter().find(|document| is(document, object)));
-        let before =
-            || previous.objects.iter().find(|before| before.key == object.key).map(|before| before.dump.to_value());
+        let before = || previous.objects.iter().find(|before| before.key == object.key).map(|before| dump(before));
         match written.cloned().or_else(before) {
             Some(document) => Arc::new(with_spec(object, &document)),
             None => object.clone(),
@@ -44,15 +44,19 @@ fn file(object: &Object) -> Option<Arc<str>> {
     object.origin.as_ref().map(|origin| origin.file.clone())
 }
 
-/// The same for one object that an API gave: with its `spec`, and how often that has changed.
+/// The same for one object that an API gave: with its `spec`, and how often that has changed. Of a Service, all of it.
 pub fn completed(object: Object, value: &Value) -> Object {
+    if let Body::Service(_) = object.body {
+        // The slices of its pods need more of it than a gate does.
+        return Object { written: Some(value.to_string().into()), ..object };
+    }
     if WorkloadKind::of(&object).is_none() {
         return object;
     }
     let mut object = with_spec(&object, value);
-    let mut dump = object.dump.to_value();
+    let mut dump = dump(&object);
     dump["metadata"]["generation"] = value["metadata"]["generation"].clone();
-    object.dump = Dump::new(&dump);
+    object.written = Some(dump.to_string().into());
     object
 }
 
@@ -88,7 +92,7 @@ fn flatten(document: Value, objects: &mut Vec<Value>, depth: usize) {
 }
 
 fn is(document: &Value, object: &Object) -> bool {
-    let dump = object.dump.to_value();
+    let dump = dump(object);
     ["/apiVersion", "/kind", "/metadata/name", "/metadata/namespace"]
         .iter()
         .all(|path| document.pointer(path).and_then(Value::as_str) == dump.pointer(path).and_then(Value::as_str))
@@ -97,9 +101,9 @@ fn is(document: &Value, object: &Object) -> bool {
 fn with_spec(object: &Object, document: &Value) -> Object {
     let mut object = object.clone();
     if let Some(spec) = document.get("spec") {
-        let mut dump = object.dump.to_value();
+        let mut dump = dump(&object);
         dump["spec"] = spec.clone();
-        object.dump = Dump::new(&dump);
+        object.written = Some(dump.to_string().into());
     }
     object
 }

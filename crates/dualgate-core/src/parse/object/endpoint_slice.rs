@@ -7,7 +7,7 @@ use super::service::PROTOCOLS;
 use super::syntax;
 use crate::model::finding::{Code, Severity};
 use crate::model::names::{ObjectKey, ObjectName};
-use crate::model::object::{AddressType, Endpoint, EndpointPort, EndpointSlice, Meta, Protocol};
+use crate::model::object::{AddressType, Endpoint, EndpointPort, EndpointSlice, Meta};
 
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 const MAX_ENDPOINTS: usize = 1000;
@@ -167,6 +167,6 @@ fn port(read: &mut Reader<'_>, field: Field<'_>) -> Read<EndpointPort> {
         read.check(name_field, name, syntax::label)?;
     }
     let port = read.port(field.get("port"))?;
-    let protocol = read.word(field.get("protocol"), &PROTOCOLS)?.unwrap_or(Protocol::Tcp);
+    let protocol = read.word(field.get("protocol"), &PROTOCOLS)?.unwrap_or_default();
     Ok(EndpointPort { name: name.to_owned(), port, protocol })
 }

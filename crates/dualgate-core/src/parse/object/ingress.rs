@@ -1,5 +1,6 @@
 //! networking.k8s.io/v1 Ingress.
 
+use super::meta::{CLASS_ANNOTATION, class_annotation};
 use super::read::{Field, LeftOut, Read, Reader, shown};
 use super::{status, syntax};
 use crate::model::finding::{Code, Severity};
@@ -7,8 +8,6 @@ use crate::model::names::HostPattern;
 use crate::model::object::{Ingress, IngressBackend, IngressPath, IngressRule, IngressTls, Meta, PathType, PortRef};
 
 const RULE: &[&str] = &["host", "http"];
-
-const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
 
 /// What `Exact` and `Prefix` paths must not contain or end with.
 const INVALID_SEQUENCES: [&str; 5] = ["//", "/./", "/../", "%2f", "%2F"];
@@ -57,7 +56,7 @@ fn class(read: &mut Reader<'_>, root: Field<'_>, meta: &Meta) -> Read<Option<Str
     if let Some(name) = named {
         read.check(field, name, syntax::subdomain)?;
     }
-    let annotated = meta.annotations.get(CLASS_ANNOTATION).filter(|class| !class.is_empty());
+    let annotated = class_annotation(meta);
     if let (Some(named), Some(annotated)) = (named, annotated)
         && read.is_from_file()
     {

@@ -12,6 +12,9 @@ use crate::model::object::Meta;
 use crate::model::texts::Texts;
 use crate::parse::time;
 
+/// Before there was `spec.ingressClassName`.
+pub(super) const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
+
 const FIELDS: &[&str] = &[
     "annotations",
     "creationTimestamp",
@@ -46,21 +49,12 @@ pub(super) enum Scope {
     Unknown,
 }
 
-/// Reads `metadata`; also what a dump shows of it. The key is known to `read` from here on.
-pub(super) fn meta(
-    read: &mut Reader<'_>,
-    metadata: Field<'_>,
-    kind: &str,
-    scope: Scope,
-) -> Read<(ObjectKey, Meta, Value)> {
+/// Reads `metadata`. The key is known to `read` from here on.
+pub(super) fn meta(read: &mut Reader<'_>, metadata: Field<'_>, kind: &str, scope: Scope) -> Read<(ObjectKey, Meta)> {
     let _ = read.entries(&metadata)?;
     let key = key(read, metadata, kind, scope)?;
-    let mut dump = Map::from_iter([("name".to_owned(), Value::from(&*key.name.name))]);
-    if !key.name.namespace.is_empty() {
-        dump.insert("namespace".into(), (*key.name.namespace).into());
-    }
     if matches!(scope, Scope::Unknown) {
-        return Ok((key, Meta::default(), Value::Object(dump)));
+        return Ok((key, Meta::default()));
     }
     read.mapping(metadata, FIELDS)?;
     let labels = read.texts(metadata.get("labels"));
@@ -72,22 +66,38 @@ pub(super) fn meta(
     let (labels, annotations): (Texts, Texts) = (labels.into_iter().collect(), annotations.into_iter().collect());
     let created = created(read, metadata.get("creationTimestamp"));
     let uid: Arc<str> = read.text(metadata.get("uid")).unwrap_or_default().unwrap_or_default().into();
-    for (name, texts) in [("labels", &labels), ("annotations", &annotations)] {
-        if !texts.is_empty() {
-            dump.insert(name.into(), to_json(texts));
-        }
-    }
-    if created.is_some() {
-        dump.insert("creationTimestamp".into(), metadata.get("creationTimestamp").json().clone());
-    }
-    if !uid.is_empty() {
-        dump.insert("uid".into(), (*uid).into());
-    }
-    Ok((key, Meta { labels, annotations, created, uid }, Value::Object(dump)))
+    Ok((key, Meta { labels, annotations, created, uid }))
 }
 
-fn to_json(texts: &Texts) -> Value {
+/// What a dump shows of `metadata`.
+pub(super) fn dump(key: &ObjectKey, meta: &Meta) -> Value {
+    let Meta { labels, annotations, created, uid } = meta;
+    let mut dump = Map::from_iter([("name".to_owned(), Value::from(&*key.name.name))]);
+    if !key.name.namespace.is_empty() {
+        dump.insert("namespace".into(), (*key.name.namespace).into());
+    }
+    for (name, of) in [("labels", labels), ("annotations", annotations)] {
+        if !of.is_empty() {
+            dump.insert(name.into(), texts(of));
+        }
+    }
+    if let Some(created) = created {
+        dump.insert("creationTimestamp".into(), time::rfc3339(*created).into());
+    }
+    if !uid.is_empty() {
+        dump.insert("uid".into(), (**uid).into());
+    }
+    Value::Object(dump)
+}
+
+/// A mapping of texts.
+pub(super) fn texts(texts: &Texts) -> Value {
     texts.iter().map(|(key, text)| (key.to_owned(), Value::from(text))).collect()
+}
+
+/// The class of an Ingress, as it was named before there was a field.
+pub(super) fn class_annotation(meta: &Meta) -> Option<&str> {
+    meta.annotations.get(CLASS_ANNOTATION).filter(|class| !class.is_empty())
 }
 
 /// Who the object is, even if the rest of it cannot be read.

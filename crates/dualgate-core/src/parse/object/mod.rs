@@ -10,7 +10,7 @@ use self::meta::Scope;
 use self::read::{Field, LeftOut, Read, Reader, shown};
 use crate::model::finding::{Code, Finding, Severity};
 use crate::model::names::ObjectKey;
-use crate::model::object::{Body, Dump, Meta, Object, Origin};
+use crate::model::object::{Body, Meta, Object, Origin};
 use crate::model::secret::{Digest, Secret};
 
 mod config_map;
@@ -25,8 +25,10 @@ mod secret;
 mod service;
 mod status;
 pub(super) mod syntax;
+mod write;
 
 pub use self::syntax::nearest;
+pub use self::write::{dump, dump_text};
 
 /// How deep lists may stand in lists.
 const MAX_LIST_DEPTH: usize = 4;
@@ -61,10 +63,13 @@ impl Parsed {
         }
         let mut read = Reader::new(origin.as_ref());
         match one(&mut read, Field::root(json), secrets) {
-            Ok((key, body, meta, dump)) => {
-                self.findings.extend(read.into_findings());
+            Ok((key, body, meta)) => {
                 let managed = managed::managed(json, &body);
-                self.objects.push(Object { key, meta, body, origin, managed, dump: Dump::new(&dump) });
+                let findings = read.into_findings();
+                let is_whole = write::is_whole(&body) && origin.is_none() && findings.is_empty();
+                let written = (!is_whole).then(|| shown_of(json, &key, &meta, &body).to_string().into());
+                self.findings.extend(findings);
+                self.objects.push(Object { key, meta, body, origin: origin.map(Box::new), managed, written });
             }
             Err(LeftOut) => {
                 self.refused.extend(read.key.clone());
@@ -110,23 +115,22 @@ fn list_items(json: &Value) -> Option<&[Value]> {
     }
 }
 
-fn one(read: &mut Reader<'_>, root: Field<'_>, secrets: Secrets<'_>) -> Read<(ObjectKey, Body, Meta, Value)> {
+fn one(read: &mut Reader<'_>, root: Field<'_>, secrets: Secrets<'_>) -> Read<(ObjectKey, Body, Meta)> {
     let (kind, name) = kind(read, root)?;
-    let (key, meta, metadata) = meta::meta(read, root.get("metadata"), &name, scope(kind))?;
+    let (key, meta) = meta::meta(read, root.get("metadata"), &name, scope(kind))?;
     warn_of_typing_error(read, root, kind);
     let body = match kind {
-        Kind::Ingress => Body::Ingress(ingress::ingress(read, root, &meta)?),
+        Kind::Ingress => Body::Ingress(Box::new(ingress::ingress(read, root, &meta)?)),
         Kind::IngressClass => Body::IngressClass(ingress_class::ingress_class(read, root, &meta)?),
-        Kind::Service => Body::Service(service::service(read, root)?),
-        Kind::EndpointSlice => Body::EndpointSlice(endpoint_slice::endpoint_slice(read, root, &key, &meta)?),
-        Kind::Secret => Body::Secret(secret::secret(read, root, secrets)?),
+        Kind::Service => Body::Service(Box::new(service::service(read, root)?)),
+        Kind::EndpointSlice => Body::EndpointSlice(Box::new(endpoint_slice::endpoint_slice(read, root, &key, &meta)?)),
+        Kind::Secret => Body::Secret(Box::new(secret::secret(read, root, secrets)?)),
         Kind::ConfigMap => Body::ConfigMap(config_map::config_map(read, root)?),
         Kind::Namespace => Body::Namespace,
-        Kind::Node => Body::Node(node::node(read, root)?),
+        Kind::Node => Body::Node(Box::new(node::node(read, root)?)),
         Kind::Other => Body::Other,
     };
-    let dump = dump(root.json(), metadata, &body);
-    Ok((key, body, meta, dump))
+    Ok((key, body, meta))
 }
 
 /// The kinds that are read.
@@ -222,7 +226,7 @@ fn version_help(kind: &str, right: &str) -> String {
 
 /// What a dump shows: no secret, nothing that only the API server's bookkeeping needs, and of kinds that do
 /// not matter only who they are.
-fn dump(json: &Value, metadata: Value, body: &Body) -> Value {
+fn shown_of(json: &Value, key: &ObjectKey, meta: &Meta, body: &Body) -> Value {
     let mut dump = Map::new();
     match body {
         Body::Secret(secret) => {
@@ -244,6 +248,6 @@ fn dump(json: &Value, metadata: Value, body: &Body) -> Value {
     for key in ["apiVersion", "kind"] {
         dump.insert(key.into(), json[key].clone());
     }
-    dump.insert("metadata".into(), metadata);
+    dump.insert("metadata".into(), meta::dump(key, meta));
     Value::Object(dump)
 }

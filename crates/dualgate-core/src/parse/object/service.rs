@@ -39,20 +39,20 @@ const SPEC: &[&str] = &[
 pub(super) const PROTOCOLS: [(&str, Protocol); 3] =
     [("TCP", Protocol::Tcp), ("UDP", Protocol::Udp), ("SCTP", Protocol::Sctp)];
 
-const TYPES: [(&str, ServiceType); 4] = [
+pub(super) const TYPES: [(&str, ServiceType); 4] = [
     ("ClusterIP", ServiceType::ClusterIp),
     ("NodePort", ServiceType::NodePort),
     ("LoadBalancer", ServiceType::LoadBalancer),
     ("ExternalName", ServiceType::ExternalName),
 ];
 
-const FAMILY_POLICIES: [(&str, FamilyPolicy); 3] = [
+pub(super) const FAMILY_POLICIES: [(&str, FamilyPolicy); 3] = [
     ("SingleStack", FamilyPolicy::SingleStack),
     ("PreferDualStack", FamilyPolicy::PreferDualStack),
     ("RequireDualStack", FamilyPolicy::RequireDualStack),
 ];
 
-const TRAFFIC_POLICIES: [(&str, TrafficPolicy); 2] =
+pub(super) const TRAFFIC_POLICIES: [(&str, TrafficPolicy); 2] =
     [("Cluster", TrafficPolicy::Cluster), ("Local", TrafficPolicy::Local)];
 
 /// How long a client stays with its pod unless the Service says so.
@@ -65,7 +65,7 @@ pub(super) fn service(read: &mut Reader<'_>, root: Field<'_>) -> Read<Service> {
     read.mapping(root, &["apiVersion", "kind", "metadata", "spec", "status"])?;
     let spec = root.get("spec");
     read.mapping(spec, SPEC)?;
-    let kind = read.word(spec.get("type"), &TYPES)?.unwrap_or(ServiceType::ClusterIp);
+    let kind = read.word(spec.get("type"), &TYPES)?.unwrap_or_default();
     let external_name = external_name(read, spec.get("externalName"), kind)?;
     let cluster_ips = cluster_ips(read, spec, kind).unwrap_or_default();
     let (family_policy, families) = families(read, spec, &cluster_ips.addresses);
@@ -277,7 +277,7 @@ fn port(read: &mut Reader<'_>, field: Field<'_>) -> Read<ServicePort> {
     }
     let port_field = field.get("port");
     let Some(port) = read.port(port_field)? else { return read.refuse(port_field, "`port` is required", "") };
-    let protocol = read.word(field.get("protocol"), &PROTOCOLS)?.unwrap_or(Protocol::Tcp);
+    let protocol = read.word(field.get("protocol"), &PROTOCOLS)?.unwrap_or_default();
     let target = target(read, field.get("targetPort"))?.unwrap_or(PortRef::Number(port));
     let _ = read.port(field.get("nodePort"));
     let app_field = field.get("appProtocol");

@@ -23,7 +23,7 @@ use crate::model::site::{HomeEnd, Node, Role};
 use crate::model::{Family, GateName, Snapshot};
 use crate::plan::proxy::ServerAddress;
 use crate::plan::tunnel::{self, Interface, PeerName};
-use crate::route::{self, BackendIndex};
+use crate::route;
 
 pub(super) fn plan(snapshot: &Snapshot, lowered: &Lowered, node: &Node) -> FirewallPlan {
     let Some(home) = Home::new(snapshot, node) else { return FirewallPlan::default() };
@@ -127,15 +127,17 @@ impl<'a> Home<'a> {
     fn pods(&self, lowered: &Lowered) -> Vec<Opening> {
         let external = lowered.entry_points.of_gate(GateName::External);
         let routes = lowered.routes().filter(|route| route.entry_points.intersects(external));
-        let backends: BTreeSet<u32> = routes
-            .filter_map(|route| match &route.action {
-                route::Action::Forward(index) => Some(index.0),
-                route::Action::Unavailable(_) => None,
-            })
-            .collect();
+        let mut is_public: Vec<bool> = Vec::new();
+        for route in routes {
+            let route::Action::Forward(index) = &route.action else { continue };
+            let at = index.0 as usize;
+            is_public.resize(is_public.len().max(at + 1), false);
+            is_public[at] = true;
+        }
         let mut ports: BTreeMap<u16, BTreeSet<IpAddr>> = BTreeMap::new();
-        let backends = backends.iter().filter_map(|index| lowered.backends().get(BackendIndex(*index)));
-        for server in backends.flat_map(|backend| &backend.servers) {
+        let backends = lowered.backends().numbered();
+        let public = backends.filter(|(index, _)| is_public.get(index.0 as usize) == Some(&true));
+        for server in public.flat_map(|(_, backend)| &backend.servers) {
             let ServerAddress::Sockets(sockets) = &server.at else { continue };
             for socket in sockets.iter().filter(|socket| self.behind.iter().any(|net| net.contains(&socket.ip()))) {
                 ports.entry(socket.port()).or_default().insert(socket.ip());

@@ -220,7 +220,7 @@ fn pods(index: usize, node: &Node, objects: Option<&ObjectSet>) -> Vec<(IpNet, O
 fn node_object<'a>(objects: &'a ObjectSet, node: &Node) -> Option<(&'a Object, &'a NodeBody)> {
     let object = objects.get("Node", "", node.name.as_str())?;
     match &object.body {
-        Body::Node(body) => Some((object, body)),
+        Body::Node(body) => Some((&**object, &**body)),
         _ => None,
     }
 }
