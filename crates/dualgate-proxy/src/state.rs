@@ -344,10 +344,10 @@ pub mod tests {
 
     /// A server with this name.
     pub fn server(id: &str) -> Arc<ServerState> {
-        Registry::new(Instant::now()).compile(plan(&[id])).backends().next().unwrap().servers[0].clone()
+        Registry::new(Instant::now()).compile(plan_of(&[id])).backends().next().unwrap().servers[0].clone()
     }
 
-    fn plan(servers: &[&str]) -> Arc<ProxyPlan> {
+    fn plan_of(servers: &[&str]) -> Arc<ProxyPlan> {
         let servers = servers
             .iter()
             .enumerate()
@@ -374,9 +374,9 @@ pub mod tests {
         let now = Instant::now();
         let mut registry = Registry::new(now);
         let picked = |runtime: &Runtime| backend_of(runtime).pick(now, &[]).unwrap().id.to_string();
-        let first = registry.compile(plan(&["a", "b", "c"]));
+        let first = registry.compile(plan_of(&["a", "b", "c"]));
         assert_eq!([picked(&first), picked(&first)], ["a", "b"]);
-        let second = registry.compile(plan(&["a", "b", "c"]));
+        let second = registry.compile(plan_of(&["a", "b", "c"]));
         assert_eq!([picked(&second), picked(&second)], ["c", "a"]);
     }
 
@@ -384,9 +384,9 @@ pub mod tests {
     fn health_survives_a_plan_and_a_server_that_left_is_retired() {
         let now = Instant::now();
         let mut registry = Registry::new(now);
-        let first = registry.compile(plan(&["a", "b"]));
+        let first = registry.compile(plan_of(&["a", "b"]));
         backend_of(&first).servers[0].health.failed(now);
-        let second = registry.compile(plan(&["a"]));
+        let second = registry.compile(plan_of(&["a"]));
         assert!(!backend_of(&second).servers[0].health.is_well(now));
         assert!(backend_of(&first).servers[1].is_retired() && !backend_of(&second).servers[0].is_retired());
     }
@@ -406,12 +406,94 @@ pub mod tests {
     #[test]
     fn when_no_server_is_well_one_is_tried_all_the_same_but_none_twice() {
         let now = Instant::now();
-        let runtime = Registry::new(now).compile(plan(&["a", "b"]));
+        let runtime = Registry::new(now).compile(plan_of(&["a", "b"]));
         let backend = backend_of(&runtime);
         backend.servers.iter().for_each(|server| server.health.failed(now));
         let first = backend.pick(now, &[]).unwrap().uid;
         let second = backend.pick(now, &[first]).unwrap().uid;
         assert_ne!(first, second);
         assert!(backend.pick(now, &[first, second]).is_none());
+    }
+
+    /// A plan with backends anywhere among the numbers: `(number, name, scheme, servers)`.
+    fn numbered(former: &ProxyPlan, changes: &[(u32, Option<(u8, Scheme, Vec<u8>)>)]) -> Arc<ProxyPlan> {
+        let mut plan = former.clone();
+        for (number, backend) in changes {
+            let made = backend.as_ref().map(|(name, scheme, servers)| {
+                let server = |n: &u8| Server {
+                    id: format!("pod{n}").into(),
+                    at: ServerAddress::Sockets(Dual::V4(([10, 0, 0, *n], 80).into())),
+                };
+                let id = BackendId { service: ObjectName::new("apps", format!("s{name}")), port: 80 };
+                Arc::new(Backend {
+                    id,
+                    scheme: *scheme,
+                    pass_host: true,
+                    servers: servers.iter().map(server).collect(),
+                })
+            });
+            // A plan has each backend once.
+            if let Some(made) = &made {
+                let twins: Vec<_> =
+                    plan.backends.numbered().filter(|(_, other)| other.id == made.id).map(|(index, _)| index).collect();
+                twins.into_iter().for_each(|index| plan.backends.set(index, None));
+            }
+            plan.backends.set(BackendIndex(*number), made);
+        }
+        Arc::new(plan)
+    }
+
+    type Known = std::collections::BTreeMap<(String, String, String), Arc<ServerState>>;
+
+    fn known(runtime: &Runtime) -> Known {
+        let of_backend = |state: &Arc<BackendState>| {
+            let name = (state.backend.id.to_string(), format!("{:?}", state.backend.scheme));
+            let server =
+                |server: &Arc<ServerState>| ((name.0.clone(), name.1.clone(), server.id.to_string()), server.clone());
+            state.servers.iter().map(server).collect::<Vec<_>>()
+        };
+        runtime.backends().flat_map(of_backend).collect()
+    }
+
+    #[test]
+    fn wherever_a_backend_goes_among_the_numbers_its_servers_stay_the_same_ones() {
+        let mut state = 1u64;
+        let mut random = |below: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 33) % below
+        };
+        let mut registry = Registry::new(Instant::now());
+        let mut plan = Arc::new(ProxyPlan::default());
+        let mut before = Known::new();
+        let mut seen = HashSet::default();
+        for _ in 0..300 {
+            let changes: Vec<_> = (0..random(6))
+                .map(|_| {
+                    let scheme = if random(5) == 0 { Scheme::Https } else { Scheme::Http };
+                    let servers = (0..8).filter(|_| random(2) == 0).collect();
+                    let backend = (random(4) > 0).then(|| (random(20) as u8, scheme, servers));
+                    (random(3 * plan::PAGE as u64) as u32, backend)
+                })
+                .collect();
+            plan = numbered(&plan, &changes);
+            let runtime = registry.compile(plan.clone());
+            for (index, backend) in plan.backends.numbered() {
+                assert!(Arc::ptr_eq(&runtime.backend(index).unwrap().backend, backend));
+            }
+            assert_eq!(runtime.backends().count(), plan.backends.len());
+            let now = known(&runtime);
+            for (key, server) in &now {
+                match before.get(key) {
+                    Some(known) => assert!(Arc::ptr_eq(known, server), "{key:?}"),
+                    None => assert!(seen.insert(server.uid), "{key:?} has the number of another one"),
+                }
+                assert!(!server.is_retired(), "{key:?}");
+            }
+            for (key, gone) in before.iter().filter(|(key, _)| !now.contains_key(*key)) {
+                assert!(gone.is_retired(), "{key:?}");
+            }
+            before = now;
+        }
+        assert!(seen.len() > 100, "{}", seen.len());
     }
 }
