@@ -1,9 +1,8 @@
 //! A cluster to measure with: applications, each an Ingress, a Service and an EndpointSlice as an API server shows them.
 
-use dualgate_core::model::{Object, ObjectKey, ObjectName, ObjectSet};
-use dualgate_core::parse::object;
+use std::net::SocketAddr;
+
 use serde_json::{Value, json};
-use std::sync::Arc;
 
 /// How large it is.
 #[derive(Clone, Copy)]
@@ -16,7 +15,51 @@ pub struct Size {
     pub paths: usize,
     /// How many certificates they share.
     pub certificates: usize,
+    /// How often each kind of change is made.
+    pub changes: usize,
 }
+
+/// One application: what an API server shows of it.
+#[derive(Clone, PartialEq)]
+pub struct Application {
+    /// How it is reached, if it is.
+    pub ingress: Option<Value>,
+    /// Its Service.
+    pub service: Value,
+    /// Where its pods are.
+    pub slice: Value,
+}
+
+/// A kind of change, which is made and taken back.
+pub struct Change {
+    /// What happens.
+    pub name: &'static str,
+    /// Makes it.
+    pub make: fn(&mut Application),
+    /// Which request tells whether it was made, and how it is answered then. Otherwise with 200.
+    pub seen: (&'static str, u16),
+}
+
+/// The kinds of changes of applications.
+pub const CHANGES: [Change; 4] = [
+    Change { name: "endpoints go and come", make: |app| app.slice["endpoints"] = json!([]), seen: ("/", 503) },
+    Change {
+        name: "a path changes",
+        make: |app| {
+            if let Some(ingress) = &mut app.ingress {
+                let nowhere = json!({"service": {"name": "nowhere", "port": {"number": 80}}});
+                ingress["spec"]["rules"][0]["http"]["paths"][1]["backend"] = nowhere;
+            }
+        },
+        seen: ("/api", 503),
+    },
+    Change { name: "an Ingress goes and comes", make: |app| app.ingress = None, seen: ("/", 404) },
+    Change {
+        name: "a Service changes",
+        make: |app| app.service["spec"]["ports"][0]["name"] = "other".into(),
+        seen: ("/", 503),
+    },
+];
 
 /// What a certificate Secret holds.
 pub struct KeyPair {
@@ -24,21 +67,25 @@ pub struct KeyPair {
     pub chain: String,
     /// The key, base64.
     pub key: String,
+    /// The certificate.
+    pub der: Vec<u8>,
+}
+
+impl Application {
+    /// Its objects.
+    pub fn objects(&self) -> impl Iterator<Item = &Value> {
+        self.ingress.iter().chain([&self.service, &self.slice])
+    }
 }
 
 impl Size {
-    /// Every object, sorted by key.
-    pub fn objects(&self, certificates: &[KeyPair]) -> ObjectSet {
-        let mut values = vec![class()];
-        values.extend((0..self.certificates).map(|number| self.secret(number, &certificates[0])));
-        values.extend((0..self.ingresses).flat_map(|number| self.application(number)));
-        let mut objects: Vec<Arc<Object>> = values.iter().map(parsed).collect();
-        objects.sort_by(|a, b| a.key.cmp(&b.key));
-        ObjectSet { objects, findings: Vec::new() }
-    }
-
-    fn application(&self, number: usize) -> [Value; 3] {
-        [self.ingress(number, "api"), self.service(number), self.slice(number, 0)]
+    /// An application; each of its pods is at `pod`, if one is named.
+    pub fn application(&self, number: usize, pod: Option<SocketAddr>) -> Application {
+        Application {
+            ingress: Some(self.ingress(number)),
+            service: self.service(number),
+            slice: self.slice(number, pod),
+        }
     }
 
     /// How many endpoints an application has.
@@ -47,7 +94,7 @@ impl Size {
     }
 
     fn namespace(&self, number: usize) -> String {
-        format!("team-{:03}", number % self.certificates.max(1))
+        format!("team-{:03}", number % self.certificates)
     }
 
     fn metadata(&self, number: usize, name: &str, labels: Value) -> Value {
@@ -61,29 +108,27 @@ impl Size {
 
     /// The host of an application.
     pub fn host(&self, number: usize) -> String {
-        format!("app{number}.{}.example.org", self.namespace(number))
+        format!("app{number}.example.org")
     }
 
-    /// An Ingress whose second path is `/{second}`.
-    pub fn ingress(&self, number: usize, second: &str) -> Value {
+    fn ingress(&self, number: usize) -> Value {
         let name = format!("app{number}");
         let backend = json!({"service": {"name": name, "port": {"name": "http"}}});
-        let paths: Vec<Value> = ["/".to_owned(), format!("/{second}")]
+        let paths: Vec<Value> = ["/".to_owned(), "/api".to_owned()]
             .into_iter()
             .chain((2..).map(|more| format!("/static/{more}")))
             .take(self.paths)
             .map(|path| json!({"path": path, "pathType": "Prefix", "backend": backend}))
             .collect();
         let host = self.host(number);
-        let mut value = json!({
+        json!({
             "apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
             "metadata": self.metadata(number, &name, json!({"app.kubernetes.io/name": name})),
-            "spec": {"ingressClassName": "dualgate", "rules": [{"host": host, "http": {"paths": paths}}]},
-        });
-        if self.certificates > 0 {
-            value["spec"]["tls"] = json!([{"hosts": [host], "secretName": "wildcard"}]);
-        }
-        value
+            "spec": {
+                "ingressClassName": "dualgate", "rules": [{"host": host, "http": {"paths": paths}}],
+                "tls": [{"hosts": [host], "secretName": "wildcard"}],
+            },
+        })
     }
 
     fn service(&self, number: usize) -> Value {
@@ -102,18 +147,17 @@ impl Size {
         })
     }
 
-    /// Its endpoints without the last `gone`.
-    pub fn slice(&self, number: usize, gone: usize) -> Value {
+    fn slice(&self, number: usize, pod: Option<SocketAddr>) -> Value {
         let name = format!("app{number}");
-        let pods = self.pods(number);
-        let endpoints: Vec<Value> = (0..pods.saturating_sub(gone))
-            .map(|pod| {
+        let endpoints: Vec<Value> = (0..self.pods(number))
+            .map(|index| {
+                let address = format!("10.42.{}.{}", (number * 2 + index) / 250, (number * 2 + index) % 250 + 1);
                 json!({
-                    "addresses": [format!("10.42.{}.{}", (number * 2 + pod) / 250, (number * 2 + pod) % 250 + 1)],
+                    "addresses": [pod.map_or(address, |pod| pod.ip().to_string())],
                     "conditions": {"ready": true, "serving": true, "terminating": false},
-                    "nodeName": format!("home{}", pod % 3 + 1),
+                    "nodeName": format!("home{}", index % 3 + 1),
                     "targetRef": {"kind": "Pod", "namespace": self.namespace(number),
-                        "name": format!("{name}-7d4b9c6f5d-{pod:05}")},
+                        "name": format!("{name}-7d4b9c6f5d-{index:05}")},
                 })
             })
             .collect();
@@ -124,7 +168,8 @@ impl Size {
         json!({
             "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
             "metadata": self.metadata(number, &format!("{name}-xk2p9"), labels),
-            "addressType": "IPv4", "ports": [{"name": "http", "port": 3000, "protocol": "TCP"}], "endpoints": endpoints,
+            "addressType": "IPv4", "endpoints": endpoints,
+            "ports": [{"name": "http", "port": pod.map_or(3000, |pod| pod.port()), "protocol": "TCP"}],
         })
     }
 
@@ -137,22 +182,23 @@ impl Size {
         })
     }
 
-    /// The key of an application's Ingress.
-    pub fn ingress_key(&self, number: usize) -> ObjectKey {
-        ObjectKey { kind: "Ingress".into(), name: ObjectName::new(self.namespace(number), format!("app{number}")) }
+    /// The namespaces.
+    pub fn namespaces(&self) -> impl Iterator<Item = Value> {
+        let namespace =
+            |number| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace(number)}});
+        (0..self.certificates).map(namespace)
+    }
+
+    /// The certificates of all namespaces.
+    pub fn secrets(&self, pair: &KeyPair) -> impl Iterator<Item = Value> {
+        (0..self.certificates).map(|number| self.secret(number, pair))
     }
 }
 
-fn class() -> Value {
+/// The class of all of them.
+pub fn class() -> Value {
     json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": {"name": "dualgate"},
         "spec": {"controller": "dualgate.dev/ingress-controller"},
     })
-}
-
-/// As a source parses what an API server says.
-pub fn parsed(value: &Value) -> Arc<Object> {
-    let mut parsed = object::object(value, None);
-    assert!(parsed.objects.len() == 1 && parsed.findings.is_empty(), "{:?} in {value}", parsed.findings);
-    Arc::new(parsed.objects.remove(0))
 }
