@@ -68,7 +68,7 @@ pub(super) async fn forward(
             Ok(()) = rules.changed() => resolver.follow(rules.borrow_and_update().clone()),
             () = until(due) => resolver.pass(started.elapsed()),
         }
-        while let Some(action) = resolver.next() {
+        while let Some(action) = resolver.action() {
             match action {
                 Action::Send { attempt, to, over, message } => {
                     let task = tokio::task::spawn_local(ask(attempt, to, over, message, happened.clone()));

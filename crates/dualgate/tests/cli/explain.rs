@@ -16,7 +16,7 @@ fn a_public_application_is_explained_at_both_gates() {
     for (page, gate, port) in [(internal, "internal", 8443), (external, "external", 9443)] {
         let first = format!("https://grafana.example.org:{port}/login at the {gate} gate\n");
         assert!(page.starts_with(&first), "{page}");
-        let point = format!("websecure (https): 127.0.0.1:{port} (laptop), [::1]:{port} (laptop)");
+        let point = format!("websecure (https): 127.0.0.1:{port}, [::1]:{port} (laptop)");
         for part in [
             "it goes to the one server of apps/grafana:80",
             &*point,

@@ -316,7 +316,7 @@ impl<A> Resolver<A> {
     }
 
     /// What is to be done next.
-    pub fn next(&mut self) -> Option<Action<A>> {
+    pub fn action(&mut self) -> Option<Action<A>> {
         self.actions.pop_front()
     }
 
@@ -438,7 +438,7 @@ impl<A> Resolver<A> {
 
     /// The attempts for this question have been silent for a while.
     fn silent(&mut self, key: &Arc<Key>, now: Duration) {
-        let last = self.attempts.values().filter(|attempt| attempt.key.as_ref() == Some(key)).next_back();
+        let last = self.attempts.values().rfind(|attempt| attempt.key.as_ref() == Some(key));
         if let Some(upstream) = last.map(|attempt| attempt.upstream) {
             self.upstreams.was_silent(upstream, now);
         }

@@ -42,7 +42,7 @@ impl World {
     }
 
     fn act(&mut self) {
-        while let Some(action) = self.resolver.next() {
+        while let Some(action) = self.resolver.action() {
             match action {
                 Action::Send { attempt, to, over, message } => self.sent.push((attempt, to, over, message)),
                 Action::Forget(attempt) => self.forgotten.push(attempt),
