@@ -26,6 +26,7 @@ pub const TRIALS: &[Trial] = &[
     ("an_api_that_is_away_costs_no_request_and_is_followed_when_it_is_back", away),
     ("statuses_name_the_addresses_that_answer", statuses),
     ("who_writes_statuses_is_killed_and_another_one_goes_on_without_a_write_too_many", followed),
+    ("the_tunnel_is_there_while_the_cluster_has_never_answered", never_answered),
     ("kubectl_applies_into_a_running_lab", kubectl),
 ];
 
@@ -336,6 +337,31 @@ fn followed(directory: &Path) {
     assert_eq!(after[..before.len()], before);
     assert_eq!(after[before.len()..], [format!("{path}/status")]);
     assert_eq!(lease(&lab)["holderIdentity"], second["holderIdentity"]);
+}
+
+/// A node that has nothing of the cluster, neither from it nor on its disk.
+fn never_answered(directory: &Path) {
+    use rustix::process::Signal;
+
+    let lab = seed(directory);
+    all_answer(&lab, WHOAMI, 200);
+    let holds = |node: &&str| lab.nodes().held(node).contains(&ip(WAYS[0].1));
+    let node = *NODES.iter().find(|node| !holds(node)).unwrap();
+    let kept = lab.state_directory(node).join("objects.json");
+    until("what it serves is on its disk", &lab, LIMIT, || kept.exists());
+    api(&lab).faults().down();
+    lab.nodes().signal(node, Signal::STOP);
+    std::fs::remove_file(&kept).expect("what was kept");
+    lab.nodes().signal(node, Signal::KILL);
+    until("its tunnel is up all the same", &lab, LIMIT, || {
+        let status = status(&lab, node);
+        let peers = status["tunnel"]["peers"].as_array().map_or(0, Vec::len);
+        status["objects_from"] == "nothing" && status["tunnel"]["backend"].is_string() && peers == 1
+    });
+    api(&lab).faults().up();
+    until("it serves once the cluster answers", &lab, LIMIT, || {
+        status(&lab, node)["objects_from"] == "source" && lab.nodes().state(node).as_deref() == Some("ready")
+    });
 }
 
 const APP: &str = "

@@ -1,7 +1,6 @@
 //! Whole sites, end to end: each trial builds one in namespaces of its own, with a real `dualgate run` on every node.
 
 mod acceptance;
-mod away;
 mod bundle;
 mod confirm;
 mod dns;
@@ -37,7 +36,6 @@ fn main() -> ExitCode {
             acceptance::TRIALS,
             kubernetes::TRIALS,
             migration::TRIALS,
-            away::TRIALS,
         ]
         .concat(),
     )
