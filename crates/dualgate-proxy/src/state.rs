@@ -415,8 +415,11 @@ pub mod tests {
         assert!(backend.pick(now, &[first, second]).is_none());
     }
 
-    /// A plan with backends anywhere among the numbers: `(number, name, scheme, servers)`.
-    fn numbered(former: &ProxyPlan, changes: &[(u32, Option<(u8, Scheme, Vec<u8>)>)]) -> Arc<ProxyPlan> {
+    /// Name, scheme and servers of a backend.
+    type Made = (u8, Scheme, Vec<u8>);
+
+    /// A plan with backends anywhere among the numbers, or with none where there was one.
+    fn numbered(former: &ProxyPlan, changes: &[(u32, Option<Made>)]) -> Arc<ProxyPlan> {
         let mut plan = former.clone();
         for (number, backend) in changes {
             let made = backend.as_ref().map(|(name, scheme, servers)| {

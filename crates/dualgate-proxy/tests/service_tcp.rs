@@ -42,9 +42,14 @@ async fn within<T>(future: impl Future<Output = T>) -> T {
     timeout(PATIENCE, future).await.expect("it takes too long")
 }
 
-/// An address where nobody listens.
+/// An address where nobody listens, whatever other tests do: it is taken for as long as this process lives.
 fn nobody(address: &str) -> SocketAddr {
-    free(address)
+    let address: SocketAddr = address.parse().unwrap();
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }.unwrap();
+    socket.bind(address).unwrap();
+    let taken = socket.local_addr().unwrap();
+    std::mem::forget(socket);
+    taken
 }
 
 #[tokio::test]
