@@ -14,7 +14,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,6 @@ use dualgate_lab::control::Operator as _;
 use dualgate_lab::init;
 use dualgate_lab::lab::{Lab, Options, Origin};
 use dualgate_lab::probe::{Request, get, who_has};
-use dualgate_lab::trial::chain;
 
 const INSIDE: &str = "DUALGATE_MANY_SERVICES_INSIDE";
 const USAGE: &str = "usage: many_services [--binary PATH] [--services N]";
@@ -72,23 +71,10 @@ fn main() -> ExitCode {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
-    let outcome = if std::env::var_os(INSIDE).is_some() { inside(&arguments) } else { outside() };
-    outcome.unwrap_or_else(|failure| {
-        eprintln!("{failure}");
-        ExitCode::FAILURE
-    })
+    init::alone(INSIDE, |directory| measure(&arguments, directory))
 }
 
-/// Starts this program as the first process of namespaces of its own.
-fn outside() -> Result<ExitCode, Failure> {
-    let program = std::env::current_exe()?;
-    let mut child = init::start(Command::new(program).args(std::env::args_os().skip(1)).env(INSIDE, "1"))?;
-    let code = child.wait()?.code().and_then(|code| u8::try_from(code).ok());
-    Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
-}
-
-fn inside(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let directory = init::settle().map_err(|error| chain(&error))?;
+fn measure(arguments: &Arguments, directory: &Path) -> Result<ExitCode, Failure> {
     let home = directory.join("home");
     write_home(&home)?;
     let options = Options {
@@ -98,10 +84,10 @@ fn inside(arguments: &Arguments) -> Result<ExitCode, Failure> {
         source: home.join("manifests"),
         objects: Origin::Folder,
         program: arguments.binary.clone(),
-        directory: directory.clone(),
+        directory: directory.to_owned(),
         patience: Patience::default(),
     };
-    let lab = Lab::start(&options).map_err(|error| chain(&error))?;
+    let lab = Lab::start(&options)?;
     let took = lab.wait_until_ready(LIMIT)?;
     println!("three nodes are ready after {} ms", took.as_millis());
     print_costs(&lab, "before")?;

@@ -6,10 +6,12 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command};
+use std::process::{Child, Command, ExitCode};
 
 use dualgate_host::namespace::{self, NamespaceError};
 use rustix::process::{Signal, getpid, set_parent_process_death_signal};
+
+use crate::trial::chain;
 
 /// Where the lab keeps its files: in memory, seen by nobody outside.
 const DIRECTORY: &str = "/run/lab";
@@ -35,6 +37,25 @@ pub enum InitError {
 pub fn start(command: &mut Command) -> Result<Child, InitError> {
     namespace::enter()?;
     command.spawn().map_err(InitError::Start)
+}
+
+/// A whole program that runs in namespaces of its own: it starts itself again as their first process, with the same arguments,
+/// and does `body` there, with the directory for the lab's files. `marker` is the environment variable by which that process
+/// knows what it is. Whatever fails is said on standard error, with its causes.
+pub fn alone(marker: &str, body: impl FnOnce(&Path) -> Result<ExitCode, Box<dyn std::error::Error>>) -> ExitCode {
+    let outcome = if std::env::var_os(marker).is_some() {
+        settle().map_err(Into::into).and_then(|directory| body(&directory))
+    } else {
+        let mut command = Command::new("/proc/self/exe");
+        let child = start(command.args(std::env::args_os().skip(1)).env(marker, "1"));
+        let code = child.and_then(|mut child| child.wait().map_err(InitError::Start)).map(|status| status.code());
+        let known = |code: Option<i32>| code.and_then(|code| u8::try_from(code).ok());
+        code.map(|code| known(code).map_or(ExitCode::FAILURE, ExitCode::from)).map_err(Into::into)
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("{}", chain(error.as_ref()));
+        ExitCode::FAILURE
+    })
 }
 
 /// To be called by the first process before anything else: it dies with its parent, sees its own processes alone, and has a

@@ -35,26 +35,10 @@ fn main() -> ExitCode {
     if let ["engine", end, backend, outer] = arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         return engine(end, backend, outer);
     }
-    if std::env::var_os(INSIDE).is_none() {
-        let mut command = Command::new("/proc/self/exe");
-        let child = init::start(command.args(&arguments).env(INSIDE, "1"));
-        let status =
-            child.map_err(|error| error.to_string()).and_then(|mut child| child.wait().map_err(|e| e.to_string()));
-        return match status {
-            Ok(status) if status.success() => ExitCode::SUCCESS,
-            Ok(_) => ExitCode::FAILURE,
-            Err(error) => {
-                eprintln!("throughput: {error}");
-                ExitCode::FAILURE
-            }
-        };
-    }
-    if let Err(error) = init::settle() {
-        eprintln!("throughput: {error}");
-        return ExitCode::FAILURE;
-    }
-    measure(&Options::read(&arguments));
-    ExitCode::SUCCESS
+    init::alone(INSIDE, |_| {
+        measure(&Options::read(&arguments));
+        Ok(ExitCode::SUCCESS)
+    })
 }
 
 struct Options {

@@ -17,14 +17,18 @@ fn group(number: u32) -> Resource {
     Resource::Group(GroupId(if number % 10 == 9 { v6 } else { v4 }))
 }
 
-fn home() -> World {
-    let mut world = World::new(3, 7);
+fn wanted() -> Vec<Wanted> {
     let wanted = |number: u32| Wanted {
         resource: group(number),
         candidates: (0..3).map(|place| (place + number as usize) % 3).collect(),
         unready: BTreeSet::new(),
     };
-    world.wanted = (0..GROUPS).map(wanted).collect();
+    (0..GROUPS).map(wanted).collect()
+}
+
+fn home() -> World {
+    let mut world = World::new(3, 7);
+    world.wanted = wanted();
     world.start_all();
     world
 }
@@ -53,6 +57,19 @@ fn a_thousand_groups_are_spread_fail_over_and_move_as_few_do() {
         .unwrap();
     world.run_for(Duration::from_millis(5)).unwrap();
     assert!(world.nodes[1].machine.as_ref().unwrap().is_drained());
+}
+
+#[test]
+fn what_one_member_hears_of_before_the_others_is_spread_all_the_same() {
+    let mut world = World::new(3, 7);
+    world.start_all();
+    world.run_for(Duration::from_millis(1_500)).unwrap();
+    world.wanted = wanted();
+    for node in 0..3 {
+        world.wish(node);
+        world.run_for(Duration::from_millis(80)).unwrap();
+    }
+    world.run_until_so(Duration::from_millis(300), |world| each_has(world, |first| first)).unwrap();
 }
 
 #[test]

@@ -20,14 +20,13 @@ mod subject;
 mod table;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use dualgate_core::model::GateName;
 use dualgate_lab::cluster::Patience;
 use dualgate_lab::init;
 use dualgate_lab::lab::{Lab, Options, Origin};
-use dualgate_lab::trial::chain;
 
 use crate::load::PLANNED;
 use crate::measure::Watch;
@@ -94,31 +93,18 @@ fn main() -> ExitCode {
         eprintln!("{USAGE}");
         return ExitCode::from(2);
     };
-    let outcome = if std::env::var_os(INSIDE).is_some() { inside(&arguments) } else { outside() };
-    outcome.unwrap_or_else(|failure| {
-        eprintln!("{failure}");
-        ExitCode::FAILURE
-    })
+    init::alone(INSIDE, |directory| measured(&arguments, directory))
 }
 
-/// Starts this program as the first process of namespaces of its own.
-fn outside() -> Result<ExitCode, Failure> {
-    let program = std::env::current_exe()?;
-    let mut child = init::start(Command::new(program).args(std::env::args_os().skip(1)).env(INSIDE, "1"))?;
-    let code = child.wait()?.code().and_then(|code| u8::try_from(code).ok());
-    Ok(code.map_or(ExitCode::FAILURE, ExitCode::from))
-}
-
-fn inside(arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let directory = init::settle().map_err(|error| chain(&error))?;
+fn measured(arguments: &Arguments, directory: &Path) -> Result<ExitCode, Failure> {
     let mut results = Results::new(arguments.runs);
-    let (ours, manifests) = start(arguments, &directory)?;
+    let (ours, manifests) = start(arguments, directory)?;
     let addresses: Vec<_> = ours.0.site().virtual_addresses(GateName::Internal).collect();
     let addresses = <[_; 2]>::try_from(addresses).map_err(|_| "the internal gate needs an address of each family")?;
     let site = directory.join("home/site.yaml");
     let parts: [(&str, Part<'_>); 4] = [
         ("idle", &|results| load::idle(&ours, &site, results)),
-        ("faults", &|results| faults(arguments, &ours, addresses, &directory, results)),
+        ("faults", &|results| faults(arguments, &ours, addresses, directory, results)),
         ("requests", &|results| load::requests(&ours, addresses, results, |fault| arguments.wants_requests(fault))),
         ("services", &|results| services::measure(&ours, &manifests, arguments.runs, results)),
     ];
@@ -161,7 +147,7 @@ fn start(arguments: &Arguments, directory: &Path) -> Result<(Ours, PathBuf), Fai
         directory: directory.to_owned(),
         patience: Patience::default(),
     };
-    let lab = Lab::start(&options).map_err(|error| chain(&error))?;
+    let lab = Lab::start(&options)?;
     let took = lab.wait_until_ready(Duration::from_secs(30))?;
     eprintln!("the lab is ready after {} ms", took.as_millis());
     Ok((Ours(lab), manifests))

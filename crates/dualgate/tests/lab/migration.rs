@@ -1,4 +1,4 @@
-//! A home that runs already comes to dualgate: `docs/migrate.md`, steps 1 to 4, and back.
+//! A home that runs already comes to dualgate: `docs/migrate.md`, steps 1 to 5, and back.
 //!
 //! A machine of the LAN plays Traefik behind MetalLB: its kernel answers for the address, an echo backend for every host;
 //! and somebody else writes the statuses.
@@ -19,7 +19,10 @@ use serde_json::{Value, json};
 use crate::kubernetes::{WAYS, api, ask, named, until_named};
 use crate::site::{example, ip, logs, start_with, status, until};
 
-pub const TRIALS: &[Trial] = &[("a_running_home_comes_to_dualgate_step_by_step_and_goes_back", migrate)];
+pub const TRIALS: &[Trial] = &[
+    ("a_running_home_comes_to_dualgate_step_by_step_and_goes_back", migrate),
+    ("services_keep_the_addresses_that_metallb_gave_them", keep_addresses),
+];
 
 const LIMIT: Duration = Duration::from_secs(20);
 /// Traefik's addresses, and those that dualgate has beside it.
@@ -28,6 +31,9 @@ const FREE: [&str; 2] = ["192.168.178.9", "fda8:a1db:5685::9"];
 const HOST: &str = "grafana.yourdomain.com";
 const TRY: &str = "try.yourdomain.com";
 const NODES: [&str; 3] = ["k3s-node1", "k3s-node2", "k3s-node3"];
+const SERVICES: &str = "/api/v1/namespaces/apps/services";
+/// What MetalLB gave: not the addresses that dualgate would begin with.
+const GIVEN: [&str; 2] = ["192.168.178.15", "fda8:a1db:5685::17"];
 const STRANGER: [u8; 6] = [2, 0x66, 0, 0, 0, 0x10];
 
 /// The classes of K3s with dualgate's beside: Traefik's is the default.
@@ -53,6 +59,8 @@ const INGRESS: &str = "/apis/networking.k8s.io/v1/namespaces/apps/ingresses/graf
 struct Home {
     lab: Lab,
     site: PathBuf,
+    /// The pools of the seed's site file, which it does not have yet.
+    pools: String,
     stranger: Option<Station>,
 }
 
@@ -70,11 +78,11 @@ impl Home {
         let site = home.join("site.yaml");
         let text = std::fs::read_to_string(example().join("site.yaml")).unwrap();
         let (before, rest) = text.split_once("\npools:\n").unwrap();
-        let (_, after) = rest.split_once("\ngates:\n").unwrap();
+        let (pools, after) = rest.split_once("\ngates:\n").unwrap();
         let text = format!("{before}\ngates:\n{after}");
         std::fs::write(&site, edited(&edited(&text, TRAEFIKS_CLASS, ""), &addresses(OLD), &addresses(FREE))).unwrap();
         let lab = start_with(directory, &home, Patience::default(), Origin::Kubernetes);
-        let mut home = Self { lab, site, stranger: None };
+        let mut home = Self { lab, site, pools: format!("\npools:\n{pools}"), stranger: None };
         home.stranger_comes();
         home
     }
@@ -86,14 +94,19 @@ impl Home {
 
     /// MetalLB announces, Traefik answers and says so.
     fn stranger_comes(&mut self) {
+        self.stranger_has("traefik", OLD);
+        self.says("traefik", INGRESS, &OLD);
+    }
+
+    /// A machine of somebody else has two addresses.
+    fn stranger_has(&mut self, name: &str, [v4, v6]: [&str; 2]) {
         let machine = Machine {
-            name: "traefik".to_owned(),
+            name: name.to_owned(),
             mac: STRANGER,
-            addresses: vec!["192.168.178.10/24".parse().unwrap(), "fda8:a1db:5685::10/64".parse().unwrap()],
+            addresses: vec![format!("{v4}/24").parse().unwrap(), format!("{v6}/64").parse().unwrap()],
             ports: vec![80],
         };
         self.stranger = Some(self.lab.add_station(&machine).expect("a machine of somebody else"));
-        self.says("traefik", INGRESS, &OLD);
     }
 
     /// MetalLB lets the address go; Traefik's Service is none of its any more, so Traefik has none to tell.
@@ -258,4 +271,53 @@ fn migrate(directory: &Path) {
     let now = home.ingress();
     assert_eq!((&now["spec"], &now["metadata"]["generation"]), (&written["spec"], &written["metadata"]["generation"]));
     assert!(!api(&home.lab).is_away(), "{}", logs(&home.lab));
+}
+
+/// A Service of type LoadBalancer.
+fn balanced(name: &str) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "namespace": "apps"},
+        "spec": {
+            "type": "LoadBalancer",
+            "ipFamilyPolicy": "RequireDualStack",
+            "selector": {"app": "grafana"},
+            "ports": [{"name": "http", "port": 80, "targetPort": 3000}],
+        },
+    })
+}
+
+fn keep_addresses(directory: &Path) {
+    let mut home = Home::new(directory);
+    home.stranger_goes();
+    // MetalLB has given an address of each family, and announces them.
+    let (old, later) = (format!("{SERVICES}/balanced"), format!("{SERVICES}/another"));
+    ask(&home.lab, Ask::apply(&*old, "test", balanced("balanced")));
+    let entries = GIVEN.map(|address| json!({"ip": address, "ipMode": "VIP"}));
+    let status = json!({"status": {"loadBalancer": {"ingress": entries}}});
+    ask(&home.lab, Ask::merge(format!("{old}/status"), status));
+    home.stranger_has("metallb", GIVEN);
+    home.answers(GIVEN, HOST, "metallb");
+    home.are_at(GIVEN, &BTreeSet::from([colons(STRANGER)]));
+
+    // 5: MetalLB stops and leaves its statuses; dualgate has its pools.
+    home.stranger_goes();
+    let pools = home.pools.clone();
+    home.edit("\ngates:\n", &format!("{pools}\ngates:\n"));
+    home.are_at(GIVEN, &home.nodes());
+    home.answers(GIVEN, HOST, "grafana-");
+    assert_eq!(named(&home.lab, &old), GIVEN);
+    ask(&home.lab, Ask::apply(&*later, "test", balanced("another")));
+    until("another Service has addresses", &home.lab, LIMIT, || named(&home.lab, &later).len() == 2);
+    let given = named(&home.lab, &later);
+    assert!(given.iter().all(|address| !GIVEN.contains(&address.as_str())), "{given:?}");
+
+    // And back: MetalLB finds its own status, and nothing of dualgate's.
+    home.edit(&pools, "");
+    home.stranger_has("metallb", GIVEN);
+    home.are_at(GIVEN, &BTreeSet::from([colons(STRANGER)]));
+    home.answers(GIVEN, HOST, "metallb");
+    until_named(&home.lab, &later, &[]);
+    assert_eq!(named(&home.lab, &old), GIVEN, "{}", logs(&home.lab));
 }

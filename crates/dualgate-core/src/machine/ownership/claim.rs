@@ -17,6 +17,8 @@ const TICK: Duration = Duration::from_micros(1);
 #[derive(Clone, Debug, Default)]
 pub(super) struct Claim {
     is_wished: bool,
+    /// Since when.
+    wished_since: Duration,
     pub candidates: Vec<NodeName>,
     is_ready: bool,
     is_candidate: bool,
@@ -61,6 +63,9 @@ impl Claim {
     pub fn wish(&mut self, wish: Wish, me: &NodeName, now: Duration) {
         let is_candidate = wish.candidates.contains(me);
         let was_fit = self.is_fit();
+        if !self.is_wished {
+            self.wished_since = now;
+        }
         (self.is_wished, self.is_ready, self.is_candidate) = (true, wish.ready, is_candidate);
         self.candidates = wish.candidates;
         if self.is_fit() && !was_fit {
@@ -181,8 +186,11 @@ impl Ownership {
             // The question takes a while, and is over when it may be taken.
             return Some((due.saturating_sub(self.timing.fence), Way::Fence));
         }
-        let quorum_since = self.quorum_since?;
-        Some((from.max(quorum_since) + self.timing.stagger * self.rank(claim) as u32, Way::Ask))
+        let from = from.max(self.quorum_since?);
+        Some(match self.rank(claim) as u32 {
+            0 => (from, Way::Ask),
+            rank => (from.max(claim.wished_since + self.timing.news()) + self.timing.stagger * rank, Way::Ask),
+        })
     }
 
     /// Two members: since when the other one is not heard, if it should have been.

@@ -25,7 +25,9 @@
 //! # Who asks
 //!
 //! Nobody asks for what has an owner. What has none is asked for by its first candidate that is alive, by the second
-//! after [`Timing::stagger`], and so on. Of two who ask at the same time the better one stays and the other withdraws.
+//! after [`Timing::stagger`], and so on. Of two who ask at the same time the better one stays and the other withdraws. What is
+//! wished for from now on is left to better candidates for two beats: they may hear of it later. Otherwise all that is
+//! created at once would go to the node that assigns addresses, which is the first to know.
 //!
 //! # One and two members
 //!
@@ -155,6 +157,11 @@ impl Timing {
     /// How long a voter keeps a promise.
     pub fn promise(&self) -> Duration {
         self.lease + self.margin
+    }
+
+    /// How long it may take until all have heard of what is to have an owner.
+    fn news(&self) -> Duration {
+        self.beat * 2
     }
 
     /// How long the witness counts: it is asked of nobody, so it need not last.
