@@ -10,6 +10,7 @@ pub mod keys;
 pub mod namespace;
 pub mod netfilter;
 pub mod network;
+pub mod publish;
 pub mod service_manager;
 pub mod store;
 pub mod virtual_ips;

@@ -53,6 +53,11 @@ impl Cluster {
         self.0.as_ref().map(|writing| writing.handle.view())
     }
 
+    /// Whether this node writes; `None` where there is no cluster.
+    pub fn writes(&self) -> Option<bool> {
+        self.0.as_ref().map(|writing| writing.handle.reign().is_some())
+    }
+
     /// Plans what is to be written, if this node writes. What comes from the disk may be of yesterday.
     pub fn plan(&mut self, snapshot: &Snapshot, lowered: &Lowered, is_from_source: bool) {
         let Some(writing) = &mut self.0 else { return };

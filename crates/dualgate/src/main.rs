@@ -14,6 +14,7 @@ mod file_version;
 mod inputs;
 mod last_good;
 mod output;
+mod publishing;
 mod river;
 mod service;
 mod source;

@@ -34,6 +34,7 @@ use crate::exchange::{self, Tellers};
 use crate::file_version::FileVersion;
 use crate::inputs::{now, open_cluster, open_folder, read_site};
 use crate::last_good::LastGood;
+use crate::publishing::Publishing;
 use crate::source::SourceStatus;
 use crate::state::{Origin, Round, State};
 use crate::virtual_ips::{Served, VirtualIps};
@@ -78,6 +79,7 @@ pub struct River {
     virtual_ips: VirtualIps,
     dns: Dns,
     cluster: Cluster,
+    publishing: Publishing,
     wall: Wall,
     tellers: Tellers,
     /// What home has told this edge.
@@ -131,6 +133,8 @@ impl River {
         let ear = Ear { sites: known, node: spring.node.clone(), state: spring.directory.clone(), said, told };
         let cluster = Cluster::start(&spring.source, spring.kubeconfig.as_deref(), &site, &spring.node);
         spring.state.statuses(cluster.view());
+        let publishing = Publishing::default();
+        spring.state.published(publishing.view());
         let watched = Watched { source: spring.source, kubeconfig: spring.kubeconfig, status: spring.state.source() };
         tokio::task::spawn_local(watch_source(watched, ear, found));
         Self {
@@ -162,6 +166,7 @@ impl River {
             virtual_ips: spring.virtual_ips,
             dns: spring.dns,
             cluster,
+            publishing,
             last_good: LastGood::new(spring.store),
             state: spring.state,
         }
@@ -217,6 +222,7 @@ impl River {
                 }
                 () = self.virtual_ips.changed() => self.round().await,
                 () = self.cluster.changed() => self.round().await,
+                () = self.publishing.changed() => self.converge().await,
                 _ = replan.tick() => self.round().await,
                 () = self.last_good.is_due() => {
                     if let Some(objects) = &self.current {
@@ -354,6 +360,7 @@ impl River {
         self.wall.plan(plan.firewall).await;
         self.tellers.tell(&snapshot, self.planner.lowered());
         self.cluster.plan(&snapshot, self.planner.lowered(), self.origin == Origin::Source);
+        self.publish(&snapshot);
         let is_first = self.snapshot.replace(snapshot).is_none();
         self.converge().await;
         if is_first {
@@ -364,6 +371,14 @@ impl River {
             let by = *self.lint_by.get_or_insert(now + LINT_AT_LATEST);
             self.lint_at = Some((now + LINT_AFTER).min(by));
         }
+    }
+
+    /// One node writes to providers: the one that writes statuses, where there is a cluster; else the one that assigns addresses.
+    /// What comes from the disk may be of yesterday.
+    fn publish(&mut self, snapshot: &Snapshot) {
+        let writes = self.cluster.writes().unwrap_or_else(|| self.virtual_ips.assigns(&self.site, &self.node));
+        let writes = writes && self.origin == Origin::Source;
+        self.publishing.plan(snapshot, self.planner.lowered(), &self.node, writes);
     }
 
     /// Looks for mistakes between objects.
@@ -405,6 +420,7 @@ impl River {
                 findings.extend(self.wall.findings());
                 findings.extend(self.troubles_of_source());
                 findings.extend(self.cluster.findings());
+                findings.extend(self.publishing.findings());
                 self.cluster.found(&findings);
                 self.say(&objects, &desired, &findings);
                 let (exchange, firewall) = (self.exchange(), self.wall.report());

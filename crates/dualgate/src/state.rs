@@ -11,6 +11,7 @@ use dualgate_core::model::{NodeName, ObjectSet};
 use dualgate_core::parse::object;
 use dualgate_core::plan::proxy::ProxyPlan;
 use dualgate_host::dns::View as DnsView;
+use dualgate_host::publish::publisher::{Report as PublishReport, View as PublishView};
 use dualgate_host::virtual_ips::{Conflict, GroupReport, LinkReport, Report as VirtualIpReport, View as VirtualIpView};
 use dualgate_kube::status::{Report as StatusReport, View as StatusView};
 use dualgate_proxy::{EntryPointMetrics, ProxyView};
@@ -18,7 +19,7 @@ use dualgate_tunnel::{Report as TunnelReport, View as TunnelView};
 use serde::Serialize;
 
 use crate::source::{self, SourceStatus};
-use crate::{describe, dns, exchange, wall};
+use crate::{describe, dns, exchange, publishing, wall};
 
 /// Shared between the river and the admin listener.
 #[derive(Clone)]
@@ -34,6 +35,8 @@ struct Inner {
     source: SourceStatus,
     /// Of a node that takes part in writing statuses.
     statuses: Option<StatusView>,
+    /// Zones at providers.
+    published: Option<PublishView>,
     generation: Generation,
     findings: Vec<Finding>,
     objects: Arc<ObjectSet>,
@@ -136,6 +139,9 @@ pub struct Report {
     /// The addresses of the LAN that move between the home nodes.
     #[serde(default)]
     pub virtual_ips: VirtualIpReport,
+    /// Zones at providers that this node writes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub published: Vec<PublishReport>,
     /// Names that are asked for here.
     #[serde(default)]
     pub dns: dns::Report,
@@ -187,6 +193,7 @@ impl State {
             origin: Origin::Nothing,
             source: SourceStatus::default(),
             statuses: None,
+            published: None,
             generation: Generation(0),
             findings: Vec::new(),
             objects: Arc::default(),
@@ -214,6 +221,11 @@ impl State {
     /// Where objects come from.
     pub fn source(&self) -> SourceStatus {
         self.with(|inner| inner.source.clone())
+    }
+
+    /// Who shows how zones at providers are.
+    pub fn published(&self, view: PublishView) {
+        self.with(|inner| inner.published = Some(view));
     }
 
     /// Who shows how statuses are written, if they are.
@@ -318,6 +330,7 @@ impl State {
             plan: describe::proxy(&inner.plan).union(&inner.beside).cloned().collect(),
             tunnel: inner.tunnel.report(),
             virtual_ips: inner.virtual_ips.report(),
+            published: inner.published.as_ref().map(PublishView::report).unwrap_or_default(),
             dns: dns::Report::of(&inner.dns.report()),
             exchange: inner.exchange.clone(),
             firewall: inner.firewall.clone(),
@@ -369,6 +382,7 @@ impl State {
             write_virtual_ips(&mut out, &of_virtual_ips);
             write_firewall(&mut out, &inner.firewall);
             dns::write_metrics(&mut out, &inner.dns.report());
+            inner.published.iter().for_each(|view| publishing::write_metrics(&mut out, &view.report()));
             inner
                 .findings
                 .iter()

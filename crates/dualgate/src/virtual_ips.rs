@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dualgate_core::model::finding::Place;
+use dualgate_core::model::site::Site;
 use dualgate_core::model::snapshot::Facts;
 use dualgate_core::model::{Code, Finding, NodeName, ObjectName, ServiceProxy, Snapshot};
 use dualgate_core::plan::forward::Transport;
@@ -71,6 +72,14 @@ impl VirtualIps {
         if assigned != snapshot.facts.assigned {
             self.keeper.publish(assigned.clone());
             snapshot.facts.assigned = assigned;
+        }
+    }
+
+    /// Whether this node decides for all: it assigns addresses. Where nobody votes, it is the first home node of the site.
+    pub fn assigns(&self, site: &Site, node: &NodeName) -> bool {
+        match self.plan.members.is_empty() {
+            true => site.nodes.iter().find(|node| !node.is_edge()).is_some_and(|first| first.name == *node),
+            false => self.known.borrow().holds,
         }
     }
 

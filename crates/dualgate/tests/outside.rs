@@ -5,6 +5,8 @@
 
 #[path = "outside/dns.rs"]
 mod dns;
+#[path = "outside/knot.rs"]
+mod knot;
 #[path = "outside/kubectl.rs"]
 mod kubectl;
 #[path = "outside/manifests.rs"]

@@ -275,6 +275,10 @@ catalogue! {
     DnsPrivateAddress = "dns-private-address" Error;
     /// A record of the site file stands beside another one that it excludes, or where it can have no effect.
     DnsRecord = "dns-record" Error;
+    /// A record that is wanted at a provider is there already, and is not dualgate's: it is left as it is.
+    DnsForeign = "dns-foreign" Warning;
+    /// The records of a zone could not be written to its provider.
+    DnsPublish = "dns-publish" Error;
     /// Home nodes have no key to hear each other with, so nobody holds a virtual IP.
     VirtualIpsKey = "virtual-ips-key" Error;
     /// Something of the system that virtual IPs need cannot be had.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use dualgate_wire::dns::tsig::Algorithm;
 use dualgate_wire::dns::{Name, Rdata};
 use ipnet::IpNet;
 
@@ -463,6 +464,67 @@ pub struct Dns {
     pub rebind_allowed: Vec<Host>,
     /// Whether the edge answers the Internet on port 53.
     pub public: bool,
+    /// Where zones live that others answer for, by the names that zones call them by.
+    pub providers: BTreeMap<String, Provider>,
+    /// Under which name the records there are dualgate's; `None` is the site's.
+    pub owner: Option<String>,
+}
+
+/// Where zones live that others answer for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Provider {
+    /// How it is spoken to.
+    pub access: ProviderAccess,
+    /// The zone there that holds ours; `None` is the one of the same name.
+    pub zone: Option<Host>,
+    /// What happens to records that are no longer wanted.
+    pub policy: PublishPolicy,
+    /// How often it is looked whether records are as they should be.
+    pub interval: Duration,
+}
+
+/// How a provider is spoken to. Secrets stand in files of their own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProviderAccess {
+    /// A name server that takes changes (RFC 2136) and hands out its zones (RFC 5936), both with a key (RFC 8945).
+    Rfc2136 {
+        /// Where it is.
+        server: SocketAddr,
+        /// The name of the key.
+        key: Name,
+        /// What the key is for.
+        algorithm: Algorithm,
+        /// Where the key's secret is, in base64.
+        secret_file: String,
+    },
+    /// A webhook of external-dns.
+    Webhook {
+        /// Where it is.
+        url: String,
+    },
+    /// IONOS' DNS API.
+    Ionos {
+        /// Where the API key is.
+        token_file: String,
+        /// Where the API is; `None` is where everybody finds it.
+        url: Option<String>,
+    },
+    /// Cloudflare's API.
+    Cloudflare {
+        /// Where the token is.
+        token_file: String,
+        /// Where the API is; `None` is where everybody finds it.
+        url: Option<String>,
+    },
+}
+
+/// What happens to records at a provider that are no longer wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PublishPolicy {
+    /// They go.
+    Sync,
+    /// Names that are gone stay; what is wanted of others is written.
+    UpsertOnly,
 }
 
 /// Resolvers for a domain and everything below it.

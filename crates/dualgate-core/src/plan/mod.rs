@@ -11,6 +11,7 @@ pub mod install;
 pub mod ipam;
 pub mod proxy;
 pub mod public;
+pub mod publish;
 pub mod tunnel;
 pub mod virtual_ips;
 

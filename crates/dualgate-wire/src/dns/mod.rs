@@ -5,11 +5,14 @@
 //! ([`records`]). What a name leads to is not known here.
 
 pub mod cookie;
+mod decode;
 mod name;
 mod query;
 mod rdata;
 mod records;
 mod text;
+pub mod tsig;
+pub mod update;
 mod writer;
 
 use std::fmt;

@@ -11,6 +11,7 @@ Names follow the same objects as the gates: nothing is typed twice. Clients at h
 Examples:
   dualgate dns show --site examples/home/site.yaml
   dualgate dns export yourdomain.com --view public --site examples/home/site.yaml
+  dualgate dns diff --site examples/home/site.yaml
   dualgate dns router-steps --site examples/home/site.yaml";
 
 const DNS_SHOW: &str = "\
@@ -25,6 +26,16 @@ Exit code: 0 it is printed, 1 the view has no such zone, 2 the inputs could not 
 
 Example:
   dualgate dns export yourdomain.com --view public --site examples/home/site.yaml > yourdomain.com.zone";
+
+const DNS_DIFF: &str = "\
+Reads what providers have; nothing is changed there. `+` would be written, `~` changed, `-` removed; `!` is somebody else's and
+stays. `dualgate run` makes the same changes.
+
+Exit code: 0 providers have what is wanted, 1 something differs, 2 the inputs or a provider could not be read.
+
+Examples:
+  dualgate dns diff --site examples/home/site.yaml
+  dualgate dns diff --zone yourdomain.com --output json";
 
 const DNS_ROUTER_STEPS: &str = "\
 Exit code: 0, or 2 if the inputs could not be read.
@@ -49,6 +60,9 @@ pub enum DnsCommand {
     /// Write a zone as a zone file, for another name server.
     #[command(after_help = DNS_EXPORT)]
     Export(DnsExport),
+    /// Compare zones that live at providers with what should stand there.
+    #[command(after_help = DNS_DIFF)]
+    Diff(DnsDiff),
     /// Show what a person has to set at the router and where the domain is registered.
     #[command(after_help = DNS_ROUTER_STEPS)]
     RouterSteps(DnsRouterSteps),
@@ -89,6 +103,20 @@ pub struct DnsExport {
     /// The inputs.
     #[command(flatten)]
     pub inputs: Inputs,
+}
+
+/// `dualgate dns diff`
+#[derive(Debug, Args)]
+pub struct DnsDiff {
+    /// The inputs.
+    #[command(flatten)]
+    pub inputs: Inputs,
+    /// Only this zone.
+    #[arg(long, value_name = "ZONE")]
+    pub zone: Option<String>,
+    /// How results are printed.
+    #[command(flatten)]
+    pub output: Output,
 }
 
 /// `dualgate dns router-steps`

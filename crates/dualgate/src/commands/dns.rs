@@ -1,4 +1,7 @@
-//! `dualgate dns`: the names of both views, as a table or a zone file, and what is to be set elsewhere.
+//! `dualgate dns`: the names of both views, as a table or a zone file, what providers have of them, and what is to be set
+//! elsewhere.
+
+mod diff;
 
 use std::fmt::Write as _;
 use std::process::ExitCode;
@@ -18,6 +21,7 @@ pub fn run(args: &Dns) -> anyhow::Result<ExitCode> {
     match &args.command {
         DnsCommand::Show(args) => show(args),
         DnsCommand::Export(args) => export(args),
+        DnsCommand::Diff(args) => diff::run(args),
         DnsCommand::RouterSteps(args) => steps(args),
     }
 }

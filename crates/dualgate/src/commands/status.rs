@@ -15,9 +15,10 @@ use dualgate_host::virtual_ips::{GroupReport, Report as VirtualIpReport};
 use crate::cli::{Format, Status};
 use crate::dns;
 use crate::exchange::{self, EdgeReport};
-use crate::inputs::state_directory;
+use crate::inputs::{now, state_directory};
 use crate::output::finding::{self, Files, Shown, Tally};
 use crate::output::{self, Colour, Style, count};
+use crate::publishing;
 use crate::state::Report;
 
 /// For each step of asking.
@@ -91,6 +92,7 @@ fn fetch(admin: SocketAddr, path: &str) -> io::Result<String> {
 
 fn page(report: &Report, findings: &mut Vec<Shown>, style: Style) -> String {
     let mut page = String::new();
+    let now = u64::try_from(now()).unwrap_or(0);
     let readiness = match report.ready {
         true => style.paint(Colour::Green, "ready"),
         false => style.paint(Colour::Red, "not ready"),
@@ -129,6 +131,8 @@ fn page(report: &Report, findings: &mut Vec<Shown>, style: Style) -> String {
     chapter(&mut page, "held on the LAN", &held.iter().map(String::as_str).collect::<Vec<_>>(), style);
     let names = names(&report.dns);
     chapter(&mut page, "names", &names.iter().map(String::as_str).collect::<Vec<_>>(), style);
+    let published: Vec<String> = report.published.iter().map(|zone| publishing::line(zone, now)).collect();
+    chapter(&mut page, "zones at providers", &published.iter().map(String::as_str).collect::<Vec<_>>(), style);
     let neighbours = neighbours(&report.exchange);
     chapter(&mut page, "exchange", &neighbours.iter().map(String::as_str).collect::<Vec<_>>(), style);
     let tally = Tally::of(findings);
@@ -265,6 +269,7 @@ mod tests {
             connections: 2,
             plan: plan.iter().map(|line| (*line).to_owned()).collect(),
             tunnel: dualgate_tunnel::Report::default(),
+            published: Vec::new(),
             dns: Default::default(),
             virtual_ips: VirtualIpReport::default(),
             exchange: crate::exchange::Report::default(),

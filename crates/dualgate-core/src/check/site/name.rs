@@ -23,6 +23,7 @@ pub(super) fn check(site: &Site, report: &mut Report<'_>) {
         records(dns, report);
         listening(site, dns, report);
         elsewhere(dns, report);
+        providers(dns, report);
         public_dns(site, dns, report);
         forward_loops(site, dns, report);
         fritzbox(site, dns, report);
@@ -249,6 +250,42 @@ fn elsewhere(dns: &Dns, report: &mut Report<'_>) {
                 "name a resolver",
             );
         }
+    }
+}
+
+/// Zones and providers that do not meet.
+fn providers(dns: &Dns, report: &mut Report<'_>) {
+    let mut used = BTreeSet::new();
+    for (index, zone) in dns.zones.iter().enumerate() {
+        let Publish::Provider(name) = &zone.publish else { continue };
+        used.insert(name.as_str());
+        let field = format!("dns.zones[{index}].publish");
+        let Some(provider) = dns.providers.get(name) else {
+            let message =
+                format!("`dns.providers` has no `{name}`: nobody writes the records of `{}` there", zone.name);
+            match dns.providers.is_empty() {
+                true => {
+                    report.note(Code::SiteTrap, field, message, "add it, or carry them over with `dualgate dns export`")
+                }
+                false => report.add(Code::SiteMissing, field, message, "name one of `dns.providers`"),
+            }
+            continue;
+        };
+        let holds = |there: &Host| zone.name == *there || zone.name.as_str().ends_with(&format!(".{there}"));
+        if let Some(there) = provider.zone.as_ref().filter(|there| !holds(there)) {
+            let message = format!("zone `{}` is no part of `{there}`, the zone of `{name}`", zone.name);
+            report.add(
+                Code::SiteValue,
+                field,
+                message,
+                format!("set `dns.providers.{name}.zone` to a zone that holds it"),
+            );
+        }
+    }
+    for name in dns.providers.keys().filter(|name| !used.contains(name.as_str())) {
+        let message = format!("no zone lives at `{name}`");
+        let help = format!("set `publish: provider:{name}` of a zone, or leave it out");
+        report.add(Code::SiteTrap, format!("dns.providers.{name}"), message, help);
     }
 }
 

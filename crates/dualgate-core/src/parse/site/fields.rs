@@ -175,6 +175,11 @@ impl Fields<'_> {
         }
     }
 
+    /// Whether the key is written, whatever its value.
+    pub(super) fn is_given(&self, name: &str) -> bool {
+        self.node(name).is_some()
+    }
+
     fn node(&self, name: &str) -> Option<&Node> {
         self.given.iter().find(|(key, _)| key.text == name).map(|(_, node)| node)
     }

@@ -5,6 +5,7 @@
 //! must fulfil is `check::site`'s business.
 
 mod fields;
+mod provider;
 mod scalars;
 mod schema;
 

@@ -3,13 +3,14 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use dualgate_wire::dns::RecordType;
+use dualgate_wire::dns::tsig::Algorithm;
+use dualgate_wire::dns::{NameError, RecordType};
 use ipnet::IpNet;
 
 use super::fields::{Name, Read, Sink, nearest, words};
 use crate::model::object::Protocol;
 use crate::model::site::{
-    AccessLogFormat, Challenge, EntryProtocol, HomeEnd, Publish, Reading, RecordView, Role, RouterKind,
+    AccessLogFormat, Challenge, EntryProtocol, HomeEnd, Publish, PublishPolicy, Reading, RecordView, Role, RouterKind,
     TraefikAnnotation, Underscores, Uplink,
 };
 use crate::model::{Code, EntryPointName, GateName, Host, IpRange, NodeName, ObjectName, PublicKey};
@@ -71,6 +72,9 @@ text_value! {
     LabelValue: "label value", "`web`, `'true'`", label_value;
     InterfaceName: "network interface", "`eth0`, `enp1s0`", interface_name;
     RecordType: "type of records", "`TXT`, `TYPE65400`", str::parse;
+    dualgate_wire::dns::Name: "DNS name", "`dualgate-key`, `key.example.org`", dns_name;
+    FilePath: "path of a file", "`/etc/dualgate/tsig.key`", file_path;
+    HttpUrl: "HTTP URL", "`http://127.0.0.1:8888`, `https://dns.example.org/v1`", http_url;
     HttpsUrl: "HTTPS URL", "`https://acme.example.org/directory`", https_url;
 }
 
@@ -182,6 +186,67 @@ impl std::fmt::Display for Resolver {
 fn resolver(text: &str) -> Result<Resolver, String> {
     let bare = text.parse().map(|address: IpAddr| SocketAddr::new(address, 53));
     bare.or_else(|_| text.parse()).map(Resolver).map_err(|_| format!("`{text}` is not an address of a resolver"))
+}
+
+fn dns_name(text: &str) -> Result<dualgate_wire::dns::Name, String> {
+    text.parse().map_err(|why: NameError| format!("`{text}` is not a name: {why}"))
+}
+
+/// Where a file is, from the root: who reads it may have been started anywhere.
+pub(super) struct FilePath(pub(super) String);
+
+impl std::fmt::Display for FilePath {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn file_path(text: &str) -> Result<FilePath, String> {
+    let is_file = text.starts_with('/') && !text.ends_with('/');
+    if is_file { Ok(FilePath(text.to_owned())) } else { Err(format!("`{text}` is no path of a file from the root on")) }
+}
+
+/// What zones call a provider.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct ProviderName(pub(super) String);
+
+fn provider_name(text: &str) -> Result<ProviderName, String> {
+    let host = text.parse::<Host>().is_ok_and(|host| host.as_str() == text);
+    let name = || ProviderName(text.to_owned());
+    host.then(name).ok_or_else(|| format!("`{text}` is no name: lower-case letters, digits, `-` and `.`"))
+}
+
+impl Name for ProviderName {
+    const PLACEHOLDER: &'static str = "<provider>";
+
+    fn parse(text: &str) -> Result<Self, (Code, String, String)> {
+        provider_name(text).map_err(|message| (Code::SiteValue, message, String::new()))
+    }
+
+    fn show(&self) -> String {
+        self.0.clone()
+    }
+}
+
+/// A URL that begins with `http://` or `https://`.
+pub(super) struct HttpUrl(pub(super) String);
+
+impl std::fmt::Display for HttpUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+fn http_url(text: &str) -> Result<HttpUrl, String> {
+    let broken = || format!("`{text}` is not a URL with http or https and a host");
+    let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://")).ok_or_else(broken)?;
+    let authority = rest.split('/').next().unwrap_or_default();
+    let is_address =
+        |text: &str| text.parse::<SocketAddr>().is_ok() || text.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
+    let (host, port) = authority.rsplit_once(':').unwrap_or((authority, "80"));
+    let is_host = host.parse::<Host>().is_ok() && port.parse::<u16>().is_ok();
+    let is_plain = !rest.contains(['?', '#', '@', ' ']);
+    if is_plain && (is_address(authority) || is_host) { Ok(HttpUrl(text.to_owned())) } else { Err(broken()) }
 }
 
 /// A URL that begins with `https://`.
@@ -433,8 +498,25 @@ word_value! {
     AccessLogFormat: "json" => Self::Json, "common" => Self::Common;
     HomeEnd: "nodes" => Self::Nodes, "router" => Self::Router;
     Challenge: "http-01" => Self::Http01, "tls-alpn-01" => Self::TlsAlpn01, "dns-01" => Self::Dns01;
+    Algorithm: "hmac-sha256" => Self::HmacSha256, "hmac-sha384" => Self::HmacSha384, "hmac-sha512" => Self::HmacSha512;
+    ProviderType: "rfc2136" => Self::Rfc2136, "webhook" => Self::Webhook, "ionos" => Self::Ionos,
+        "cloudflare" => Self::Cloudflare;
+    PublishPolicy: "sync" => Self::Sync, "upsert-only" => Self::UpsertOnly;
     RecordView: "home" => Self::Home, "public" => Self::Public, "both" => Self::Both;
     Protocol: "tcp" => Self::Tcp, "udp" => Self::Udp;
+}
+
+/// What kind of provider it is.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum ProviderType {
+    /// A name server that takes changes.
+    Rfc2136,
+    /// A webhook of external-dns.
+    Webhook,
+    /// IONOS.
+    Ionos,
+    /// Cloudflare.
+    Cloudflare,
 }
 
 /// `apiVersion`.

@@ -12,13 +12,14 @@ use dualgate_wire::dns::{Name, Rdata, RecordType};
 
 use super::fields::{Fields, Read, Section, Sink, read_section};
 use super::scalars::{
-    ApiVersion, HttpsUrl, InterfaceName, Kind, LabelKey, LabelValue, Namespace, Number, Port, Resolver, Size, Timeout,
+    ApiVersion, HttpsUrl, InterfaceName, Kind, LabelKey, LabelValue, Namespace, Number, Port, ProviderName, Resolver,
+    Size, Timeout,
 };
 use crate::model::site::{
     AccessLog, AccessLogFormat, Admin, Alias, Allow, CONTROLLER, Certificates, Challenge, Class, Cluster, Dns,
-    EntryPoint, EntryProtocol, Exposure, Firewall, ForwardZone, Gate, HomeEnd, Lan, Node, Pool, ProxySettings, Publish,
-    Reading, RecordView, Reservation, Router, RouterKind, Site, TraefikAnnotation, Tunnel, Underscores, Uplink, Zone,
-    ZoneRecord,
+    EntryPoint, EntryProtocol, Exposure, Firewall, ForwardZone, Gate, HomeEnd, Lan, Node, Pool, Provider,
+    ProxySettings, Publish, Reading, RecordView, Reservation, Router, RouterKind, Site, TraefikAnnotation, Tunnel,
+    Underscores, Uplink, Zone, ZoneRecord,
 };
 use crate::model::{Code, EntryPointName, GateName, Host, PublicKey, PublicKeys};
 use crate::parse::yaml::{self, Value};
@@ -479,7 +480,17 @@ impl Section for Dns {
             false,
             "Whether the edge answers the Internet on port 53 (for `publish: edge` and the challenge `dns-01`).",
         );
-        Some(Self { addresses, zones, forward, forward_zones, rebind_allowed, public })
+        let providers: BTreeMap<ProviderName, Provider> = f.or(
+            "providers",
+            BTreeMap::new(),
+            "Where the zones live that have `publish: provider:NAME`. Without an entry nobody writes there.",
+        );
+        let owner = "Under which name the records there are dualgate's. Another site that writes to the same zone needs \
+            another one; with that of an external-dns (`--txt-owner-id`) its records are taken over.";
+        let owner = f.optional::<LabelValue>("owner", "the site's name", owner).map(|owner| owner.0);
+        let owner = owner.filter(|owner| !owner.is_empty());
+        let providers = providers.into_iter().map(|(name, provider)| (name.0, provider)).collect();
+        Some(Self { addresses, zones, forward, forward_zones, rebind_allowed, public, providers, owner })
     }
 }
 

@@ -1,0 +1,330 @@
+//! What is published at providers: what is wanted of a site, and what has to change at a provider that others write to, too.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use dualgate_core::case::{Case, Families};
+use dualgate_core::lower;
+use dualgate_core::model::Snapshot;
+use dualgate_core::model::site::PublishPolicy;
+use dualgate_core::plan::publish::{Diff, Mark, Publication, Set, SetKey, Sets, Wanted, diff, mark_name, publish};
+use dualgate_wire::dns::{Rdata, RecordType};
+use proptest::prelude::*;
+
+const SITE: &str = "\
+== site
+apiVersion: dualgate.dev/v1alpha1
+kind: Site
+name: home
+lan: {subnets: [192.168.178.0/24, 'fda8::/64']}
+gates: {internal: {addresses: [192.168.178.10, 'fda8::10']}, external: {}}
+nodes:
+- {name: home1, roles: [server, internal-gate, virtual-ips, dns], addresses: [192.168.178.5, 'fda8::5']}
+- {name: edge, roles: [external-gate, dns], addresses: [192.168.178.201, 'fda8::201'], publicAddresses: [203.0.113.10, '2001:db8:1::10']}
+dns:
+  forward: [192.168.178.1]
+  providers:
+    knot: {type: rfc2136, server: 192.0.2.53, key: dualgate, secretFile: /etc/dualgate/tsig.key, zone: example.org}
+  zones:
+  - name: example.org
+    publish: provider:knot
+    records:
+    - {name: '@', type: NS, value: ns1.example.net}
+    - {name: '@', type: MX, value: 10 mail.example.net, ttl: 1h}
+    - {name: nas, type: A, value: 192.168.178.30}
+  - {name: lab.example.org, publish: 'provider:knot'}
+  - {name: edge.example.org, publish: edge}
+  - {name: example.net, publish: 'provider:elsewhere'}
+== objects
+";
+
+fn ingress(name: &str, host: &str, gates: &str) -> String {
+    format!(
+        "---\napiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {{name: {name}, namespace: apps, annotations: {{dualgate.dev/gates: '{gates}'}}}}\n\
+         spec: {{rules: [{{host: '{host}', http: {{paths: [{{path: /, pathType: Prefix, backend: {{service: {{name: web, port: {{number: 80}}}}}}}}]}}}}]}}\n"
+    )
+}
+
+fn snapshot(objects: &str) -> Snapshot {
+    Case::parse("publish", &format!("{SITE}{objects}")).unwrap().snapshot(Families::Both).unwrap()
+}
+
+fn published(objects: &str) -> Vec<Publication> {
+    let snapshot = snapshot(objects);
+    publish(&snapshot, &lower::snapshot(&snapshot))
+}
+
+fn key(text: &str) -> SetKey {
+    let (name, rtype) = text.split_once(' ').unwrap();
+    SetKey::new(name.parse().unwrap(), rtype.parse().unwrap())
+}
+
+fn set(rtype: RecordType, data: &[&str]) -> Set {
+    Set { ttl: 60, data: data.iter().map(|text| Rdata::parse(rtype, text).unwrap()).collect() }
+}
+
+/// `NAME TYPE DATA` lines as sets.
+fn sets(lines: &[(&str, &str)]) -> Sets {
+    lines.iter().map(|(of, data)| (key(of), set(key(of).rtype, &[data]))).collect()
+}
+
+fn as_is(_: &SetKey, set: &Set) -> Option<Set> {
+    Some(set.clone())
+}
+
+/// A provider that has done what a diff says.
+fn applied(existing: &Sets, diff: &Diff) -> Sets {
+    let mut sets = existing.clone();
+    for edit in diff.changes.iter().flat_map(|change| change.edits()) {
+        assert_eq!(sets.get(&edit.key), edit.before.as_ref(), "{}", edit.key);
+        match &edit.after {
+            Some(set) => sets.insert(edit.key.clone(), set.clone()),
+            None => sets.remove(&edit.key),
+        };
+    }
+    sets
+}
+
+fn shown(diff: &Diff) -> Vec<String> {
+    let changes = diff.changes.iter().map(|change| format!("{} {}", change.kind.as_str(), change.record.key));
+    let conflicts = diff.conflicts.iter().map(|conflict| format!("! {}: {conflict}", conflict.key));
+    let kept = diff.kept.iter().map(|key| format!("kept {key}"));
+    changes.chain(conflicts).chain(kept).collect()
+}
+
+/// A zone of which these are wanted.
+fn zone(wanted: &[(&str, &str)], policy: PublishPolicy) -> Publication {
+    let mut zone = published("").remove(0);
+    let one = |(key, set): (SetKey, Set)| (key, Wanted { set, from: "ingress/apps/web".into() });
+    zone.wanted = Arc::new(sets(wanted).into_iter().map(one).collect());
+    zone.policy = policy;
+    zone
+}
+
+#[test]
+fn what_the_internet_is_to_see_is_published_and_nothing_of_the_zones_start() {
+    let objects = [
+        ingress("grafana", "grafana.example.org", "internal,external"),
+        ingress("paperless", "paperless.example.org", "internal"),
+        ingress("lab", "x.lab.example.org", "external"),
+        ingress("edge", "x.edge.example.org", "external"),
+        ingress("other", "x.example.net", "external"),
+    ];
+    let zones = published(&objects.concat());
+    let names: Vec<_> = zones.iter().map(|zone| (zone.zone.to_string(), zone.at.to_string())).collect();
+    let pair = |one: &str, two: &str| (one.to_owned(), two.to_owned());
+    assert_eq!(names, [pair("example.org", "example.org"), pair("lab.example.org", "example.org")]);
+    let wanted = |zone: &Publication| -> Vec<String> {
+        let line = |(key, one): (&SetKey, &Wanted)| {
+            let data: Vec<String> = one.set.data.iter().map(ToString::to_string).collect();
+            format!("{key} {} {} {}", one.set.ttl, data.join(" "), one.from)
+        };
+        zone.wanted.iter().map(line).collect()
+    };
+    assert_eq!(
+        wanted(&zones[0]),
+        [
+            "example.org MX 3600 10 mail.example.net. site-file",
+            "grafana.example.org A 60 203.0.113.10 ingress/apps/grafana",
+            "grafana.example.org AAAA 60 2001:db8:1::10 ingress/apps/grafana",
+        ]
+    );
+    assert_eq!(wanted(&zones[1]).len(), 2);
+    let is_ours = |zone: &Publication, name: &str| zone.is_ours(&name.parse().unwrap());
+    assert!(is_ours(&zones[0], "x.example.org") && !is_ours(&zones[0], "x.lab.example.org"));
+    assert!(!is_ours(&zones[0], "x.edge.example.org") && is_ours(&zones[1], "x.lab.example.org"));
+    assert_eq!(&*zones[0].owner, "home");
+}
+
+#[test]
+fn while_something_cannot_be_read_no_name_goes() {
+    let zones = published(&format!("{}---\nkind: [\n", ingress("a", "a.example.org", "external")));
+    assert_eq!(zones[0].policy, PublishPolicy::UpsertOnly);
+    assert_eq!(published("")[0].policy, PublishPolicy::Sync);
+}
+
+#[test]
+fn what_is_missing_is_written_with_its_mark_and_what_drifted_is_set_back() {
+    let zone = zone(&[("a.example.org A", "203.0.113.10"), ("*.example.org A", "203.0.113.10")], PublishPolicy::Sync);
+    let first = diff(&zone, &Sets::new(), as_is);
+    assert_eq!(shown(&first), ["create *.example.org A", "create a.example.org A"]);
+    let there = applied(&Sets::new(), &first);
+    let keys: Vec<String> = there.keys().map(ToString::to_string).collect();
+    let marks = ["_dualgate-a.a.example.org TXT", "_dualgate-a._wildcard.example.org TXT"];
+    assert!(marks.iter().all(|mark| keys.iter().any(|key| key == mark)), "{keys:?}");
+    assert_eq!(diff(&zone, &there, as_is), Diff::default());
+
+    // Somebody sets another address, another time to live, or takes it away.
+    let mut drifted = there.clone();
+    drifted.insert(key("a.example.org A"), set(RecordType::A, &["198.51.100.1"]));
+    drifted.remove(&key("*.example.org A"));
+    let second = diff(&zone, &drifted, as_is);
+    assert_eq!(shown(&second), ["update a.example.org A", "create *.example.org A"]);
+    assert_eq!(applied(&drifted, &second), there);
+    let mut slow = there.clone();
+    slow.get_mut(&key("a.example.org A")).unwrap().ttl = 3600;
+    assert_eq!(shown(&diff(&zone, &slow, as_is)), ["update a.example.org A"]);
+}
+
+#[test]
+fn what_is_not_wanted_goes_with_its_mark_unless_names_are_to_stay() {
+    let both = zone(&[("a.example.org A", "203.0.113.10"), ("b.example.org A", "203.0.113.10")], PublishPolicy::Sync);
+    let there = applied(&Sets::new(), &diff(&both, &Sets::new(), as_is));
+    let mut one = zone(&[("a.example.org CNAME", "b.example.net")], PublishPolicy::Sync);
+    let gone = diff(&one, &there, as_is);
+    // What is in the way of something wanted goes first.
+    assert_eq!(shown(&gone), ["delete a.example.org A", "delete b.example.org A", "create a.example.org CNAME"]);
+    let after = applied(&there, &gone);
+    let keys: Vec<String> = after.keys().map(ToString::to_string).collect();
+    assert_eq!(keys, ["a.example.org CNAME", "_dualgate-cname.a.example.org TXT"]);
+    one.policy = PublishPolicy::UpsertOnly;
+    let kept = diff(&one, &there, as_is);
+    assert_eq!(shown(&kept), ["delete a.example.org A", "create a.example.org CNAME", "kept b.example.org A"]);
+}
+
+#[test]
+fn what_others_made_is_left_alone_and_told() {
+    let wanted = [
+        ("a.example.org A", "203.0.113.10"),
+        ("a.example.org AAAA", "2001:db8:1::10"),
+        ("b.example.org A", "203.0.113.10"),
+        ("c.example.org TXT", "text"),
+        ("d.example.org A", "203.0.113.10"),
+        ("e.example.org A", "203.0.113.10"),
+        ("x.f.example.org A", "203.0.113.10"),
+        ("g.example.org A", "203.0.113.10"),
+    ];
+    let zone = zone(&wanted, PublishPolicy::Sync);
+    let mut there = sets(&[
+        ("a.example.org A", "198.51.100.1"),
+        ("b.example.org CNAME", "www.example.net"),
+        ("c.example.org MX", "10 mail.example.net"),
+        ("d.example.org A", "203.0.113.10"),
+        ("e.example.org A", "198.51.100.1"),
+        ("f.example.org NS", "ns.example.net"),
+        ("_dualgate-a.g.example.org TXT", "something else"),
+    ]);
+    there.insert(mark_name(&key("e.example.org A")).unwrap(), Mark::write("external-dns", "ingress/x/y", 60));
+    let found = diff(&zone, &there, as_is);
+    assert_eq!(
+        shown(&found),
+        [
+            "create c.example.org TXT",
+            "! a.example.org A: it is there and not dualgate's: it is left as it is",
+            "! a.example.org AAAA: `a.example.org A` is there and not dualgate's: the name is left as it is",
+            "! b.example.org A: `b.example.org CNAME` is there and not dualgate's: the name is left as it is",
+            "! d.example.org A: somebody else wrote the same: it will not follow",
+            "! e.example.org A: it belongs to `external-dns`: it is left as it is",
+            "! x.f.example.org A: `f.example.org` is another server's zone",
+            "! g.example.org A: `_dualgate-a.g.example.org TXT` would be its mark, and says something else",
+        ]
+    );
+}
+
+#[test]
+fn an_owner_moves_from_external_dns_with_its_records() {
+    let mut zone = zone(&[("a.example.org A", "203.0.113.10")], PublishPolicy::Sync);
+    let mut there = sets(&[("a.example.org A", "203.0.113.10"), ("old.example.org CNAME", "www.example.net")]);
+    for mark in ["a-a.example.org TXT", "cname-old.example.org TXT"] {
+        there.insert(key(mark), Mark::write("default", "ingress/apps/web", 60));
+    }
+    let text = "! a.example.org A: it belongs to `default`: it is left as it is";
+    assert_eq!(shown(&diff(&zone, &there, as_is)), [text]);
+    zone.owner = "default".into();
+    let found = diff(&zone, &there, as_is);
+    assert_eq!(shown(&found), ["delete old.example.org CNAME", "update a.example.org A"]);
+    let after = applied(&there, &found);
+    let keys: Vec<String> = after.keys().map(ToString::to_string).collect();
+    assert_eq!(keys, ["a.example.org A", "_dualgate-a.a.example.org TXT"]);
+    assert_eq!(diff(&zone, &after, as_is), Diff::default());
+}
+
+const NAMES: [&str; 9] = [
+    "example.org",
+    "a.example.org",
+    "b.example.org",
+    "x.a.example.org",
+    "*.example.org",
+    "a-b.example.org",
+    "y.lab.example.org",
+    "lab.example.org",
+    "_dualgate-a.a.example.org",
+];
+
+fn data() -> impl Strategy<Value = (RecordType, Vec<Rdata>)> {
+    let texts = prop::sample::subsequence(vec![0_u8, 1, 2], 1..3);
+    (0..6, texts).prop_map(|(kind, numbers)| {
+        let data = |number: &u8| match kind {
+            0 => Rdata::A([203, 0, 113, *number].into()),
+            1 => Rdata::Aaaa([0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(*number)].into()),
+            2 => Rdata::Mx { preference: u16::from(*number), exchange: "mail.example.net".parse().unwrap() },
+            3 => Rdata::Cname("www.example.net".parse().unwrap()),
+            4 => Rdata::Ns("ns.example.net".parse().unwrap()),
+            _ => Rdata::Txt(vec![vec![b'0' + number].into()]),
+        };
+        let data: Vec<Rdata> = numbers.iter().map(data).collect();
+        (data[0].record_type(), data)
+    })
+}
+
+prop_compose! {
+    fn some_set()(name in prop::sample::select(NAMES.to_vec()), (rtype, data) in data(), ttl in 60_u32..62) -> (SetKey, Set) {
+        (SetKey::new(name.parse().unwrap(), rtype), Set { ttl, data: data.into_iter().collect::<BTreeSet<_>>() })
+    }
+}
+
+/// A set of the zone, or a mark of somebody, in our place or in the usual one.
+fn there() -> impl Strategy<Value = (SetKey, Set)> {
+    let owner = prop::sample::select(vec!["home", "other"]);
+    let kind = prop::sample::select(vec!["a", "aaaa", "txt", "cname", "ns", "soa", "x"]);
+    let mark =
+        (owner, kind, prop::sample::select(NAMES.to_vec()), any::<bool>()).prop_map(|(owner, kind, name, usual)| {
+            let name = if usual { format!("{kind}-{name}") } else { format!("_dualgate-{kind}.{name}") };
+            (SetKey::new(name.parse().unwrap(), RecordType::TXT), Mark::write(owner, "ingress/apps/web", 60))
+        });
+    prop_oneof![some_set(), mark]
+}
+
+proptest! {
+    /// Whatever stands there, what has no mark of ours stays as it is; and who looks again has nothing left to do.
+    #[test]
+    fn nothing_of_others_is_ever_changed_and_a_second_look_finds_nothing(
+        first in prop::collection::vec(some_set(), 0..8),
+        wanted in prop::collection::vec(some_set(), 0..8),
+        others in prop::collection::vec(there(), 0..12),
+        upsert in any::<bool>(),
+    ) {
+        let policy = if upsert { PublishPolicy::UpsertOnly } else { PublishPolicy::Sync };
+        let one = |(key, set): (SetKey, Set)| (key, Wanted { set, from: "ingress/apps/web".into() });
+        let mut zone = zone(&[], policy);
+        // Something of ours is there from before, as somebody wrote around it.
+        zone.wanted = Arc::new(first.into_iter().map(one).collect());
+        let mut existing: Sets = applied(&Sets::new(), &diff(&zone, &Sets::new(), as_is));
+        existing.extend(others);
+        zone.wanted = Arc::new(wanted.into_iter().map(one).collect::<BTreeMap<_, _>>());
+        let found = diff(&zone, &existing, as_is);
+        let after = applied(&existing, &found);
+
+        let is_marked = |key: &SetKey| {
+            let usual = || -> Option<SetKey> {
+                let first = key.name.labels().next()?;
+                let kind = [key.rtype.to_string().to_ascii_lowercase().as_bytes(), b"-", first].concat();
+                Some(SetKey::new(key.name.parent()?.child(&kind)?, RecordType::TXT))
+            };
+            let ours = |at: Option<SetKey>| at.and_then(|at| existing.get(&at)).is_some_and(|set| Mark::read(set) == Mark::Of("home".into()));
+            ours(mark_name(key)) || ours(usual())
+        };
+        for (key, set) in &existing {
+            let is_ours = is_marked(key) || key.rtype == RecordType::TXT && Mark::read(set) == Mark::Of("home".into());
+            if !is_ours || !zone.is_ours(&key.name) {
+                prop_assert_eq!(after.get(key), Some(set), "{} was changed", key);
+            }
+        }
+        for key in after.keys().filter(|key| !existing.contains_key(key)) {
+            let is_mark = zone.wanted.keys().any(|wanted| mark_name(wanted).as_ref() == Some(key));
+            prop_assert!(zone.wanted.contains_key(key) || is_mark, "{} came from nowhere", key);
+        }
+        let again = diff(&zone, &after, as_is);
+        prop_assert_eq!(shown(&Diff { conflicts: vec![], kept: vec![], ..again }), Vec::<String>::new());
+    }
+}
