@@ -57,7 +57,7 @@ pub fn check(message: &[u8]) {
         }
     }
     if let Ok(all) = records(message) {
-        all.flatten().for_each(|record| drop(record.name()));
+        all.flatten().for_each(|record| drop((record.name(), Rdata::decode(&record))));
     }
     // The same octets as what a person writes: what is read shows itself as what is read again.
     if let Some((kind, text)) = message.split_first()

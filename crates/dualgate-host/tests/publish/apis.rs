@@ -103,7 +103,7 @@ fn ionos_is_asked_as_its_documentation_says() {
     assert_eq!(made(&synced(&publication).unwrap()), Vec::<String>::new());
     let refused = synced(&publication).unwrap_err();
     assert!(refused.what.starts_with("provider: read zone `example.org`: GET http://127.0.0.1:"), "{refused}");
-    assert!(refused.what.contains("/dns/v1/zones: 401 Unauthorized: [{\"code\":\"UNAUTHORIZED\""), "{refused}");
+    assert!(refused.what.contains("/dns/v1/zones: 401 Unauthorized: [{\"code\": \"UNAUTHORIZED\""), "{refused}");
     assert_eq!(refused.help, "see whether the token is right and may change this zone");
     assert!(!refused.to_string().contains("secret"), "{refused}");
     ended(&script);
