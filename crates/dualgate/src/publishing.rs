@@ -49,6 +49,12 @@ pub fn line(report: &Report, now: u64) -> String {
     if *conflicts > 0 {
         let _ = write!(line, "; {conflicts} of them are somebody else's");
     }
+    if !report.unfit.is_empty() {
+        let _ = write!(line, "; not taken there: {}", report.unfit.join(", "));
+    }
+    if !report.kept.is_empty() {
+        let _ = write!(line, "; kept: {}", report.kept.join(", "));
+    }
     line
 }
 
@@ -81,4 +87,33 @@ pub fn write_metrics(out: &mut String, reports: &[Report]) {
     family(name, "gauge", "When a zone last was as wanted at its provider.", &|report| {
         report.synced.map(|at| (String::new(), at)).into_iter().collect()
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_person_reads_how_a_zone_is_at_its_provider() {
+        let report = Report { zone: "example.org".into(), provider: "knot".into(), wanted: 3, ..Report::default() };
+        assert_eq!(line(&report, 100), "example.org at knot: 3 sets of records, not written yet");
+        let synced =
+            Report { synced: Some(90), conflicts: 1, unfit: vec!["a.example.org HTTPS".into()], ..report.clone() };
+        let expected = "example.org at knot: 3 sets of records, as wanted 10 s ago; 1 of them are somebody else's; not taken \
+                        there: a.example.org HTTPS";
+        assert_eq!(line(&synced, 100), expected);
+        let failed = Report { synced: Some(90), error: Some("no answer".into()), kept: vec!["b A".into()], ..report };
+        let expected = "example.org at knot: 3 sets of records, no answer; as wanted 10 s ago; kept: b A";
+        assert_eq!(line(&failed, 100), expected);
+    }
+
+    #[test]
+    fn a_zone_that_was_never_written_has_no_time_of_it() {
+        let report = Report { zone: "example.org".into(), provider: "knot".into(), created: 2, ..Report::default() };
+        let mut out = String::new();
+        write_metrics(&mut out, &[report]);
+        let created = "dualgate_dns_publish_changes_total{zone=\"example.org\",provider=\"knot\",kind=\"create\"} 2";
+        assert!(out.lines().any(|line| line == created), "{out}");
+        assert!(!out.contains("dualgate_dns_publish_success_timestamp_seconds{"), "{out}");
+    }
 }

@@ -150,6 +150,7 @@ mod tests {
             plan: set(observed),
             virtual_ips: dualgate_host::virtual_ips::Report::default(),
             tunnel: dualgate_tunnel::Report::default(),
+            published: Vec::new(),
             dns: Default::default(),
             exchange: crate::exchange::Report::default(),
             firewall: crate::wall::Report::default(),

@@ -139,3 +139,26 @@ fn the_home_example_has_names_and_steps() {
     let laptop = dualgate(&["dns", "router-steps", "--site", "examples/laptop/site.yaml"]);
     assert_eq!(laptop.out, "nothing is to be set elsewhere: no home node answers DNS, and no edge does\n");
 }
+
+#[test]
+fn diff_says_where_nobody_is_asked_and_what_cannot_be() {
+    let outcome = folder().dualgate(&["dns", "diff"]);
+    assert_eq!(
+        (outcome.code, &*outcome.out),
+        (0, "no zone lives at a provider of `dns.providers`\n"),
+        "{}",
+        outcome.err
+    );
+    let none = folder().dualgate(&["dns", "diff", "--zone", "example.org"]);
+    let expected = "zone `example.org` lives at no provider of `dns.providers`; of the site's zones: no zone does";
+    assert_eq!(none.code, 2);
+    assert!(none.err.contains(expected), "{}", none.err);
+    let provider = "  providers: {hook: {type: webhook, url: 'http://127.0.0.1:1'}}\n  zones:\n";
+    let site = SITE.replace("  zones:\n", provider).replace("publish: edge", "publish: 'provider:hook'");
+    let elsewhere = Folder::with(&[("site.yaml", &site), ("manifests/apps.yaml", APPS)]);
+    let outcome = elsewhere.dualgate(&["dns", "diff", "--zone", "Example.ORG.", "-o", "json"]);
+    assert_eq!(outcome.code, 2, "{}", outcome.out);
+    let what = "hook: read zone `example.org`: GET http://127.0.0.1:1/: connect: ";
+    assert!(outcome.json()[0]["error"].as_str().unwrap().starts_with(what), "{}", outcome.out);
+    assert!(outcome.err.contains(what), "{}", outcome.err);
+}

@@ -310,3 +310,69 @@ fn knot_has_whole_sets_when_a_node_dies_while_it_writes() {
     assert!(before.is_subset(&knot.records()));
     drop(node);
 }
+
+#[test]
+fn knot_keeps_what_it_has_while_the_source_is_away_or_broken() {
+    if !has("knot_keeps_what_it_has_while_the_source_is_away_or_broken", KNOT) {
+        return;
+    }
+    let knot = Knot::start();
+    let node = Node::serve(&knot.home);
+    knot.manifest("app", "external");
+    knot.wait_for("app.example.org", "A", &["203.0.113.10"]);
+    // A file that was never read may hold just what seems to be gone.
+    knot.home.manifest("broken", "kind: [");
+    node.wait_for_finding("syntax", "broken.yaml");
+    knot.home.remove("app");
+    knot.manifest("other", "external");
+    knot.wait_for("other.example.org", "A", &["203.0.113.10"]);
+    assert_eq!(knot.ask("app.example.org", "A"), ["203.0.113.10"]);
+    eventually("it is told", || {
+        let kept = node.document("/status")?["published"][0]["kept"].clone();
+        if kept[0] == "app.example.org A" { Ok(()) } else { Err(kept.to_string()) }
+    });
+    knot.home.remove("broken");
+    knot.wait_for("app.example.org", "A", &[]);
+
+    // From the disk it serves what it knew, and writes nothing: neither what was taken away there, nor what is gone here.
+    eventually("the last good state is kept", || {
+        let objects = node.document("/status")?["objects"].clone();
+        if objects == 2 { Ok(()) } else { Err(objects.to_string()) }
+    });
+    node.signal(rustix::process::Signal::TERM);
+    let mut node = node;
+    node.wait();
+    let (folder, away) = (knot.home.directory.join("manifests"), knot.home.directory.join("away"));
+    std::fs::rename(&folder, &away).unwrap();
+    knot.update("del other.example.org. A\n");
+    let node = Node::start(&knot.home, &[]);
+    node.wait_for_finding("stale", "the last good state from disk is served");
+    assert_eq!(knot.ask("other.example.org", "AAAA"), ["2001:db8::10"]);
+    assert_eq!(node.document("/status").unwrap()["published"], Value::Null);
+    assert_eq!(knot.ask("other.example.org", "A"), [""; 0]);
+    std::fs::rename(&away, &folder).unwrap();
+    knot.wait_for("other.example.org", "A", &["203.0.113.10"]);
+}
+
+#[test]
+fn knot_is_written_by_the_first_home_node_where_nobody_votes() {
+    if !has("knot_is_written_by_the_first_home_node_where_nobody_votes", KNOT) {
+        return;
+    }
+    let knot = Knot::start();
+    knot.manifest("app", "external");
+    let site = std::fs::read_to_string(knot.home.directory.join("site.yaml")).unwrap();
+    let other = "- {name: other, roles: [controller], addresses: [127.0.0.3]}\n";
+    knot.home.directory.write("site.yaml", &site.replace("nodes:\n", &format!("nodes:\n{other}")));
+    let node = Node::serve(&knot.home);
+    assert_eq!(node.document("/status").unwrap()["published"], Value::Null);
+    knot.manifest("later", "external");
+    eventually("both are served", || {
+        let objects = node.document("/status")?["objects"].clone();
+        if objects == 4 { Ok(()) } else { Err(objects.to_string()) }
+    });
+    assert_eq!(knot.ask("app.example.org", "A"), [""; 0]);
+    knot.home.directory.write("site.yaml", &site);
+    knot.wait_for("app.example.org", "A", &["203.0.113.10"]);
+    knot.wait_for("later.example.org", "A", &["203.0.113.10"]);
+}
