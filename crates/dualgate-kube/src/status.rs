@@ -51,6 +51,9 @@ const RENEW: Duration = Duration::from_secs(30);
 /// The longest that nothing is looked at, so that what is reported is of this moment.
 const LOOK: Duration = Duration::from_secs(1);
 
+/// How it is, is told at most so often: it takes a look at all that is to be written.
+const TELL: Duration = Duration::from_millis(100);
+
 /// What the holder is to say.
 #[derive(Clone, Debug, Default)]
 pub struct Wanted {
@@ -92,6 +95,8 @@ pub struct Writer {
     reign: watch::Sender<Option<Reign>>,
     leave: watch::Receiver<bool>,
     view: View,
+    /// When it was told last how it is.
+    told: Option<Duration>,
 }
 
 /// A writer of a home node, and the end by which the river holds it.
@@ -117,6 +122,7 @@ pub fn writer(access: Access, node: &NodeName) -> (Handle, Writer) {
         reign: reigns,
         leave,
         view: view.clone(),
+        told: None,
     };
     (Handle { wanted: want, reign, leave: leaving, view }, writer)
 }
@@ -171,8 +177,8 @@ impl Writer {
                 return;
             }
             self.ask(now);
-            self.view.update(&self.lease, &self.writes, &self.events, now);
-            let wake = tokio::time::sleep(self.next(now).saturating_sub(now).min(LOOK));
+            let tell_again = self.tell(now);
+            let wake = tokio::time::sleep(self.next(now).min(tell_again).saturating_sub(now));
             tokio::select! {
                 Some(answered) = self.asked.join_next() => self.hear(answered),
                 changed = self.wanted.changed() => match changed {
@@ -182,6 +188,18 @@ impl Writer {
                 },
                 Ok(()) = self.leave.changed() => {}
                 () = wake => {}
+            }
+        }
+    }
+
+    /// Tells how it is, if that was not told a moment ago; when to do so again.
+    fn tell(&mut self, now: Duration) -> Duration {
+        match self.told.map(|told| told + TELL).filter(|due| *due > now) {
+            Some(due) => due,
+            None => {
+                self.view.update(&self.lease, &self.writes, &self.events, now);
+                self.told = Some(now);
+                now + LOOK
             }
         }
     }

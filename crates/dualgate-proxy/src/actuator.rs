@@ -127,7 +127,7 @@ pub struct Proxy {
     /// Sockets of a predecessor that no plan has named yet.
     inherited: BTreeMap<Spot, Vec<OwnedFd>>,
     /// The certificates that are shown, and where.
-    shown: (Arc<[Certificate]>, Vec<(EntryPointId, EntryPointIndex)>),
+    shown: (Arc<[Arc<Certificate>]>, Vec<(EntryPointId, EntryPointIndex)>),
     /// What is wrong with them.
     refused: Vec<Finding>,
     /// What is wrong with what is served.

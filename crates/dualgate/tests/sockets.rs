@@ -306,7 +306,7 @@ impl Stage {
     fn certificate(&self, request: &Request, client: &Client) -> Option<String> {
         let wanted = request.answer.certificate.as_ref()?;
         let shown = client.certificate()?;
-        let is_shown = |certificate: &&Certificate| leaf(certificate).is_some_and(|leaf| *leaf == *shown);
+        let is_shown = |certificate: &&Arc<Certificate>| leaf(certificate).is_some_and(|leaf| *leaf == *shown);
         let secrets = self.plan.certificates.iter().filter(is_shown).map(|certificate| certificate.secret.to_string());
         let secrets: BTreeSet<String> = secrets.collect();
         Some(match secrets.get(wanted).or(secrets.first()) {

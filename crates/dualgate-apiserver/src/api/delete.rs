@@ -85,6 +85,9 @@ impl Api {
     /// Takes it away, and what depends on it.
     pub(super) fn remove(&mut self, target: &Target, caller: &Caller) -> Option<Arc<Entry>> {
         let removed = self.store.remove(&target.kind.resource(), &target.key())?;
+        if target.kind.is("Service") {
+            self.given.replace(&target.key(), Some(&removed.value), None);
+        }
         if target.kind.is("CustomResourceDefinition") {
             self.undefine(&removed.value);
         }

@@ -30,6 +30,7 @@ pub(crate) use patch::{OnConflict, Patch};
 pub(crate) struct Api {
     pub(crate) store: Store,
     pub(crate) kinds: Kinds,
+    given: service::Given,
     random: Random,
 }
 
@@ -95,7 +96,12 @@ impl Target {
 
 impl Api {
     pub(crate) fn new(longest_history: usize, seed: u64) -> Self {
-        Self { store: Store::new(longest_history), kinds: Kinds::new(), random: Random::new(seed) }
+        Self {
+            store: Store::new(longest_history),
+            kinds: Kinds::new(),
+            given: service::Given::default(),
+            random: Random::new(seed),
+        }
     }
 
     pub(crate) fn find(&self, target: &Target) -> Result<Arc<Entry>, Failure> {
@@ -113,6 +119,9 @@ impl Api {
             return Arc::new(Entry { value, json, version });
         }
         let entry = self.store.put(&target.kind.resource(), &target.key(), value);
+        if target.kind.is("Service") {
+            self.given.replace(&target.key(), live.map(|live| &live.value), Some(&entry.value));
+        }
         if target.kind.is("CustomResourceDefinition") {
             self.kinds.define(&entry.value);
         }

@@ -1,19 +1,57 @@
 //! What the API gives a Service: cluster addresses of each of its families, and node ports.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use serde_json::{Map, Value, json};
 
 use super::{Api, Target, fields, items, text};
 use crate::failure::Cause;
+use crate::store::Key;
 
-const RESOURCE: &str = "services";
 /// `10.43.0.0/16` without its first addresses, which are the cluster's own (`.1` the API server, `.10` DNS).
 const V4: (u32, u32) = (0x0a2b_0064, 0x0a2b_fffe);
 /// `fd43:43::/112`.
 const V6_PREFIX: u128 = 0xfd43_0043 << 96;
 const NODE_PORTS: (u64, u64) = (30_000, 32_767);
+
+/// Which Service has what only one can have. Looked up, as there may be tens of thousands of them.
+#[derive(Debug, Default)]
+pub(super) struct Given {
+    addresses: BTreeMap<String, Key>,
+    ports: BTreeMap<u64, Key>,
+}
+
+impl Given {
+    /// A Service is another one than before, came, or went.
+    pub(super) fn replace(&mut self, key: &Key, before: Option<&Value>, after: Option<&Value>) {
+        if let Some(service) = before {
+            addresses(service).for_each(|address| drop(self.addresses.remove(address)));
+            ports(service).for_each(|port| drop(self.ports.remove(&port)));
+        }
+        if let Some(service) = after {
+            self.addresses.extend(addresses(service).map(|address| (address.to_owned(), key.clone())));
+            self.ports.extend(ports(service).map(|port| (port, key.clone())));
+        }
+    }
+
+    fn has_address_of_another(&self, address: &str, key: &Key) -> bool {
+        self.addresses.get(address).is_some_and(|holder| holder != key)
+    }
+
+    fn has_port_of_another(&self, port: u64, key: &Key) -> bool {
+        self.ports.get(&port).is_some_and(|holder| holder != key)
+    }
+}
+
+fn addresses(service: &Value) -> impl Iterator<Item = &str> {
+    items(service, "/spec/clusterIPs").iter().filter_map(Value::as_str).filter(|address| *address != "None")
+}
+
+fn ports(service: &Value) -> impl Iterator<Item = u64> {
+    let ports = items(service, "/spec/ports").iter().filter_map(|port| port.get("nodePort"));
+    ports.chain(service.pointer("/spec/healthCheckNodePort")).filter_map(Value::as_u64)
+}
 
 impl Api {
     /// Gives a Service what it needs and does not have. What it had, it keeps.
@@ -54,15 +92,16 @@ impl Api {
             spec.insert("clusterIPs".into(), json!(["None"]));
             return Vec::new();
         }
-        let taken = self.taken_addresses(target);
+        let key = target.key();
+        let is_taken = |address: &str| self.given.has_address_of_another(address, &key);
         let mut given = Vec::new();
         for (index, family) in families.iter().enumerate() {
             let wanted = addresses.get(index).and_then(Value::as_str).filter(|address| is_of(address, family));
-            let address = wanted.map_or_else(|| free(family, &taken), |wanted| Some(wanted.to_owned()));
+            let address = wanted.map_or_else(|| free(family, &is_taken), |wanted| Some(wanted.to_owned()));
             let Some(address) = address else {
                 return vec![Cause::invalid("spec.clusterIPs", &json!([]), "failed to allocate an IP: range is full")];
             };
-            if taken.contains(&address) {
+            if is_taken(&address) {
                 let why = "failed to allocate IP: provided IP is already allocated";
                 return vec![Cause::invalid("spec.clusterIPs", &json!([address]), why)];
             }
@@ -79,12 +118,9 @@ impl Api {
             || (kind == "LoadBalancer"
                 && service.pointer("/spec/allocateLoadBalancerNodePorts") != Some(&json!(false)));
         let needs_check = kind == "LoadBalancer" && text(service, "/spec/externalTrafficPolicy") == "Local";
-        let mut taken = self.taken_ports(target);
-        let mut next = || {
-            let free = (NODE_PORTS.0..=NODE_PORTS.1).find(|port| !taken.contains(port))?;
-            taken.insert(free);
-            Some(free)
-        };
+        let key = target.key();
+        let mut candidates = (NODE_PORTS.0..=NODE_PORTS.1).filter(|port| !self.given.has_port_of_another(*port, &key));
+        let mut next = || candidates.next();
         let spec = fields(&mut service["spec"]);
         if needs_check && !spec.contains_key("healthCheckNodePort") {
             spec.insert("healthCheckNodePort".into(), json!(next()));
@@ -98,31 +134,11 @@ impl Api {
             }
         }
         let given: Vec<&Value> = items(service, "/spec/ports").iter().filter_map(|port| port.get("nodePort")).collect();
-        let others = self.taken_ports(target);
-        let used = given.iter().find(|port| port.as_u64().is_some_and(|port| others.contains(&port)));
+        let is_taken = |port: &Value| port.as_u64().is_some_and(|port| self.given.has_port_of_another(port, &key));
+        let used = given.iter().find(|port| is_taken(port));
         used.map(|port| Cause::invalid("spec.ports[0].nodePort", port, "provided port is already allocated"))
             .into_iter()
             .collect()
-    }
-
-    fn others<'a>(&'a self, target: &Target) -> impl Iterator<Item = &'a Value> {
-        let key = target.key();
-        self.store.all(RESOURCE, None).filter(move |(other, _)| **other != key).map(|(_, entry)| &entry.value)
-    }
-
-    fn taken_addresses(&self, target: &Target) -> BTreeSet<String> {
-        let all = self.others(target).flat_map(|service| items(service, "/spec/clusterIPs"));
-        all.filter_map(Value::as_str).map(str::to_owned).filter(|address| address != "None").collect()
-    }
-
-    fn taken_ports(&self, target: &Target) -> BTreeSet<u64> {
-        let number = |value: &Value| value.as_u64();
-        let of = |service: &Value| {
-            let ports = items(service, "/spec/ports").iter().filter_map(|port| port.get("nodePort"));
-            let check = service.pointer("/spec/healthCheckNodePort");
-            ports.chain(check).filter_map(number).collect::<Vec<_>>()
-        };
-        self.others(target).flat_map(of).collect()
     }
 }
 
@@ -189,11 +205,11 @@ fn is_of(address: &str, family: &str) -> bool {
     address.contains(':') == (family == "IPv6")
 }
 
-fn free(family: &str, taken: &BTreeSet<String>) -> Option<String> {
+fn free(family: &str, is_taken: &impl Fn(&str) -> bool) -> Option<String> {
     // Each Service takes one at most, so that a free one is found after as many steps as there are Services.
     let mut candidates = (V4.0..=V4.1).map(|number| match family {
         "IPv6" => Ipv6Addr::from(V6_PREFIX | u128::from(number & 0xffff)).to_string(),
         _ => Ipv4Addr::from(number).to_string(),
     });
-    candidates.find(|address| !taken.contains(address))
+    candidates.find(|address| !is_taken(address))
 }

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use crate::lower::{self, Lowered, LoweredIngress, Touched};
 use crate::model::changes::changes;
-use crate::model::{Code, Finding, HostPattern, Object, ObjectName, ObjectSet, Site, Snapshot};
+use crate::model::{Code, Finding, HostPattern, Object, ObjectName, ObjectSet, Snapshot};
 use crate::plan;
 use crate::route::{Lost, Route, RoutePart, compare};
 
+use super::by_host::ByHost;
 use super::reading::Readings;
 
 /// Everything that is worth saying about the objects of a snapshot, in the order of files and objects.
@@ -18,14 +19,14 @@ pub fn objects(snapshot: &Snapshot) -> Vec<Finding> {
 }
 
 /// Lints one snapshot after the other: what Ingresses mean to each other is looked at again for the hosts of those that
-/// changed.
+/// changed. Another site file makes every Ingress another value.
 #[derive(Debug, Default)]
 pub struct Lints {
-    site: Option<Arc<Site>>,
     /// Those of the last snapshot.
     objects: Arc<ObjectSet>,
     /// What they were lowered to.
     ingresses: Vec<Arc<LoweredIngress>>,
+    by_host: ByHost,
     overlaps: BTreeMap<HostPattern, Vec<Overlap>>,
     readings: Readings,
 }
@@ -41,17 +42,16 @@ struct Overlap {
 impl Lints {
     /// Everything that is worth saying about the objects of a snapshot, as [`objects`] says it.
     pub fn of(&mut self, snapshot: &Snapshot, lowered: &Lowered) -> Vec<Finding> {
-        if self.site.as_ref().is_none_or(|site| !Arc::ptr_eq(site, &snapshot.site)) {
-            *self = Self { site: Some(snapshot.site.clone()), ..Self::default() };
-        }
         let before = std::mem::take(&mut self.ingresses);
         let changed_ingresses = changes(&before, &lowered.ingresses, |ingress| &ingress.key().name);
+        self.by_host.update(&changed_ingresses);
         let changed = changed_ingresses.iter().flat_map(|(old, new)| [*old, *new]).flatten();
         let hosts: BTreeSet<HostPattern> =
             changed.flat_map(|ingress| &ingress.routes).map(|route| route.host.clone()).collect();
         self.overlap_again(&snapshot.objects, lowered, &hosts);
         let of_objects = changes(&self.objects.objects, &snapshot.objects.objects, |object| &object.key);
-        self.readings.compare_again(snapshot, lowered, &changed_ingresses, &Touched::by(&of_objects));
+        let touched = Touched::by(&of_objects);
+        self.readings.compare_again((snapshot, lowered, &self.by_host), &changed_ingresses, &touched);
         self.objects = snapshot.objects.clone();
         self.ingresses = if changed_ingresses.is_empty() { before } else { lowered.ingresses.clone() };
         let mut findings = self.overlaps();
@@ -77,12 +77,14 @@ impl Lints {
     /// The same host and path more than once where both are served: only the first in precedence ever is. Routes
     /// with different priorities are left out, as somebody has decided there.
     fn overlap_again(&mut self, objects: &ObjectSet, lowered: &Lowered, hosts: &BTreeSet<HostPattern>) {
-        if hosts.is_empty() {
-            return;
-        }
-        self.overlaps.retain(|host, _| !hosts.contains(host));
         let mut groups: BTreeMap<_, Vec<&Route>> = BTreeMap::new();
-        for route in lowered.routes().filter(|route| hosts.contains(&route.host)) {
+        for host in hosts {
+            self.overlaps.remove(host);
+        }
+        let of_host = |host| {
+            self.by_host.of(host, lowered).flat_map(|ingress| &ingress.routes).filter(move |route| route.host == *host)
+        };
+        for route in hosts.iter().flat_map(of_host) {
             let key = (&route.host, route.path.kind(), route.path.written(), route.priority);
             groups.entry(key).or_default().push(route);
         }

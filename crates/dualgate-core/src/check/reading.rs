@@ -7,9 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::by_host::ByHost;
 use crate::lower::{self, Lowered, LoweredIngress, Touched};
 use crate::model::changes::Change;
-use crate::model::object::{Body, Ingress, IngressBackend};
+use crate::model::object::{Body, IngressBackend};
 use crate::model::site::{Reading, Site};
 use crate::model::{Code, Finding, Host, HostPattern, Object, ObjectKey, ObjectName, ObjectSet, Snapshot};
 use crate::route::{Action, EntryPointIndex, PathPattern, Route, Table};
@@ -32,8 +33,7 @@ impl Readings {
     /// Looks again at the Ingresses that changed, and at those of their hosts.
     pub(super) fn compare_again(
         &mut self,
-        snapshot: &Snapshot,
-        lowered: &Lowered,
+        (snapshot, lowered, by_host): (&Snapshot, &Lowered, &ByHost),
         changes: &[Change<'_, LoweredIngress>],
         touched: &Touched,
     ) {
@@ -43,15 +43,12 @@ impl Readings {
             Body::Ingress(body) => touched.has_service_of(&ingress.key().name.namespace, body),
             _ => false,
         };
-        let by_service = lowered.ingresses.iter().filter(has_touched);
-        let hosts = Hosts::of(changed().chain(by_service).map(|ingress| &*ingress.object));
+        let near = touched.namespaces_of_services().flat_map(|namespace| lowered.of_namespace(namespace));
+        let hosts = Hosts::of(changed().chain(near.filter(has_touched)).map(|ingress| &*ingress.object));
         changed().for_each(|ingress| drop(self.0.remove(&ingress.key().name)));
-        let mut again: Vec<&Arc<LoweredIngress>> = Vec::new();
-        if !hosts.is_empty() {
-            again.extend(lowered.ingresses.iter().filter(|ingress| hosts.reach(&ingress.object)));
-        }
+        let again: Vec<&Arc<LoweredIngress>> = hosts.reached(lowered, by_host);
         for batch in again.chunks(BATCH) {
-            let part = part(snapshot, lowered, batch);
+            let part = part((snapshot, lowered, by_host), batch);
             for ingress in batch {
                 self.0.remove(&ingress.key().name);
             }
@@ -82,8 +79,27 @@ impl Hosts {
         hosts
     }
 
-    fn is_empty(&self) -> bool {
-        !self.any && self.precise.is_empty() && self.wildcard.is_empty()
+    /// The Ingresses for which a change of these hosts is one.
+    fn reached<'l>(&self, lowered: &'l Lowered, by_host: &ByHost) -> Vec<&'l Arc<LoweredIngress>> {
+        // What a wildcard is above of is not to be found by the host.
+        if self.any || !self.wildcard.is_empty() {
+            return lowered.ingresses.iter().filter(|ingress| self.reach(&ingress.object)).collect();
+        }
+        let is_example = |pattern: &HostPattern, host: &Host| example(pattern) == host.as_str();
+        let patterns = self.precise.iter().flat_map(|host| {
+            let above = host.as_str().split_once('.').and_then(|(_, above)| above.parse().ok());
+            let wildcard = above.map(HostPattern::Wildcard).filter(|wildcard| is_example(wildcard, host));
+            let any = Some(HostPattern::Any).filter(|any| is_example(any, host));
+            [Some(HostPattern::Exact(host.clone())), wildcard, any].into_iter().flatten()
+        });
+        by_name(patterns.collect(), lowered, by_host)
+    }
+
+    /// The Ingresses at which a request for one of these hosts may end.
+    fn ends<'l>(&self, lowered: &'l Lowered, by_host: &ByHost) -> Vec<&'l Arc<LoweredIngress>> {
+        let above = self.above.iter().filter_map(|above| above.parse().ok()).map(HostPattern::Wildcard);
+        let precise = self.precise.iter().cloned().map(HostPattern::Exact);
+        by_name(precise.chain(above).chain([HostPattern::Any]).collect(), lowered, by_host)
     }
 
     /// A host, and the one that is asked for in the place of a pattern.
@@ -116,29 +132,22 @@ impl Hosts {
                 pattern @ HostPattern::Any => self.precise.contains(example(pattern).as_str()),
             })
     }
+}
 
-    /// Whether a request for one of these hosts may end at an Ingress.
-    fn may_end_at(&self, ingress: &Ingress) -> bool {
-        ingress.default_backend.is_some()
-            || ingress.rules.iter().any(|rule| match &rule.host {
-                HostPattern::Any => true,
-                HostPattern::Exact(host) => self.precise.contains(host),
-                HostPattern::Wildcard(suffix) => self.above.contains(suffix.as_str()),
-            })
-    }
+/// The Ingresses of these hosts, each once, in the order of their names.
+fn by_name<'l>(hosts: BTreeSet<HostPattern>, lowered: &'l Lowered, by_host: &ByHost) -> Vec<&'l Arc<LoweredIngress>> {
+    let found = hosts.iter().flat_map(|host| by_host.of(host, lowered).map(|ingress| (&ingress.key().name, ingress)));
+    found.collect::<BTreeMap<_, _>>().into_values().collect()
 }
 
 /// The snapshot with only those objects that decide about requests of these Ingresses.
-fn part(snapshot: &Snapshot, lowered: &Lowered, ingresses: &[&Arc<LoweredIngress>]) -> Snapshot {
+fn part((snapshot, lowered, by_host): (&Snapshot, &Lowered, &ByHost), ingresses: &[&Arc<LoweredIngress>]) -> Snapshot {
     let hosts = Hosts::of(ingresses.iter().map(|ingress| &*ingress.object));
     let all = &snapshot.objects;
     let mut objects: BTreeMap<&ObjectKey, &Arc<Object>> =
         all.of_kind("IngressClass").iter().map(|object| (&object.key, object)).collect();
-    for object in lowered.ingresses.iter().map(|ingress| &ingress.object) {
+    for object in hosts.ends(lowered, by_host).into_iter().map(|ingress| &ingress.object) {
         let Body::Ingress(ingress) = &object.body else { continue };
-        if !hosts.may_end_at(ingress) {
-            continue;
-        }
         objects.insert(&object.key, object);
         let paths = ingress.rules.iter().flat_map(|rule| rule.paths.iter().flatten()).map(|path| &path.backend);
         for backend in paths.chain(&ingress.default_backend) {

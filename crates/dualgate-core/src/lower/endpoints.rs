@@ -74,6 +74,7 @@ pub(super) fn servers(of: &Endpoints<'_>, findings: &mut Vec<Finding>) -> Vec<Se
     if before == 0 {
         findings.push(nobody(of));
     }
+    servers.shrink_to_fit();
     servers
 }
 

@@ -89,6 +89,20 @@ impl LoweredIngress {
 }
 
 impl Lowered {
+    /// The Ingresses of a namespace that are ours, in the order of their names.
+    pub fn of_namespace(&self, namespace: &str) -> &[Arc<LoweredIngress>] {
+        let start = self.ingresses.partition_point(|ingress| *ingress.key().name.namespace < *namespace);
+        let count = self.ingresses[start..].partition_point(|ingress| *ingress.key().name.namespace == *namespace);
+        &self.ingresses[start..start + count]
+    }
+
+    /// An Ingress that is ours.
+    pub fn ingress(&self, name: &ObjectName) -> Option<&Arc<LoweredIngress>> {
+        let of_namespace = self.of_namespace(&name.namespace);
+        let at = of_namespace.binary_search_by(|ingress| ingress.key().name.name.cmp(&name.name)).ok()?;
+        of_namespace.get(at)
+    }
+
     /// The routes, in the order of the Ingresses and their rules.
     pub fn routes(&self) -> impl Iterator<Item = &Arc<Route>> {
         self.ingresses.iter().flat_map(|ingress| &ingress.routes)

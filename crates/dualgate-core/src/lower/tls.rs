@@ -223,6 +223,8 @@ impl Certificates {
             let standings = self.hosts.entry(claim.host.clone()).or_default();
             let at = standings.partition_point(|other| *other < standing);
             standings.insert(at, standing);
+            // Nearly every name has one.
+            standings.shrink_to_fit();
             self.touched.insert(claim.host.clone());
         }
     }

@@ -77,6 +77,16 @@ impl Touched {
         touched
     }
 
+    /// The namespaces whose Ingresses may name a Service or a Secret that is touched.
+    fn namespaces(&self) -> BTreeSet<&str> {
+        self.services.0.keys().chain(self.secrets.0.keys()).map(|namespace| &**namespace).collect()
+    }
+
+    /// The namespaces that have a Service that is touched.
+    pub(crate) fn namespaces_of_services(&self) -> impl Iterator<Item = &str> {
+        self.services.0.keys().map(|namespace| &**namespace)
+    }
+
     /// Whether an Ingress names what is touched.
     fn is_named(&self, namespace: &str, ingress: &Ingress) -> bool {
         let secrets = self.secrets.of(namespace);
@@ -143,20 +153,17 @@ impl Lowered {
         let mut add = |object: &Arc<Object>| found.insert(object.key.name.clone(), Some(object.clone()));
         if touched.all {
             self.world.ingresses().for_each(|object| drop(add(object)));
-        } else if !touched.services.0.is_empty() || !touched.secrets.0.is_empty() {
-            for object in self.world.ingresses() {
-                let namespace = &*object.key.name.namespace;
-                if ingress_of(object).is_some_and(|ingress| touched.is_named(namespace, ingress)) {
-                    add(object);
-                }
-            }
-            for ingress in self.ingresses.iter().filter(|ingress| ingress.lacks_something()) {
-                let name = &ingress.key().name;
-                if touched.services.of(&name.namespace).is_some()
-                    && let Some(object) = self.world.ingress(name)
-                {
-                    add(object);
-                }
+            return found;
+        }
+        for namespace in touched.namespaces() {
+            let of_namespace = self.world.ingresses_of(namespace).iter();
+            let is_named = |ingress: &Ingress| touched.is_named(namespace, ingress);
+            of_namespace.filter(|object| ingress_of(object).is_some_and(is_named)).for_each(|object| drop(add(object)));
+            if touched.services.of(namespace).is_some() {
+                let lacking = self.of_namespace(namespace).iter().filter(|ingress| ingress.lacks_something());
+                lacking
+                    .filter_map(|ingress| self.world.ingress(&ingress.key().name))
+                    .for_each(|object| drop(add(object)));
             }
         }
         found

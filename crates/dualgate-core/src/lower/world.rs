@@ -46,6 +46,11 @@ impl World {
         self.objects.of_kind("Ingress").iter()
     }
 
+    /// In the order of their names.
+    pub fn ingresses_of(&self, namespace: &str) -> &[Arc<Object>] {
+        self.objects.of_namespace("Ingress", namespace)
+    }
+
     pub fn ingress(&self, name: &ObjectName) -> Option<&Arc<Object>> {
         self.objects.get("Ingress", &name.namespace, &name.name)
     }

@@ -69,32 +69,35 @@ pub fn cluster(snapshot: &Snapshot, lowered: &Lowered) -> ClusterPlan {
 impl ClusterPlan {
     /// What is to be written so that the objects say what is planned, in their order.
     pub fn diff(&self, objects: &ObjectSet) -> Vec<Write> {
-        objects.objects.iter().filter_map(|object| self.write(object)).collect()
+        // Both are in the order of names, so nobody is looked for.
+        let mut planned = self.ingresses.iter().peekable();
+        let of_ingress = objects.of_kind("Ingress").iter().filter_map(|object| {
+            let name = &object.key.name;
+            let mut addresses = planned.next_if(|(planned, _)| *planned == name);
+            if addresses.is_none() {
+                while planned.next_if(|(planned, _)| *planned < name).is_some() {}
+                addresses = planned.next_if(|(planned, _)| *planned == name);
+            }
+            let Body::Ingress(ingress) = &object.body else { return None };
+            write::of_ingress(object, ingress, addresses.map_or(&[], |(_, addresses)| &**addresses))
+        });
+        let mut writes: Vec<Write> = of_ingress.collect();
+        writes.extend(objects.of_kind("Node").iter().filter_map(|object| {
+            let planned = self.labels.get(&NodeName::new(object.key.name.name.clone()));
+            write::of_node(object, planned.cloned().unwrap_or_default())
+        }));
+        writes.extend(objects.of_kind("Service").iter().filter_map(|object| self.of_service(object)));
+        writes
     }
 
-    fn write(&self, object: &Object) -> Option<Write> {
-        match &object.body {
-            Body::Ingress(ingress) => {
-                let planned = self.ingresses.get(&object.key.name).map(|addresses| &**addresses);
-                write::of_ingress(object, ingress, planned.unwrap_or_default())
+    fn of_service(&self, object: &Object) -> Option<Write> {
+        let Body::Service(service) = &object.body else { return None };
+        match self.services.get(&object.key.name) {
+            Some(ServiceStatus::AsItIs) => None,
+            Some(ServiceStatus::Says { addresses, transition }) => {
+                write::of_service(object, service, addresses, transition)
             }
-            Body::Service(service) => match self.services.get(&object.key.name) {
-                Some(ServiceStatus::AsItIs) => None,
-                Some(ServiceStatus::Says { addresses, transition }) => {
-                    write::of_service(object, service, addresses, transition)
-                }
-                None => write::nothing(object),
-            },
-            Body::Node(_) => {
-                let planned = self.labels.get(&NodeName::new(object.key.name.name.clone()));
-                write::of_node(object, planned.cloned().unwrap_or_default())
-            }
-            Body::IngressClass(_)
-            | Body::EndpointSlice(_)
-            | Body::Secret(_)
-            | Body::ConfigMap(_)
-            | Body::Namespace
-            | Body::Other => None,
+            None => write::nothing(object),
         }
     }
 }
@@ -148,7 +151,7 @@ fn services(snapshot: &Snapshot) -> BTreeMap<ObjectName, ServiceStatus> {
     let used = ipam::assign(snapshot).services;
     let mut used: BTreeMap<&ObjectName, &ServiceUse> = used.iter().map(|used| (&used.service, used)).collect();
     let mut told = BTreeMap::new();
-    for object in &snapshot.objects.objects {
+    for object in snapshot.objects.of_kind("Service") {
         let Body::Service(service) = &object.body else { continue };
         let Some(used) = used.remove(&object.key.name) else { continue };
         if let Some(status) = service_status(snapshot, object, service, used) {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use dualgate_core::model::{Digest, HostPattern};
+use dualgate_core::model::{Digest, Host, HostPattern};
 use dualgate_core::plan::proxy::{Certificate, ProxyPlan};
 use dualgate_core::route::{EntryPointIndex, EntryPointSet};
 use foldhash::HashMapExt as _;
@@ -41,9 +41,17 @@ pub enum CertificateError {
 #[derive(Debug)]
 pub struct CertificateBook {
     entry_points: Vec<(EntryPointId, EntryPointIndex)>,
-    exact: HashMap<Box<str>, Vec<Entry>>,
-    wildcard: HashMap<Box<str>, Vec<Entry>>,
+    exact: HashMap<Host, Entries>,
+    wildcard: HashMap<Host, Entries>,
+    any: Option<Entries>,
     default: Arc<CertifiedKey>,
+}
+
+/// What is shown for a name: nearly always one certificate at all of its entry points.
+#[derive(Debug)]
+struct Entries {
+    first: Entry,
+    further: Vec<Entry>,
 }
 
 #[derive(Debug)]
@@ -58,12 +66,13 @@ impl CertificateBook {
         plan: &ProxyPlan,
         default: &DefaultCertificate,
         known: &mut HashMap<Digest, Arc<CertifiedKey>>,
-    ) -> (Self, Vec<(Certificate, CertificateError)>) {
+    ) -> (Self, Vec<(Arc<Certificate>, CertificateError)>) {
         let certificates = &plan.certificates;
         let mut book = Self {
             entry_points: plan.listeners.iter().map(|listener| (EntryPointId::of(listener), listener.index)).collect(),
-            exact: HashMap::new(),
+            exact: HashMap::with_capacity(certificates.iter().map(|certificate| certificate.hosts.len()).sum()),
             wildcard: HashMap::new(),
+            any: None,
             default: default.0.clone(),
         };
         let mut refused = Vec::new();
@@ -88,12 +97,20 @@ impl CertificateBook {
     }
 
     fn add(&mut self, host: &HostPattern, entry: Entry) {
-        let (shelf, name) = match host {
-            HostPattern::Exact(host) => (&mut self.exact, host.as_str()),
-            HostPattern::Wildcard(suffix) => (&mut self.wildcard, suffix.as_str()),
-            HostPattern::Any => (&mut self.wildcard, ""),
+        let known = match host {
+            HostPattern::Exact(host) => self.exact.get_mut(host),
+            HostPattern::Wildcard(suffix) => self.wildcard.get_mut(suffix),
+            HostPattern::Any => self.any.as_mut(),
         };
-        shelf.entry(name.into()).or_default().push(entry);
+        if let Some(known) = known {
+            return known.further.push(entry);
+        }
+        let entries = Entries { first: entry, further: Vec::new() };
+        match host {
+            HostPattern::Exact(host) => drop(self.exact.insert(host.clone(), entries)),
+            HostPattern::Wildcard(suffix) => drop(self.wildcard.insert(suffix.clone(), entries)),
+            HostPattern::Any => self.any = Some(entries),
+        }
     }
 
     /// The certificate for `name`; the default one where nothing fits.
@@ -101,14 +118,15 @@ impl CertificateBook {
         let Some((_, entry_point)) = self.entry_points.iter().find(|(id, _)| id == entry_point) else {
             return self.default.clone();
         };
-        let served = |entries: &Vec<Entry>| {
-            entries.iter().find(|entry| entry.entry_points.contains(*entry_point)).map(|entry| entry.key.clone())
+        let served = |entries: &Entries| {
+            let mut all = std::iter::once(&entries.first).chain(&entries.further);
+            all.find(|entry| entry.entry_points.contains(*entry_point)).map(|entry| entry.key.clone())
         };
         let named = name.and_then(|name| {
             let exact = self.exact.get(name).and_then(served);
             exact.or_else(|| self.wildcard.get(name.split_once('.')?.1).and_then(served))
         });
-        named.or_else(|| self.wildcard.get("").and_then(served)).unwrap_or_else(|| self.default.clone())
+        named.or_else(|| self.any.as_ref().and_then(served)).unwrap_or_else(|| self.default.clone())
     }
 }
 

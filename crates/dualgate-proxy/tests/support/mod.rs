@@ -112,7 +112,7 @@ impl Plan {
             listeners: vec![listener],
             table: Arc::new(Table::new(routes.into_iter().map(Arc::new))),
             backends: backends.into_iter().collect(),
-            certificates: self.certificates.clone().into(),
+            certificates: self.certificates.iter().cloned().map(Arc::new).collect(),
             forwards: Vec::new(),
             settings: self.settings.clone(),
             forbidden: self.forbidden.as_slice().into(),

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::read::{Field, LeftOut, Read, Reader, shown};
+use super::read::{Field, LeftOut, Read, Reader, shown, tight};
 use super::service::PROTOCOLS;
 use super::syntax;
 use crate::model::finding::{Code, Severity};
@@ -66,7 +66,7 @@ pub(super) fn endpoint_slice(
         }
         ports.push(port);
     }
-    Ok(EndpointSlice { service, address_type, endpoints, ports })
+    Ok(EndpointSlice { service, address_type, endpoints: tight(endpoints), ports: tight(ports) })
 }
 
 fn service(read: &mut Reader<'_>, root: Field<'_>, meta: &Meta) -> Option<String> {
@@ -104,7 +104,7 @@ fn addresses(read: &mut Reader<'_>, list: Field<'_>, address_type: AddressType) 
         return read.refuse(list, format!("`addresses` holds {}; 1 to {MAX_ADDRESSES} are needed", fields.len()), "");
     }
     let addresses: Vec<_> = fields.into_iter().filter_map(|field| address(read, field, address_type).ok()).collect();
-    if addresses.is_empty() { Err(LeftOut) } else { Ok(addresses) }
+    if addresses.is_empty() { Err(LeftOut) } else { Ok(tight(addresses)) }
 }
 
 fn address(read: &mut Reader<'_>, field: Field<'_>, address_type: AddressType) -> Read<IpAddr> {
@@ -155,8 +155,10 @@ fn forbidden(address: IpAddr) -> Option<&'static str> {
 fn target(read: &mut Reader<'_>, field: Field<'_>, key: &ObjectKey) -> Read<Option<ObjectName>> {
     read.mapping(field, &["apiVersion", "fieldPath", "kind", "name", "namespace", "resourceVersion", "uid"])?;
     let Some(name) = read.text(field.get("name"))? else { return Ok(None) };
-    let namespace = read.text(field.get("namespace"))?.unwrap_or(&key.name.namespace);
-    Ok(Some(ObjectName::new(namespace, name)))
+    // Nearly always the slice's own: then its name is kept once.
+    let own = &key.name.namespace;
+    let namespace = read.text(field.get("namespace"))?.filter(|given| *given != &**own);
+    Ok(Some(ObjectName::new(namespace.map_or_else(|| own.clone(), Into::into), name)))
 }
 
 fn port(read: &mut Reader<'_>, field: Field<'_>) -> Read<EndpointPort> {

@@ -1,7 +1,7 @@
 //! networking.k8s.io/v1 Ingress.
 
 use super::meta::{CLASS_ANNOTATION, class_annotation};
-use super::read::{Field, LeftOut, Read, Reader, shown};
+use super::read::{Field, LeftOut, Read, Reader, shown, tight};
 use super::{status, syntax};
 use crate::model::finding::{Code, Severity};
 use crate::model::names::HostPattern;
@@ -37,7 +37,18 @@ pub(super) fn ingress(read: &mut Reader<'_>, root: Field<'_>, meta: &Meta) -> Re
     for (index, field) in indexed(read, &tls_field).into_iter().flatten() {
         tls.extend(ingress_tls(read, field, index));
     }
-    Ok(Ingress { class, default_backend, tls, rules, published: status::published(read, root) })
+    share_hosts(&rules, &mut tls);
+    let published = status::published(read, root);
+    Ok(Ingress { class, default_backend, tls: tight(tls), rules: tight(rules), published })
+}
+
+/// The names of certificates are nearly always those of the rules: then they are kept once.
+fn share_hosts(rules: &[IngressRule], tls: &mut [IngressTls]) {
+    for host in tls.iter_mut().flat_map(|tls| &mut tls.hosts) {
+        if let Some(rule) = rules.iter().find(|rule| rule.host == *host) {
+            host.clone_from(&rule.host);
+        }
+    }
 }
 
 /// A list's items with their indices.
@@ -95,7 +106,7 @@ fn rule(read: &mut Reader<'_>, field: Field<'_>, index: u16) -> Read<IngressRule
     if !has_paths {
         return read.refuse(paths_field, "`paths` is required", "leave `http` out for a rule without paths");
     }
-    Ok(IngressRule { index, host, paths: Some(paths) })
+    Ok(IngressRule { index, host, paths: Some(tight(paths)) })
 }
 
 /// Without a host a rule means every host, which nobody should get from a misspelt `host`. The API is frozen, so
@@ -232,5 +243,5 @@ fn ingress_tls(read: &mut Reader<'_>, field: Field<'_>, index: u16) -> Read<Ingr
     if let Some(name) = secret {
         read.check(secret_field, name, syntax::subdomain)?;
     }
-    Ok(IngressTls { index, hosts, secret: secret.map(str::to_owned) })
+    Ok(IngressTls { index, hosts: tight(hosts), secret: secret.map(str::to_owned) })
 }

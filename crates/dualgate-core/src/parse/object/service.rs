@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::read::{Field, Read, Reader, shown};
+use super::read::{Field, Read, Reader, shown, tight};
 use super::{status, syntax};
 use crate::model::address::Family;
 use crate::model::finding::{Code, Severity};
@@ -81,11 +81,11 @@ pub(super) fn service(read: &mut Reader<'_>, root: Field<'_>) -> Read<Service> {
     Ok(Service {
         kind,
         selector,
-        ports,
-        cluster_ips: cluster_ips.addresses,
+        ports: tight(ports),
+        cluster_ips: tight(cluster_ips.addresses),
         external_name,
         family_policy,
-        families,
+        families: tight(families),
         load_balancer_class: load_balancer_class(read, spec)?,
         load_balancer_ip: address(read, spec.get("loadBalancerIP")),
         traffic_policy: read
@@ -93,7 +93,7 @@ pub(super) fn service(read: &mut Reader<'_>, root: Field<'_>) -> Read<Service> {
             .unwrap_or_default()
             .unwrap_or_default(),
         client_affinity: client_affinity(read, spec),
-        source_ranges,
+        source_ranges: tight(source_ranges),
         published: status::published(read, root),
         address_assigned: status::condition(read, root, ADDRESS_ASSIGNED),
     })

@@ -1,6 +1,6 @@
 //! What load balancers and ingress controllers write under `status`: ours, and those that were there before.
 
-use super::read::{Field, Reader};
+use super::read::{Field, Reader, tight};
 use super::service::address;
 use crate::model::object::{Condition, Published};
 
@@ -17,7 +17,7 @@ pub(super) fn published(read: &mut Reader<'_>, root: Field<'_>) -> Vec<Published
             (None, None) => {}
         }
     }
-    published
+    tight(published)
 }
 
 /// The condition of this type.

@@ -116,7 +116,7 @@ impl<'a> Claim<'a> {
 /// The claims of all Services that are ours, by name.
 pub(super) fn claims<'a>(snapshot: &'a Snapshot, findings: &mut Vec<Finding>) -> Vec<Claim<'a>> {
     let mut claims = Vec::new();
-    for object in &snapshot.objects.objects {
+    for object in snapshot.objects.of_kind("Service") {
         let Body::Service(service) = &object.body else { continue };
         if is_ours(service) {
             claims.push(claim(&snapshot.site, object, service, findings));

@@ -297,7 +297,7 @@ fn groups(site: &Site) -> Vec<Vec<PoolIndex>> {
 }
 
 fn namespaces(snapshot: &Snapshot) -> BTreeMap<&str, &Texts> {
-    let objects = snapshot.objects.objects.iter().filter(|object| matches!(object.body, Body::Namespace));
+    let objects = snapshot.objects.of_kind("Namespace").iter();
     objects.map(|object| (&*object.key.name.name, &object.meta.labels)).collect()
 }
 
@@ -315,7 +315,7 @@ fn owned(snapshot: &Snapshot) -> Vec<(IpRange, String)> {
     }
     let router = site.lan.router.iter().flat_map(|router| &router.addresses);
     owned.extend(router.map(|address| (*address, "the router's".to_owned())));
-    for object in &snapshot.objects.objects {
+    for object in snapshot.objects.of_kind("Node") {
         if let Body::Node(node) = &object.body {
             owned.extend(node.addresses.iter().map(|address| (*address, format!("node `{}`'s", object.key.name))));
         }

@@ -34,7 +34,7 @@ pub struct ProxyPlan {
     /// What routes point to, by `BackendIndex`.
     pub backends: Backends,
     /// What TLS entry points show.
-    pub certificates: Arc<[Certificate]>,
+    pub certificates: Arc<[Arc<Certificate>]>,
     /// What is handed on to the pods of Services, unread.
     pub forwards: Vec<Forward>,
     /// Time-outs and limits.
@@ -166,7 +166,9 @@ pub struct Memo {
     used: Vec<u32>,
     backends: Backends,
     site_certificates: Vec<Arc<SiteCertificate>>,
-    certificates: Arc<[Certificate]>,
+    /// By Secret, those of now.
+    narrowed: BTreeMap<ObjectName, Vec<Arc<Certificate>>>,
+    certificates: Arc<[Arc<Certificate>]>,
 }
 
 impl Memo {
@@ -228,13 +230,17 @@ impl Memo {
     }
 
     fn narrow_certificates(&mut self, lowered: &Lowered) {
-        let (before, after) = (&self.site_certificates, &lowered.certificates);
-        let same = before.len() == after.len() && before.iter().zip(after).all(|(one, other)| Arc::ptr_eq(one, other));
-        if !same {
-            self.site_certificates.clone_from(after);
-            self.certificates =
-                after.iter().flat_map(|certificate| narrow_certificate(certificate, self.here)).collect();
+        let changes = changes(&self.site_certificates, &lowered.certificates, |certificate| &certificate.secret);
+        if changes.is_empty() {
+            return;
         }
+        for (old, new) in changes {
+            old.iter().for_each(|gone| drop(self.narrowed.remove(&gone.secret)));
+            let narrow = |certificate: &SiteCertificate| narrow_certificate(certificate, self.here);
+            self.narrowed.extend(new.map(|come| (come.secret.clone(), narrow(come))));
+        }
+        self.certificates = self.narrowed.values().flatten().cloned().collect();
+        self.site_certificates.clone_from(&lowered.certificates);
     }
 }
 
@@ -260,13 +266,13 @@ impl ProxyPlan {
     /// wildcard. `None` means the default certificate.
     pub fn certificate(&self, entry_point: EntryPointIndex, name: &str) -> Option<&Certificate> {
         let here = || self.certificates.iter().filter(|certificate| certificate.entry_points.contains(entry_point));
-        let best = |certificate: &&Certificate| {
+        let best = |certificate: &&Arc<Certificate>| {
             certificate.hosts.iter().filter(|host| **host != HostPattern::Any && host.matches(name)).min().cloned()
         };
         here()
             .filter_map(|certificate| Some((best(&certificate)?, certificate)))
             .min_by(|a, b| a.0.cmp(&b.0))
-            .map(|(_, c)| c)
+            .map(|(_, certificate)| &**certificate)
     }
 }
 
@@ -298,7 +304,7 @@ fn listeners(name: GateName, gate: &Gate, node: &Node, entry_points: &EntryPoint
 }
 
 /// One certificate for each set of entry points that some of its hosts share.
-fn narrow_certificate(certificate: &SiteCertificate, here: EntryPointSet) -> Vec<Certificate> {
+fn narrow_certificate(certificate: &SiteCertificate, here: EntryPointSet) -> Vec<Arc<Certificate>> {
     let mut hosts: BTreeMap<EntryPointSet, Vec<HostPattern>> = BTreeMap::new();
     for (host, set) in &certificate.hosts {
         hosts.entry(set.and(here)).or_default().push(host.clone());
@@ -307,7 +313,7 @@ fn narrow_certificate(certificate: &SiteCertificate, here: EntryPointSet) -> Vec
     shown
         .map(|(entry_points, mut hosts)| {
             hosts.sort();
-            Certificate {
+            Arc::new(Certificate {
                 secret: certificate.secret.clone(),
                 hosts,
                 entry_points,
@@ -315,7 +321,7 @@ fn narrow_certificate(certificate: &SiteCertificate, here: EntryPointSet) -> Vec
                 chain: certificate.chain.clone(),
                 key: certificate.key.clone(),
                 not_after: certificate.not_after,
-            }
+            })
         })
         .collect()
 }
