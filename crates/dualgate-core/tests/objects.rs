@@ -103,7 +103,7 @@ fn summary(object: &Object) -> String {
     lines.extend(meta.labels.iter().map(|(key, value)| format!("label {key}={value}")));
     lines.extend(meta.annotations.iter().map(|(key, value)| format!("annotation {key}={value}")));
     lines.extend(meta.created.map(|created| format!("created {created}")));
-    if !meta.uid.is_empty() {
+    if !meta.uid.is_none() {
         lines.push(format!("uid {}", meta.uid));
     }
     if object.managed != Managed::default() {

@@ -51,8 +51,8 @@ const RENEW: Duration = Duration::from_secs(30);
 /// The longest that nothing is looked at, so that what is reported is of this moment.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How it is, is told at most so often: it takes a look at all that is to be written.
-const TELL: Duration = Duration::from_millis(100);
+/// What takes a look at all that is to be written is told at most so often.
+const SURVEY: Duration = Duration::from_millis(100);
 
 /// What the holder is to say.
 #[derive(Clone, Debug, Default)]
@@ -95,8 +95,8 @@ pub struct Writer {
     reign: watch::Sender<Option<Reign>>,
     leave: watch::Receiver<bool>,
     view: View,
-    /// When it was told last how it is.
-    told: Option<Duration>,
+    /// When all that is to be written was looked at.
+    surveyed: Option<Duration>,
 }
 
 /// A writer of a home node, and the end by which the river holds it.
@@ -122,7 +122,7 @@ pub fn writer(access: Access, node: &NodeName) -> (Handle, Writer) {
         reign: reigns,
         leave,
         view: view.clone(),
-        told: None,
+        surveyed: None,
     };
     (Handle { wanted: want, reign, leave: leaving, view }, writer)
 }
@@ -192,13 +192,14 @@ impl Writer {
         }
     }
 
-    /// Tells how it is, if that was not told a moment ago; when to do so again.
+    /// Tells how it is; when to do so again.
     fn tell(&mut self, now: Duration) -> Duration {
-        match self.told.map(|told| told + TELL).filter(|due| *due > now) {
+        self.view.update(&self.lease, self.writes.counts(), self.events.made(), now);
+        match self.surveyed.map(|surveyed| surveyed + SURVEY).filter(|due| *due > now) {
             Some(due) => due,
             None => {
-                self.view.update(&self.lease, &self.writes, &self.events, now);
-                self.told = Some(now);
+                self.view.survey(&self.writes, now);
+                self.surveyed = Some(now);
                 now + LOOK
             }
         }

@@ -18,7 +18,7 @@ use ask::{ask, cases, check_findings};
 use dualgate_core::case::{Case, Families, Through};
 use dualgate_core::check;
 use dualgate_core::model::object::Body;
-use dualgate_core::model::{Code, Family, Object, ObjectKey, ObjectName, ObjectSet, Snapshot};
+use dualgate_core::model::{Code, Family, Object, ObjectKey, ObjectName, ObjectSet, Snapshot, Uid};
 use dualgate_core::parse;
 use serde_json::{Value, json};
 use support::{Cluster, Listener, skipped};
@@ -261,7 +261,7 @@ fn compare(folder: &ObjectSet, cluster: &ObjectSet) -> Vec<String> {
     let by_key = |set: &ObjectSet| -> BTreeMap<ObjectKey, Object> {
         let plain = |object: &Arc<Object>| {
             let mut object = Object::clone(object);
-            (object.origin, object.meta.uid, object.written) = (None, "".into(), None);
+            (object.origin, object.meta.uid, object.written) = (None, Uid::None, None);
             (object.key.clone(), object)
         };
         set.objects.iter().map(plain).collect()

@@ -19,7 +19,7 @@ use crate::route::{Action, EntryPointIndex, PathPattern, Route, Table};
 const EXAMPLES: usize = 3;
 
 /// How many Ingresses are lowered in both readings at a time: it bounds the memory that this takes.
-const BATCH: usize = 500;
+const BATCH: usize = 100;
 
 /// What is read differently, by Ingress.
 #[derive(Debug, Default)]

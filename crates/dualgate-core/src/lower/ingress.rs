@@ -135,7 +135,7 @@ impl Part<'_> {
 
     fn regex(&self, source: &str, part: RoutePart, findings: &mut Vec<Finding>) -> Option<PathPattern> {
         match PathRegex::new(source) {
-            Ok(regex) => Some(PathPattern::Regex(regex)),
+            Ok(regex) => Some(PathPattern::Regex(Box::new(regex))),
             Err(error) => {
                 let message = format!("`{source}` is not a regular expression: {error}; the path is left out");
                 let place = self.object.place(format!("{part}.path"));

@@ -58,7 +58,7 @@ impl World {
     /// In the order of their names.
     pub fn classes(&self) -> impl Iterator<Item = (&Object, &IngressClass)> {
         self.objects.of_kind("IngressClass").iter().filter_map(|object| match &object.body {
-            Body::IngressClass(class) => Some((&**object, class)),
+            Body::IngressClass(class) => Some((&**object, &**class)),
             _ => None,
         })
     }

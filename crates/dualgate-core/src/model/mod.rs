@@ -16,6 +16,7 @@ pub mod secret;
 pub mod site;
 pub mod snapshot;
 pub mod texts;
+pub mod uid;
 
 pub use address::{Dual, Family, IpRange};
 pub use assignment::Assignments;
@@ -28,3 +29,4 @@ pub use secret::{Digest, Secret};
 pub use site::Site;
 pub use snapshot::{Facts, ServiceProxy, Snapshot};
 pub use texts::Texts;
+pub use uid::Uid;

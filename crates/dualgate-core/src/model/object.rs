@@ -14,6 +14,7 @@ use super::names::{HostPattern, ObjectKey, ObjectName};
 pub use super::origin::Origin;
 use super::secret::{Digest, Secret};
 use super::texts::Texts;
+use super::uid::Uid;
 
 /// Everything that a source knows at one moment.
 #[derive(Clone, Debug, Default)]
@@ -81,8 +82,8 @@ pub struct Meta {
     pub annotations: Texts,
     /// `metadata.creationTimestamp`, in seconds since 1970; absent in most files.
     pub created: Option<i64>,
-    /// `metadata.uid`; empty in most files.
-    pub uid: Arc<str>,
+    /// `metadata.uid`; absent in most files.
+    pub uid: Uid,
 }
 
 /// The field manager that everything is applied with.
@@ -98,7 +99,7 @@ pub struct Managed {
     /// The field manager that wrote `status.loadBalancer`, where it is another one.
     pub load_balancer: Option<Arc<str>>,
     /// The labels that were applied by us.
-    pub labels: Vec<Arc<str>>,
+    pub labels: Box<[Arc<str>]>,
 }
 
 /// What an object says, by kind.
@@ -107,7 +108,7 @@ pub enum Body {
     /// networking.k8s.io/v1 Ingress.
     Ingress(Box<Ingress>),
     /// networking.k8s.io/v1 IngressClass.
-    IngressClass(IngressClass),
+    IngressClass(Box<IngressClass>),
     /// v1 Service.
     Service(Box<Service>),
     /// discovery.k8s.io/v1 EndpointSlice.
@@ -115,7 +116,7 @@ pub enum Body {
     /// v1 Secret.
     Secret(Box<SecretBody>),
     /// v1 ConfigMap.
-    ConfigMap(BTreeMap<String, String>),
+    ConfigMap(Box<BTreeMap<String, String>>),
     /// v1 Namespace.
     Namespace,
     /// v1 Node.

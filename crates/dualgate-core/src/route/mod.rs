@@ -164,7 +164,7 @@ pub enum PathPattern {
     /// Any path that starts with these characters (Traefik's `PathPrefix`).
     Characters(String),
     /// Any path that a regular expression finds (Traefik's `PathRegexp`).
-    Regex(PathRegex),
+    Regex(Box<PathRegex>),
     /// What no rule of the Ingress matched: below every other pattern.
     Rest,
 }

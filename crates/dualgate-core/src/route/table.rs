@@ -477,7 +477,7 @@ mod tests {
             4 => any_path().prop_map(|written| PathPattern::Prefix { written }),
             2 => any_path().prop_map(PathPattern::Characters),
             1 => Just(characters("")),
-            1 => "(\\^/)?[ab]{1,2}".prop_map(|source| PathPattern::Regex(PathRegex::new(&source).unwrap())),
+            1 => "(\\^/)?[ab]{1,2}".prop_map(|source| PathPattern::Regex(Box::new(PathRegex::new(&source).unwrap()))),
             1 => Just(PathPattern::Rest),
         ]
     }

@@ -5,8 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dualgate_core::machine::lease::Lease;
-use dualgate_core::machine::writes::Writes;
-use dualgate_core::machine::writes::events::Events;
+use dualgate_core::machine::writes::{Counts, Writes};
 use dualgate_core::model::Finding;
 use serde::{Deserialize, Serialize};
 
@@ -77,26 +76,32 @@ impl View {
         })
     }
 
-    pub(super) fn update(&self, lease: &Lease, writes: &Writes, events: &Events, now: Duration) {
+    /// What is counted.
+    pub(super) fn update(&self, lease: &Lease, counts: Counts, events: u64, now: Duration) {
+        self.with(|inner| {
+            inner.report = Report {
+                holder: lease.holder().unwrap_or_default().to_owned(),
+                holds_seconds: lease.since(now).map(|since| now.saturating_sub(since).as_secs()),
+                made: counts.made,
+                failed: counts.failed,
+                set_back: counts.contested,
+                events,
+                ..std::mem::take(&mut inner.report)
+            };
+        });
+    }
+
+    /// What all that is to be written is looked at for.
+    pub(super) fn survey(&self, writes: &Writes, now: Duration) {
         let contests = writes.contests().map(|contest| ContestReport {
             object: contest.object.to_string(),
             other: contest.other.as_deref().unwrap_or_default().to_owned(),
             times: contest.times,
             again_seconds: contest.again.saturating_sub(now).as_secs(),
         });
-        let (contests, counts, of_writes) = (contests.collect(), writes.counts(), writes.findings());
+        let (contests, wanted, of_writes) = (contests.collect(), writes.count_wanted(), writes.findings());
         self.with(|inner| {
-            inner.report = Report {
-                holder: lease.holder().unwrap_or_default().to_owned(),
-                holds_seconds: lease.since(now).map(|since| now.saturating_sub(since).as_secs()),
-                wanted: writes.count_wanted(),
-                made: counts.made,
-                failed: counts.failed,
-                set_back: counts.contested,
-                events: events.made(),
-                lease_requests: inner.report.lease_requests,
-                contests,
-            };
+            (inner.report.contests, inner.report.wanted) = (contests, wanted);
             inner.of_writes = of_writes;
         });
     }

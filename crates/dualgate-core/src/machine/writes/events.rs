@@ -15,7 +15,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::model::finding::{Code, Finding, Severity};
-use crate::model::{Digest, ObjectKey, ObjectSet};
+use crate::model::{Digest, ObjectKey, ObjectSet, Uid};
 use crate::parse::{object, time};
 
 /// How many Events may be written at once after a rest.
@@ -92,7 +92,7 @@ type Id = (ObjectKey, Code);
 
 #[derive(Clone, Debug)]
 struct Said {
-    uid: Arc<str>,
+    uid: Uid,
     message: String,
     /// Whether it is found at present.
     is_found: bool,
@@ -243,15 +243,15 @@ impl Events {
 }
 
 impl Said {
-    fn new(uid: Arc<str>, message: String) -> Self {
+    fn new(uid: Uid, message: String) -> Self {
         Self { uid, message, is_found: true, exists: false, count: 0, first: 0, last: None, at: None }
     }
 }
 
 /// `kubectl describe` asks for the Events of a UID.
-fn uid(objects: &ObjectSet, key: &ObjectKey) -> Arc<str> {
+fn uid(objects: &ObjectSet, key: &ObjectKey) -> Uid {
     let found = objects.objects.binary_search_by(|object| object.key.cmp(key));
-    found.map_or_else(|_| "".into(), |index| objects.objects[index].meta.uid.clone())
+    found.map_or(Uid::None, |index| objects.objects[index].meta.uid.clone())
 }
 
 fn text(finding: &Finding) -> String {
@@ -284,9 +284,9 @@ fn request(node: &str, id: &Id, said: &Said, wall: i64) -> Request {
     let mut involved = json!({
         "apiVersion": object::api_version(&key.kind), "kind": &*key.kind, "name": &*key.name.name,
     });
-    for (field, value) in [("namespace", &key.name.namespace), ("uid", &said.uid)] {
+    for (field, value) in [("namespace", key.name.namespace.to_string()), ("uid", said.uid.to_string())] {
         if !value.is_empty() {
-            involved[field] = (**value).into();
+            involved[field] = value.into();
         }
     }
     let event = json!({

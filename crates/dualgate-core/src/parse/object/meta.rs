@@ -1,7 +1,5 @@
 //! `metadata`: who an object is.
 
-use std::sync::Arc;
-
 use serde_json::{Map, Value};
 
 use super::read::{Field, Read, Reader, shown};
@@ -10,6 +8,7 @@ use crate::model::finding::{Code, Severity};
 use crate::model::names::{ObjectKey, ObjectName};
 use crate::model::object::Meta;
 use crate::model::texts::Texts;
+use crate::model::uid::Uid;
 use crate::parse::time;
 
 /// Before there was `spec.ingressClassName`.
@@ -65,7 +64,7 @@ pub(super) fn meta(read: &mut Reader<'_>, metadata: Field<'_>, kind: &str, scope
     });
     let (labels, annotations): (Texts, Texts) = (labels.into_iter().collect(), annotations.into_iter().collect());
     let created = created(read, metadata.get("creationTimestamp"));
-    let uid: Arc<str> = read.text(metadata.get("uid")).unwrap_or_default().unwrap_or_default().into();
+    let uid = Uid::new(read.text(metadata.get("uid")).unwrap_or_default().unwrap_or_default());
     Ok((key, Meta { labels, annotations, created, uid }))
 }
 
@@ -84,8 +83,8 @@ pub(super) fn dump(key: &ObjectKey, meta: &Meta) -> Value {
     if let Some(created) = created {
         dump.insert("creationTimestamp".into(), time::rfc3339(*created).into());
     }
-    if !uid.is_empty() {
-        dump.insert("uid".into(), (**uid).into());
+    if !uid.is_none() {
+        dump.insert("uid".into(), uid.to_string().into());
     }
     Value::Object(dump)
 }

@@ -121,11 +121,11 @@ fn one(read: &mut Reader<'_>, root: Field<'_>, secrets: Secrets<'_>) -> Read<(Ob
     warn_of_typing_error(read, root, kind);
     let body = match kind {
         Kind::Ingress => Body::Ingress(Box::new(ingress::ingress(read, root, &meta)?)),
-        Kind::IngressClass => Body::IngressClass(ingress_class::ingress_class(read, root, &meta)?),
+        Kind::IngressClass => Body::IngressClass(Box::new(ingress_class::ingress_class(read, root, &meta)?)),
         Kind::Service => Body::Service(Box::new(service::service(read, root)?)),
         Kind::EndpointSlice => Body::EndpointSlice(Box::new(endpoint_slice::endpoint_slice(read, root, &key, &meta)?)),
         Kind::Secret => Body::Secret(Box::new(secret::secret(read, root, secrets)?)),
-        Kind::ConfigMap => Body::ConfigMap(config_map::config_map(read, root)?),
+        Kind::ConfigMap => Body::ConfigMap(Box::new(config_map::config_map(read, root)?)),
         Kind::Namespace => Body::Namespace,
         Kind::Node => Body::Node(Box::new(node::node(read, root)?)),
         Kind::Other => Body::Other,
