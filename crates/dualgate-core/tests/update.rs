@@ -85,6 +85,37 @@ static NODE_OBJECTS: LazyLock<Vec<Arc<Object>>> = LazyLock::new(|| {
     [0, 10].iter().flat_map(|first| case(&format!("== objects\n{}", version(*first))).objects.objects.clone()).collect()
 });
 
+/// A time at which the certificate `expired` was valid.
+const LONG_AGO: i64 = 1_600_000_000;
+
+/// Two Ingresses that meet in all that they could share: a host and its path, backends, and two certificates for the host,
+/// of which one is valid for a while only. Each is served inside, outside, or at both gates.
+static TWO: LazyLock<Vec<Arc<Object>>> = LazyLock::new(|| {
+    let ingress = |name: &str, year: u16, gates: &str, secret: &str, backend: &str| {
+        format!(
+            "---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {{name: {name}, namespace: default, creationTimestamp: '{year}-01-01T00:00:00Z', annotations: {{dualgate.dev/gates: '{gates}'}}}}
+spec:
+  tls: [{{hosts: [old.example.org], secretName: {secret}}}]
+  rules: [{{host: old.example.org, http: {{paths: [{{path: /, pathType: Prefix, backend: {{service: {{name: {backend}, port: {{number: 80}}}}}}}}]}}}}]
+"
+        )
+    };
+    let versions =
+        [("internal", "wildcard", "web"), ("external", "expired", "web"), ("internal,external", "expired", "other")];
+    let of_version = |(gates, secret, backend): (&str, &str, &str)| {
+        let both = ingress("older", 2024, gates, secret, backend) + &ingress("younger", 2025, gates, secret, backend);
+        case(&format!("== services\nweb 80\nother 80\n== objects\n{both}")).objects.objects.clone()
+    };
+    let certificates = case(include_str!("cases/ingress/certificates.case")).objects.objects.clone();
+    let is_named = |object: &Arc<Object>| {
+        matches!(object.body, Body::Secret(_)) && ["wildcard", "expired"].contains(&&*object.key.name.name)
+    };
+    versions.into_iter().flat_map(of_version).chain(certificates.into_iter().filter(is_named)).collect()
+});
+
 fn case(text: &str) -> Snapshot {
     Case::parse("case", text).unwrap().snapshot(Families::Both).unwrap()
 }
@@ -100,10 +131,10 @@ struct Step {
 }
 
 prop_compose! {
-    fn step()(
+    fn step(changes: usize)(
         site in prop::option::weighted(0.2, 0..SITES.len()),
-        changes in prop::collection::vec((any::<prop::sample::Index>(), prop::option::weighted(0.8, any::<prop::sample::Index>())), 0..12),
-        now in prop::sample::select(vec![NOW, NOW, NOW, 0, NOW + 400_000_000]),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), prop::option::weighted(0.8, any::<prop::sample::Index>())), 0..changes),
+        now in prop::sample::select(vec![NOW, NOW, NOW, 0, LONG_AGO, NOW + 400_000_000]),
         assigned in prop::collection::vec(any::<prop::sample::Index>(), 0..3),
     ) -> Step {
         Step { site, changes, now, assigned }
@@ -219,6 +250,47 @@ fn cut(snapshot: &Snapshot, node: &NodeName) -> Vec<u8> {
     public::to_json(&public::public(snapshot, node)).expose().to_vec()
 }
 
+/// Takes every step twice: with what is remembered of the step before, and from nothing.
+fn assert_same(
+    versions: &[(ObjectKey, Vec<Arc<Object>>)],
+    mut objects: BTreeMap<ObjectKey, Arc<Object>>,
+    steps: &[Step],
+) -> Result<(), TestCaseError> {
+    let nodes = NODES.map(NodeName::new);
+    let mut site = SITES[0].clone();
+    let mut planners: Vec<Planner> = nodes.iter().map(|_| Planner::default()).collect();
+    let mut lints = Lints::default();
+    let (mut of_cut, mut told) = (public::Memo::default(), Vec::new());
+    for (generation, step) in (1..).zip(steps) {
+        if let Some(number) = step.site {
+            site = SITES[number].clone();
+        }
+        for (key, version) in &step.changes {
+            let (key, versions) = key.get(versions);
+            match version {
+                Some(version) => drop(objects.insert(key.clone(), version.get(versions).clone())),
+                None => drop(objects.remove(key)),
+            }
+        }
+        let set = Arc::new(ObjectSet { objects: objects.values().cloned().collect(), findings: Vec::new() });
+        let facts = facts(step, &set);
+        let snapshot = Snapshot { generation: Generation(generation), site: site.clone(), objects: set, facts };
+        for (node, planner) in nodes.iter().zip(&mut planners) {
+            let planned = planner.plan(&snapshot, node);
+            prop_assert_eq!(of_plan(&planned), of_plan(&plan::node(&snapshot, node)), "{}", node);
+        }
+        let lowered = planners[0].lowered();
+        prop_assert_eq!(of_lowered(lowered), of_lowered(&lower::snapshot(&snapshot)));
+        prop_assert_eq!(findings(lints.of(&snapshot, lowered)), findings(objects::objects(&snapshot)));
+        let cut: Vec<Vec<u8>> = nodes.iter().map(|node| cut(&snapshot, node)).collect();
+        if !of_cut.may_differ(&snapshot, lowered) {
+            prop_assert_eq!(&cut, &told);
+        }
+        told = cut;
+    }
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -227,48 +299,22 @@ proptest! {
         mixes in prop::collection::vec(mix::mix(), 3),
         of_cases in prop::collection::vec(any::<prop::sample::Index>(), 0..30),
         with_all_cases in prop::bool::weighted(0.1),
-        steps in prop::collection::vec(step(), 1..10),
+        steps in prop::collection::vec(step(12), 1..10),
     ) {
         let of_mixes = mixes.iter().flat_map(|mix| case(&mix.case()).objects.objects.clone());
         let few = of_cases.iter().map(|at| at.get(&OF_CASES).clone());
         let all = OF_CASES.iter().filter(|_| with_all_cases).cloned();
         let versions = versions(of_mixes.chain(few).chain(all).chain(NODE_OBJECTS.iter().cloned()));
-        let mut objects: BTreeMap<ObjectKey, Arc<Object>> = BTreeMap::new();
-        if with_all_cases {
-            objects.extend(versions.iter().map(|(key, versions)| (key.clone(), versions[0].clone())));
-        }
-        let nodes = NODES.map(NodeName::new);
-        let mut site = SITES[0].clone();
-        let mut planners: Vec<Planner> = nodes.iter().map(|_| Planner::default()).collect();
-        let mut lints = Lints::default();
-        let (mut of_cut, mut told) = (public::Memo::default(), Vec::new());
-        for (generation, step) in (1..).zip(&steps) {
-            if let Some(number) = step.site {
-                site = SITES[number].clone();
-            }
-            for (key, version) in &step.changes {
-                let (key, versions) = key.get(&versions);
-                match version {
-                    Some(version) => drop(objects.insert(key.clone(), version.get(versions).clone())),
-                    None => drop(objects.remove(key)),
-                }
-            }
-            let set = Arc::new(ObjectSet { objects: objects.values().cloned().collect(), findings: Vec::new() });
-            let facts = facts(step, &set);
-            let snapshot = Snapshot { generation: Generation(generation), site: site.clone(), objects: set, facts };
-            for (node, planner) in nodes.iter().zip(&mut planners) {
-                let planned = planner.plan(&snapshot, node);
-                prop_assert_eq!(of_plan(&planned), of_plan(&plan::node(&snapshot, node)), "{}", node);
-            }
-            let lowered = planners[0].lowered();
-            prop_assert_eq!(of_lowered(lowered), of_lowered(&lower::snapshot(&snapshot)));
-            prop_assert_eq!(findings(lints.of(&snapshot, lowered)), findings(objects::objects(&snapshot)));
-            let cut: Vec<Vec<u8>> = nodes.iter().map(|node| cut(&snapshot, node)).collect();
-            if !of_cut.may_differ(&snapshot, lowered) {
-                prop_assert_eq!(&cut, &told);
-            }
-            told = cut;
-        }
+        let there = versions.iter().filter(|_| with_all_cases);
+        let objects = there.map(|(key, versions)| (key.clone(), versions[0].clone())).collect();
+        assert_same(&versions, objects, &steps)?;
+    }
+
+    #[test]
+    fn whatever_two_applications_share_is_whose_it_would_be_at_once(steps in prop::collection::vec(step(4), 4..16)) {
+        let versions = versions(TWO.iter().cloned());
+        let objects = versions.iter().map(|(key, versions)| (key.clone(), versions[0].clone())).collect();
+        assert_same(&versions, objects, &steps)?;
     }
 }
 
