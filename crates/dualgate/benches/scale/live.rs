@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail};
-use dualgate_apiserver::{ApiServer, Failure, Options, Verb};
+use dualgate_apiserver::{ApiServer, Failure, Options, Request, Verb};
 use serde_json::Value;
 
 use crate::objects::{Application, CHANGES, Change, KeyPair, Size, class};
@@ -62,6 +62,10 @@ pub fn run(kind: Kind, size: Size, pairs: &[KeyPair; 2]) -> anyhow::Result<()> {
         milliseconds(ready.saturating_duration_since(listed)),
         node.memory()
     );
+    if let Some(count) = scene.feed.wait_until_published(size.ingresses)? {
+        let (took, memory) = (milliseconds(ready.elapsed()), node.memory());
+        println!("the addresses of {count} Ingresses are written back {took:.0} ms later; {memory}");
+    }
     let background = settle(&node)?;
     println!("at rest: {:.1} ms of CPU each second; {:.1?} since its start; {}", background, node.cpu(), node.memory());
     for change in &CHANGES {
@@ -238,10 +242,25 @@ impl Feed {
             Self::Folder(_) => Ok(start),
         }
     }
+
+    /// Until so many statuses were written; a folder has none.
+    fn wait_until_published(&self, ingresses: usize) -> anyhow::Result<Option<usize>> {
+        let Self::Cluster(server) = self else { return Ok(None) };
+        let is_status = |request: &&Request| request.subresource == "status" && request.has_written();
+        let end = Instant::now() + PATIENCE;
+        while Instant::now() < end {
+            let written = server.count(|request| is_status(&request));
+            if written >= ingresses {
+                return Ok(Some(written));
+            }
+            std::thread::park_timeout(Duration::from_millis(200));
+        }
+        bail!("not every status was written after {PATIENCE:?}")
+    }
 }
 
-/// Ingress, IngressClass, Service, EndpointSlice, Secret, Node.
-const KINDS: usize = 6;
+/// Ingress, IngressClass, Service, EndpointSlice, Secret, Namespace, Node.
+const KINDS: usize = 7;
 
 fn put(server: &ApiServer, object: &Value, before: Option<&Value>) -> anyhow::Result<()> {
     if before == Some(object) {

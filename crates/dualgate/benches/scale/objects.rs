@@ -182,11 +182,10 @@ impl Size {
         })
     }
 
-    /// The namespaces.
+    /// The namespaces, with the one in which it is settled who writes statuses.
     pub fn namespaces(&self) -> impl Iterator<Item = Value> {
-        let namespace =
-            |number| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.namespace(number)}});
-        (0..self.certificates).map(namespace)
+        let names = (0..self.certificates).map(|number| self.namespace(number)).chain(["dualgate-system".to_owned()]);
+        names.map(|name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}))
     }
 
     /// The certificates of all namespaces.
