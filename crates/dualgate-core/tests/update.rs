@@ -8,6 +8,7 @@ use std::sync::{Arc, LazyLock};
 use dualgate_core::case::{Case, Families, NOW};
 use dualgate_core::check::objects::{self, Lints};
 use dualgate_core::lower::{self, Lowered};
+use dualgate_core::machine::dns::{Responder, Transport};
 use dualgate_core::model::object::Body;
 use dualgate_core::model::snapshot::{Facts, Generation};
 use dualgate_core::model::{Finding, NodeName, Object, ObjectKey, ObjectSet, Site, Snapshot};
@@ -15,7 +16,8 @@ use dualgate_core::plan::dns::DnsPlan;
 use dualgate_core::plan::proxy::{Backends, ProxyPlan};
 use dualgate_core::plan::{self, NodePlan, Planner, public};
 use dualgate_core::route::{Action, EntryPointIndex, Route, Table};
-use dualgate_wire::dns::RecordType;
+use dualgate_wire::dns::cookie::CookieSecret;
+use dualgate_wire::dns::{Name, RecordType};
 use proptest::prelude::*;
 
 #[path = "public/mix.rs"]
@@ -37,6 +39,7 @@ static OF_CASES: LazyLock<Vec<Arc<Object>>> = LazyLock::new(|| {
 static SITES: LazyLock<Vec<Arc<Site>>> = LazyLock::new(|| {
     let texts = [
         "aliases: [{domain: example.org, home: home.arpa}]
+dns: {public: true, zones: [{name: example.org, publish: edge}, {name: home.arpa}]}
 ingressClasses:
 - {controller: dualgate.dev/ingress-controller}
 - {name: traefik, controller: traefik.io/ingress-controller, compat: traefik}",
@@ -51,14 +54,25 @@ name: case
 lan: {subnets: [192.168.178.0/24]}
 cluster: {podCIDRs: [10.42.0.0/16, 'fd01::/48']}
 tunnel: {}
-dns: {public: true, zones: [{name: example.org, publish: edge}, {name: home.arpa}]}
+dns:
+  public: true
+  forward: [192.168.178.1]
+  zones:
+  - name: example.org
+    publish: edge
+    records:
+    - {name: www, type: CNAME, value: deep.www.example.org}
+    - {name: a, type: A, value: 198.51.100.7}
+    - {name: sub, type: NS, value: ns.sub.example.org}
+    - {name: ns.sub, type: A, value: 198.51.100.8}
+  - {name: home.arpa}
 nodes:
 - name: home1
   roles: [server, internal-gate, dns]
   addresses: [192.168.178.5]
   publicKeys: ['hSDwCYkwp1R0i33ctD73Wg2/Og0mOBr066SpjqqbTmo=']
 - name: edge
-  roles: [external-gate]
+  roles: [external-gate, dns]
   addresses: [192.168.178.201]
   publicAddresses: [203.0.113.10]
   publicKeys: ['hwY0sc1c7bSjN6kXzO+bmLXTlMTQuFhEhLO8qxVIUzo=']
@@ -245,6 +259,27 @@ fn of_dns(plan: &DnsPlan) -> Vec<String> {
     lines
 }
 
+/// What is answered about every name of a plan, about what is above it and what is below it.
+fn said(responder: &Responder, plan: &DnsPlan) -> Vec<Vec<u8>> {
+    let secret = CookieSecret { current: [7; 16], previous: None };
+    let types =
+        [RecordType::A, RecordType::AAAA, RecordType::HTTPS, RecordType::NS, RecordType::SOA, RecordType::CNAME];
+    let names = plan.zones.iter().flat_map(|zone| zone.sets.keys());
+    let around = |name: &Name| [Some(name.clone()), name.parent(), name.child(b"x")].into_iter().flatten();
+    let mut answers = Vec::new();
+    for (name, rtype) in names.flat_map(around).flat_map(|name| types.map(|rtype| (name.clone(), rtype))) {
+        let mut question = vec![0, 7, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        question.extend_from_slice(name.as_wire());
+        question.extend_from_slice(&rtype.0.to_be_bytes());
+        question.extend_from_slice(&[0, 1]);
+        let mut answer = Vec::new();
+        let from = "192.168.178.50".parse().unwrap();
+        responder.answer(&question, from, Transport::Tcp, &secret, 1, &mut answer);
+        answers.push(answer);
+    }
+    answers
+}
+
 /// What a node is told, if it is an edge.
 fn cut(snapshot: &Snapshot, node: &NodeName) -> Vec<u8> {
     public::to_json(&public::public(snapshot, node)).expose().to_vec()
@@ -259,6 +294,7 @@ fn assert_same(
     let nodes = NODES.map(NodeName::new);
     let mut site = SITES[0].clone();
     let mut planners: Vec<Planner> = nodes.iter().map(|_| Planner::default()).collect();
+    let mut responders: Vec<Responder> = nodes.iter().map(|_| Responder::default()).collect();
     let mut lints = Lints::default();
     let (mut of_cut, mut told) = (public::Memo::default(), Vec::new());
     for (generation, step) in (1..).zip(steps) {
@@ -275,8 +311,10 @@ fn assert_same(
         let set = Arc::new(ObjectSet { objects: objects.values().cloned().collect(), findings: Vec::new() });
         let facts = facts(step, &set);
         let snapshot = Snapshot { generation: Generation(generation), site: site.clone(), objects: set, facts };
-        for (node, planner) in nodes.iter().zip(&mut planners) {
+        for ((node, planner), responder) in nodes.iter().zip(&mut planners).zip(&mut responders) {
             let planned = planner.plan(&snapshot, node);
+            *responder = responder.followed_by(&planned.dns);
+            prop_assert_eq!(said(responder, &planned.dns), said(&Responder::new(&planned.dns), &planned.dns));
             prop_assert_eq!(of_plan(&planned), of_plan(&plan::node(&snapshot, node)), "{}", node);
         }
         let lowered = planners[0].lowered();

@@ -3,12 +3,13 @@
 //! It is the lab's part of the Internet: dualgate at home asks it, as it asks any resolver. Zones that the edge answers for
 //! are asked for there, through the carrier; one more name, [`ELSEWHERE`], stands for all names of others.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use dualgate_core::model::site::{Publish, Role, Site};
-use dualgate_core::plan::dns::{DnsPlan, Origin, RecordSet, ResolverPlan, Upstream, UpstreamProtocol, View, Zone};
+use dualgate_core::plan::dns::{DnsPlan, Origin, RecordSet, ResolverPlan, Upstream, View, Zone};
 use dualgate_host::dns::Dns;
 use dualgate_host::namespace::Namespace;
 use dualgate_wire::dns::{Name, Rdata, RecordType};
@@ -18,6 +19,8 @@ use ipnet::IpNet;
 pub const ELSEWHERE: &str = "www.example.net";
 /// What it leads to.
 pub const THERE: [&str; 2] = ["198.51.100.80", "2001:db8:80::80"];
+/// A name of somebody else that stands for one of the site's: what is behind it depends on who asks.
+pub const BACK: &str = "back.example.net";
 const PORT: u16 = 53;
 
 /// A resolver that runs in the router. Dropped, it is silent.
@@ -47,10 +50,9 @@ impl Resolver {
 
 fn plan(addresses: &[IpAddr], site: &Site) -> DnsPlan {
     let edges = site.nodes.iter().filter(|node| node.is_edge() && node.has(Role::Dns));
-    let servers = edges
-        .flat_map(|node| &node.public_addresses)
-        .map(|address| Upstream { address: SocketAddr::new(*address, PORT), protocol: UpstreamProtocol::Plain });
-    let servers: Vec<Upstream> = servers.collect();
+    let servers =
+        edges.flat_map(|node| &node.public_addresses).map(|address| Upstream::plain(SocketAddr::new(*address, PORT)));
+    let servers: Vec<Arc<Upstream>> = servers.collect();
     let zones = site.dns.iter().flat_map(|dns| &dns.zones).filter(|zone| zone.publish == Publish::Edge);
     let per_zone = zones.filter_map(|zone| Some((zone.name.as_str().parse().ok()?, servers.clone()))).collect();
     let everybody: Vec<IpNet> = ["0.0.0.0/0", "::/0"].iter().filter_map(|net| net.parse().ok()).collect();
@@ -58,13 +60,13 @@ fn plan(addresses: &[IpAddr], site: &Site) -> DnsPlan {
     DnsPlan {
         listen: addresses.iter().map(|address| SocketAddr::new(*address, PORT)).collect(),
         view: View::Home,
-        zones: elsewhere().into_iter().map(Arc::new).collect(),
+        zones: elsewhere(site).into_iter().map(Arc::new).collect(),
         resolver: Some(resolver),
     }
 }
 
 /// The zone of others.
-fn elsewhere() -> Option<Zone> {
+fn elsewhere(site: &Site) -> Option<Zone> {
     let www: Name = ELSEWHERE.parse().ok()?;
     let name = www.parent()?;
     let set = |rtype, data: Rdata| RecordSet { rtype, ttl: 60, data: [data].into(), origin: Origin::Zone };
@@ -83,6 +85,11 @@ fn elsewhere() -> Option<Zone> {
     let [v4, v6] = THERE;
     let addresses =
         vec![set(RecordType::A, Rdata::A(v4.parse().ok()?)), set(RecordType::AAAA, Rdata::Aaaa(v6.parse().ok()?))];
-    let sets = [(name.clone(), vec![soa.clone()]), (www, addresses)].into();
+    let mut sets: BTreeMap<Name, Arc<[RecordSet]>> =
+        [(name.clone(), [soa.clone()].into()), (www, addresses.into())].into();
+    let public = site.dns.iter().flat_map(|dns| &dns.zones).find(|zone| zone.publish == Publish::Edge);
+    if let Some(target) = public.and_then(|zone| format!("whoami.{}", zone.name).parse().ok()) {
+        sets.insert(BACK.parse().ok()?, [set(RecordType::CNAME, Rdata::Cname(target))].into());
+    }
     Some(Zone { name, is_whole: true, soa, sets })
 }

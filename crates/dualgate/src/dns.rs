@@ -48,7 +48,7 @@ pub struct Forwarding {
     /// Answers that are kept.
     pub kept: usize,
     /// Resolvers that do not answer.
-    pub away: Vec<SocketAddr>,
+    pub away: Vec<String>,
 }
 
 impl Report {
@@ -63,7 +63,7 @@ impl Report {
             failed: counts.failed,
             blocked: counts.blocked,
             kept: report.forwarding.answers,
-            away: report.forwarding.away.clone(),
+            away: report.forwarding.away.iter().map(ToString::to_string).collect(),
         });
         let zone = |zone: &std::sync::Arc<dualgate_core::plan::dns::Zone>| Zone {
             name: zone.name.to_string(),

@@ -2,6 +2,9 @@
 
 mod support;
 
+#[path = "dns/encrypted.rs"]
+mod encrypted;
+
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -13,6 +16,8 @@ use support::{Home, Node, Reservation, application, eventually, reserve_pair};
 const A: u16 = 1;
 const AAAA: u16 = 28;
 const NXDOMAIN: u8 = 3;
+/// A name of ours that stands for somebody else's.
+const OUT: &str = "{name: out, type: CNAME, value: www.example.net}";
 
 /// A home whose DNS answers for `example.org` and asks an upstream for everything else.
 struct Names {
@@ -32,7 +37,7 @@ impl Names {
             reserved: Some(reserved),
         };
         let dns = format!(
-            "dns:\n  addresses: ['{}', '{}']\n  zones: [{{name: example.org}}]\n  forward: ['{}']\n",
+            "dns:\n  addresses: ['{}', '{}']\n  zones: [{{name: example.org, records: [{OUT}]}}]\n  forward: ['{}']\n",
             names.at[0], names.at[1], names.upstream.address
         );
         let site = names.home.site(&dns).replace("external-gate, controller]", "external-gate, controller, dns]");
@@ -74,6 +79,21 @@ fn names_of_ingresses_are_answered_here_and_others_elsewhere() {
     let status = node.document("/status").unwrap();
     assert_eq!(status["dns"]["listening"].as_array().unwrap().len(), 2, "{status}");
     assert_eq!(status["dns"]["forwarding"]["hits"], 6, "{status}");
+}
+
+#[test]
+fn a_client_hears_where_a_name_leads_at_once_whoever_knows_it() {
+    let names = Names::new();
+    let _node = Node::serve(&names.home);
+    for at in names.at {
+        for ask in [by_udp, by_tcp] {
+            assert_eq!(addresses(ask(at, "out.example.org", A)), ips(&["203.0.113.99"]), "{at}");
+            // What others know of our names is not what this view says of them.
+            assert_eq!(addresses(ask(at, "back.example.net", A)), ips(&["127.0.0.1"]), "{at}");
+            assert_eq!(addresses(ask(at, "back.example.net", AAAA)), ips(&["::1"]), "{at}");
+        }
+    }
+    assert_eq!(names.upstream.asked(), 3, "each of them once");
 }
 
 #[test]

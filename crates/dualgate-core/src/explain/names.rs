@@ -47,8 +47,7 @@ pub fn records(zones: &[Zone], view: View) -> Vec<RecordView> {
 }
 
 fn of_name(zone: &Zone, name: &Name, view: View) -> Vec<RecordView> {
-    let sets = zone.sets.get(name).into_iter().flatten();
-    let lines = sets.flat_map(|set| {
+    let lines = zone.of(name).iter().flat_map(|set| {
         set.data.iter().map(|data| RecordView {
             view: view.to_string(),
             zone: zone.name.to_string(),

@@ -17,6 +17,7 @@ pub mod site;
 pub mod snapshot;
 pub mod texts;
 pub mod uid;
+pub mod upstream;
 
 pub use address::{Dual, Family, IpRange};
 pub use assignment::Assignments;

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use dualgate_wire::dns::tsig::Algorithm;
@@ -13,6 +14,7 @@ use ipnet::IpNet;
 use super::address::IpRange;
 use super::names::{EntryPointName, GateName, Host, NodeName};
 use super::public_key::PublicKeys;
+use super::upstream::Upstream;
 
 /// A whole site.
 #[derive(Clone, Debug, PartialEq)]
@@ -457,7 +459,9 @@ pub struct Dns {
     /// The zones.
     pub zones: Vec<Zone>,
     /// Resolvers for everything else, at home.
-    pub forward: Vec<SocketAddr>,
+    pub forward: Vec<Upstream>,
+    /// The file of those who may certify resolvers; `None` is the system's.
+    pub forward_authorities: Option<PathBuf>,
     /// Resolvers for some domains, at home.
     pub forward_zones: Vec<ForwardZone>,
     /// Domains of others that may lead to private addresses.
@@ -533,7 +537,7 @@ pub struct ForwardZone {
     /// The domain.
     pub name: Host,
     /// The resolvers.
-    pub to: Vec<SocketAddr>,
+    pub to: Vec<Upstream>,
 }
 
 /// One zone.

@@ -120,7 +120,7 @@ fn fallback(site: &Site, resolvers: &[IpAddr]) -> Option<Place> {
             zones.join(", ")
         ),
     ];
-    if dns.forward.iter().any(|resolver| router.addresses.contains(&resolver.ip())) {
+    if dns.forward.iter().any(|resolver| router.addresses.contains(&resolver.address.ip())) {
         steps.insert(
             0,
             "In the site file, let `dns.forward` name resolvers of the Internet and not the box: they would ask each other \
@@ -142,11 +142,11 @@ fn registrar(snapshot: &Snapshot, lowered: &Lowered) -> Vec<Place> {
     zones
         .filter(|zone| zone.is_whole && published(&zone.name.to_string()))
         .map(|zone| {
-            let servers = zone.sets.get(&zone.name).into_iter().flatten().filter(|set| set.rtype == RecordType::NS);
+            let servers = zone.of(&zone.name).iter().filter(|set| set.rtype == RecordType::NS);
             let mut steps = Vec::new();
             for data in servers.flat_map(|set| set.data.iter()) {
                 let Rdata::Ns(server) = data else { continue };
-                let sets = zone.sets.get(server).into_iter().flatten();
+                let sets = zone.of(server).iter();
                 let addresses: Vec<String> =
                     sets.flat_map(dns::addresses_of).map(|address| address.to_string()).collect();
                 steps.push(match addresses.as_slice() {

@@ -166,7 +166,7 @@ proptest! {
         for zone in plan::dns::zones(&snapshot, &lowered, View::Public) {
             prop_assert_ne!(zone.name.to_string(), "home.arpa");
             for (name, sets) in &zone.sets {
-                for set in sets {
+                for set in sets.iter() {
                     prop_assert!(!set.data.is_empty());
                     for address in plan::dns::addresses_of(set) {
                         prop_assert!(is_public(address), "{} {:?}", name, set);
@@ -189,7 +189,7 @@ proptest! {
             let responder = Responder::new(&plan);
             for zone in &plan.zones {
                 for (name, sets) in &zone.sets {
-                    let mut message = vec![0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 1];
+                    let mut message = vec![0, 7, 0, 0, 0, 1, 0, 0, 0, 0, 0, 1];
                     message.extend(name.as_wire());
                     let rtype_at = message.len();
                     message.extend([0, 1, 0, 1, 0, 0, 41]);
@@ -235,7 +235,10 @@ proptest! {
                         prop_assert!(answer.len() <= before && records(&answer).unwrap().all(|record| record.is_ok()));
                     }
                     Verdict::Silence => prop_assert!(message.len() < 12 || message[2] & 0x80 != 0),
-                    Verdict::Forward(question) => prop_assert!(question.name.as_wire().len() == question.written.len()),
+                    Verdict::Forward(question) => {
+                        let same = question.name.as_wire().len() == question.written.len();
+                        prop_assert!(same || !question.chain.is_empty());
+                    }
                 }
             }
         }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::LazyLock;
 
 use dualgate_core::case::{Case, Families};
-use dualgate_core::machine::dns::{Responder, Transport, Verdict};
+use dualgate_core::machine::dns::{Question, Responder, Transport, Verdict};
 use dualgate_core::model::NodeName;
 use dualgate_core::plan;
 use dualgate_wire::dns::cookie::CookieSecret;
@@ -23,6 +23,7 @@ dns:
     - {name: a, type: CNAME, value: b.example.org}
     - {name: b, type: CNAME, value: a.example.org}
     - {name: x.y, type: MX, value: 1 a.example.org}
+    - {name: out, type: CNAME, value: www.example.net}
     - {name: sub, type: NS, value: ns.sub.example.org}
     - {name: ns.sub, type: A, value: 198.51.100.1}
   - {name: provided.example, publish: 'provider:desec'}
@@ -34,6 +35,25 @@ static RESPONDERS: LazyLock<Vec<Responder>> = LazyLock::new(|| {
 });
 
 const SECRET: CookieSecret = CookieSecret { current: [7; 16], previous: Some([8; 16]) };
+
+/// Whatever is asked of others: should it lead to a name of ours, the answer can be walked, too.
+fn come_back(responder: &Responder, mut question: Question) {
+    assert!(!question.chain.is_empty() || question.name.as_wire().len() == question.written.len());
+    for target in ["a.example.org", "x.y.example.org", "none.example.org", "out.example.org"] {
+        let target = target.parse().unwrap();
+        question.chain.push(&question.name, 60, &target);
+        question.name = target;
+        let mut answer = Vec::new();
+        match responder.resume(&question, &mut answer) {
+            Verdict::Answer { .. } => {
+                assert!(answer.len() <= question.limit);
+                records(&answer).unwrap().for_each(|record| drop(record.unwrap().name().unwrap()));
+            }
+            Verdict::Forward(_) => {}
+            Verdict::Silence => panic!("a question has an answer"),
+        }
+    }
+}
 
 /// Nothing panics; every answer can be walked, has the number of its question and no more octets than it may.
 pub fn check(message: &[u8]) {
@@ -51,7 +71,7 @@ pub fn check(message: &[u8]) {
                         assert!(records(&answer).unwrap().all(|record| record.is_ok()));
                     }
                     Verdict::Silence => assert!(message.len() < 12 || message[2] & 0x80 != 0),
-                    Verdict::Forward(question) => assert_eq!(question.name.as_wire().len(), question.written.len()),
+                    Verdict::Forward(question) => come_back(responder, question),
                 }
             }
         }

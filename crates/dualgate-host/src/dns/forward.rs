@@ -7,7 +7,9 @@ use std::os::fd::AsFd as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use dualgate_core::machine::resolver::{Action, AttemptId, Carrier, Counts, Question, Resolver, Rules};
+use dualgate_core::machine::dns::{Question, Responder};
+use dualgate_core::machine::resolver::{Action, AttemptId, Carrier, Counts, Resolver};
+use dualgate_core::plan::dns::{Upstream, UpstreamProtocol};
 use rustix::net::{SendFlags, sendto};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpStream, UdpSocket};
@@ -15,6 +17,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 
+use super::encrypted::{Connections, Trust};
 use super::{Waiting, tcp};
 
 /// How many octets of answers are kept.
@@ -34,25 +37,38 @@ pub struct Forwarding {
     /// How many octets they take.
     pub octets: usize,
     /// Upstreams that do not answer.
-    pub away: Vec<SocketAddr>,
+    pub away: Vec<Arc<Upstream>>,
 }
 
 /// What came of an attempt.
-enum Event {
+pub(super) enum Event {
+    /// A message.
     Arrived(AttemptId, Vec<u8>),
+    /// Nothing more comes.
     Failed(AttemptId),
+}
+
+/// What is ours, whom to ask for the rest, and whom of them to believe.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// What is ours, and whom to ask for the rest.
+    pub responder: Arc<Responder>,
+    /// Whom to believe; nothing where nobody is spoken to encrypted.
+    pub trust: Option<Arc<Trust>>,
 }
 
 /// Forwards for as long as it is not aborted.
 pub(super) async fn forward(
     mut questions: mpsc::Receiver<(Question, Waiting)>,
-    mut rules: watch::Receiver<Arc<Rules>>,
+    mut known: watch::Receiver<Arc<Known>>,
     told: Arc<Mutex<Forwarding>>,
 ) {
     let started = Instant::now();
     let mut resolver = Resolver::new(CACHE, Box::new(random));
-    resolver.follow(rules.borrow_and_update().clone());
     let (happened, mut events) = mpsc::channel(EVENTS);
+    let mut connections = Connections::new(happened.clone());
+    // What is known at the start is a change, too.
+    known.mark_changed();
     let mut attempts: BTreeMap<AttemptId, AbortHandle> = BTreeMap::new();
     loop {
         let due = resolver.due().map(|due| started + due);
@@ -65,11 +81,20 @@ pub(super) async fn forward(
                 Event::Arrived(attempt, message) => resolver.arrived(attempt, &message, started.elapsed()),
                 Event::Failed(attempt) => resolver.failed(attempt, started.elapsed()),
             },
-            Ok(()) = rules.changed() => resolver.follow(rules.borrow_and_update().clone()),
+            Ok(()) = known.changed() => {
+                let known = known.borrow_and_update().clone();
+                resolver.follow(known.responder.clone());
+                connections.trust(known.trust.clone());
+            }
             () = until(due) => resolver.pass(started.elapsed()),
         }
         while let Some(action) = resolver.action() {
             match action {
+                Action::Send { attempt, to, message, .. } if to.protocol != UpstreamProtocol::Plain => {
+                    if !connections.ask(attempt, &to, message) {
+                        resolver.failed(attempt, started.elapsed());
+                    }
+                }
                 Action::Send { attempt, to, over, message } => {
                     let task = tokio::task::spawn_local(ask(attempt, to, over, message, happened.clone()));
                     attempts.insert(attempt, task.abort_handle());
@@ -105,10 +130,10 @@ fn tell(asker: Waiting, message: Vec<u8>) {
 }
 
 /// One attempt, in a socket of its own: the kernel gives it a port that nobody can foresee.
-async fn ask(attempt: AttemptId, to: SocketAddr, over: Carrier, message: Vec<u8>, happened: mpsc::Sender<Event>) {
+async fn ask(attempt: AttemptId, to: Arc<Upstream>, over: Carrier, message: Vec<u8>, happened: mpsc::Sender<Event>) {
     let asked = match over {
-        Carrier::Udp => by_udp(attempt, to, &message, &happened).await,
-        Carrier::Tcp => by_tcp(attempt, to, &message, &happened).await,
+        Carrier::Udp => by_udp(attempt, to.address, &message, &happened).await,
+        Carrier::Connection => by_tcp(attempt, to.address, &message, &happened).await,
     };
     if let Err(error) = asked {
         tracing::debug!(%error, upstream = %to, "an upstream of the DNS cannot be asked");
@@ -146,11 +171,15 @@ async fn by_tcp(attempt: AttemptId, to: SocketAddr, message: &[u8], happened: &m
 }
 
 /// From the system's generator: numbers and letters of questions must not be guessed.
-fn random() -> u64 {
+fn random() -> Option<u64> {
     let mut octets = [0; 8];
-    // It fails only on systems without any randomness; then ports and addresses still have to be guessed.
-    let _ = aws_lc_rs::rand::fill(&mut octets);
-    u64::from_ne_bytes(octets)
+    match aws_lc_rs::rand::fill(&mut octets) {
+        Ok(()) => Some(u64::from_ne_bytes(octets)),
+        Err(_) => {
+            tracing::error!("the system has no random numbers: no other resolver is asked");
+            None
+        }
+    }
 }
 
 /// Nothing waits longer: questions that find no place are lost.

@@ -12,6 +12,7 @@
 
 mod batch;
 mod counters;
+mod encrypted;
 mod forward;
 mod tcp;
 mod udp;
@@ -24,10 +25,9 @@ use std::thread::JoinHandle;
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
-use dualgate_core::machine::dns::Responder;
-use dualgate_core::machine::resolver::{Question, Rules};
+use dualgate_core::machine::dns::{Question, Responder};
 use dualgate_core::model::finding::{Code, Finding, Place};
-use dualgate_core::plan::dns::DnsPlan;
+use dualgate_core::plan::dns::{DnsPlan, UpstreamProtocol};
 use dualgate_wire::dns::cookie::CookieSecret;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::runtime::{Builder, LocalOptions};
@@ -37,7 +37,9 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use counters::Counters;
 pub use counters::Sums;
+use encrypted::Trust;
 pub use forward::Forwarding;
+use forward::Known;
 use tcp::{Connections, Told};
 use udp::UdpThread;
 
@@ -57,6 +59,9 @@ pub struct Dns {
     /// Before what runs, so that at the end each thread is the last to hold its sockets, and closes them emptied.
     open: BTreeMap<SocketAddr, Open>,
     running: Option<Running>,
+    /// Whom of the resolvers to believe, and why nobody.
+    trust: Option<Arc<Trust>>,
+    distrust: Option<String>,
     findings: Vec<Finding>,
     told: Arc<Mutex<Seen>>,
 }
@@ -76,7 +81,8 @@ type Listeners = BTreeMap<SocketAddr, Arc<TcpListener>>;
 struct Running {
     threads: Vec<UdpThread>,
     common: Arc<Common>,
-    rules: watch::Sender<Arc<Rules>>,
+    /// What is answered, for whoever asks others.
+    known: watch::Sender<Arc<Known>>,
     /// What is accepted at; the thread ends with it.
     listeners: Option<watch::Sender<Listeners>>,
     thread: Option<JoinHandle<()>>,
@@ -115,6 +121,8 @@ impl Dns {
             answered: None,
             open: BTreeMap::new(),
             running: None,
+            trust: None,
+            distrust: None,
             findings: Vec::new(),
             told: Arc::default(),
         }
@@ -158,7 +166,6 @@ impl Dns {
             let finding = Finding::new(Code::ListenerFailed, Place::default(), message);
             return self.findings.push(finding.help("free memory or descriptors; it is tried again"));
         }
-        let Some(running) = &self.running else { return };
         let mut changed = false;
         for address in &self.plan.listen {
             if self.open.contains_key(address) {
@@ -178,11 +185,14 @@ impl Dns {
                 }
             }
         }
+        self.believe();
+        let Some(running) = &self.running else { return };
         let is_planned = |address: &SocketAddr| self.plan.listen.contains(address);
         let gone: Vec<SocketAddr> = self.open.keys().copied().filter(|address| !is_planned(address)).collect();
         if self.answered.as_ref().is_none_or(|answered| !Arc::ptr_eq(answered, &self.plan)) {
-            running.common.responder.store(Arc::new(Responder::new(&self.plan)));
-            running.rules.send_replace(Arc::new(Rules::of(self.plan.resolver.as_ref())));
+            let responder = Arc::new(running.common.responder.load().followed_by(&self.plan));
+            running.common.responder.store(responder.clone());
+            running.known.send_replace(Arc::new(Known { responder, trust: self.trust.clone() }));
             self.answered = Some(self.plan.clone());
         }
         for address in gone {
@@ -201,13 +211,39 @@ impl Dns {
         (told.plan, told.listening) = (self.plan.clone(), self.open.keys().copied().collect());
     }
 
+    /// Whom of the planned resolvers to believe: read again with each plan that has others.
+    fn believe(&mut self) {
+        let planned = self.plan.resolver.as_ref();
+        let known = self.answered.as_ref().and_then(|answered| answered.resolver.as_ref());
+        if planned != known || self.answered.is_none() {
+            (self.trust, self.distrust) = (None, None);
+            let all = planned.iter().flat_map(|plan| {
+                plan.upstreams.iter().chain(plan.per_zone.iter().flat_map(|(_, upstreams)| upstreams))
+            });
+            if all.into_iter().any(|upstream| upstream.protocol != UpstreamProtocol::Plain) {
+                let authorities = planned.and_then(|plan| plan.certificate_authorities.as_deref());
+                match Trust::load(authorities) {
+                    Ok(trust) => self.trust = Some(Arc::new(trust)),
+                    Err(error) => self.distrust = Some(error.to_string()),
+                }
+            }
+        }
+        if let Some(why) = &self.distrust {
+            let message = format!("no resolver is asked by TLS or HTTPS, as none could be believed: {why}");
+            let finding = Finding::new(Code::Unreadable, Place::default(), message);
+            let help = "install the system's certificates of authorities (`ca-certificates`), or name a file with them in \
+                `dns.forwardAuthorities`";
+            self.findings.push(finding.help(help));
+        }
+    }
+
     /// Starts what answers, if it does not run yet.
     fn run(&mut self) -> io::Result<()> {
         if self.running.is_some() {
             return Ok(());
         }
         let (questions, asked) = mpsc::channel(forward::WAITING);
-        let (rules, known) = watch::channel(Arc::default());
+        let (tell, known) = watch::channel(Arc::default());
         let (listeners, wanted) = watch::channel(Listeners::new());
         let common = Arc::new(Common {
             responder: ArcSwap::from_pointee(Responder::new(&DnsPlan::default())),
@@ -229,7 +265,7 @@ impl Dns {
             let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
             (told.counters, told.forwarding) = (all.collect(), forwarding);
         }
-        self.running = Some(Running { threads, common, rules, listeners: Some(listeners), thread: Some(thread) });
+        self.running = Some(Running { threads, common, known: tell, listeners: Some(listeners), thread: Some(thread) });
         Ok(())
     }
 }
@@ -258,11 +294,11 @@ impl Connected {
     async fn run(
         self,
         asked: mpsc::Receiver<(Question, Waiting)>,
-        rules: watch::Receiver<Arc<Rules>>,
+        known: watch::Receiver<Arc<Known>>,
         mut wanted: watch::Receiver<Listeners>,
     ) {
         let connections = Connections::new(self.common.clone(), self.counters);
-        tokio::task::spawn_local(forward::forward(asked, rules, self.told));
+        tokio::task::spawn_local(forward::forward(asked, known, self.told));
         let mut accepting: BTreeMap<SocketAddr, (Arc<TcpListener>, JoinSet<()>)> = BTreeMap::new();
         let mut renew = interval(forward::SECRET);
         renew.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -344,21 +380,6 @@ fn seconds() -> u64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// Cuts an answer down to its question, and says so: whoever really asks comes back by TCP.
-fn slip(answer: &mut Vec<u8>) {
-    let (head, name) = (12, answer.get(12..).unwrap_or_default());
-    let mut at = 0;
-    while let Some(length) = name.get(at).filter(|length| **length != 0) {
-        at += 1 + usize::from(*length);
-    }
-    if head + at + 5 > answer.len() {
-        return answer.clear();
-    }
-    answer.truncate(head + at + 5);
-    answer[2] |= 2;
-    answer[6..12].fill(0);
-}
-
 /// Tells how the DNS is.
 #[derive(Clone, Debug)]
 pub struct View(Arc<Mutex<Seen>>);
@@ -385,27 +406,6 @@ impl View {
             plan: seen.plan.clone(),
             sums: Sums::of(seen.counters.iter().map(|counters| &**counters)),
             forwarding: seen.forwarding.lock().unwrap_or_else(PoisonError::into_inner).clone(),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_slipped_answer_is_its_question_and_says_that_it_is_cut() {
-        let question = b"\x00\x07\x81\x80\x00\x01\x00\x02\x00\x01\x00\x01\x01a\x03org\x00\x00\x01\x00\x01".to_vec();
-        let mut answer = [&question[..], &[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 203, 0, 113, 7]].concat();
-        slip(&mut answer);
-        let mut expected = question;
-        expected[2] |= 2;
-        expected[6..12].fill(0);
-        assert_eq!(answer, expected);
-        for broken in [vec![], vec![0; 11], vec![1; 20], vec![0; 12]] {
-            let mut answer = broken;
-            slip(&mut answer);
-            assert!(answer.is_empty() || answer.len() >= 17);
         }
     }
 }

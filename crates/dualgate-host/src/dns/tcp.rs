@@ -122,7 +122,7 @@ impl Place {
                 Verdict::Forward(question) => {
                     counters.forwarded.add(1);
                     let asker = Waiting::Tcp(answers.clone(), permit);
-                    if questions.send((question.into(), asker)).await.is_err() {
+                    if questions.send((question, asker)).await.is_err() {
                         return;
                     }
                 }

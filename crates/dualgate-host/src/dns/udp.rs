@@ -11,12 +11,13 @@ use dualgate_core::machine::dns::rate::{Limiter, Rate};
 use dualgate_core::machine::dns::{Question, Transport, Verdict};
 use dualgate_core::plan::dns::View;
 use dualgate_wire::dns::cookie::Asker;
+use dualgate_wire::dns::slip;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::io::Errno;
 
 use super::batch::Batch;
 use super::counters::Counters;
-use super::{Common, Waiting, slip};
+use super::{Common, Waiting};
 
 /// Nobody sends from there (RFC 863).
 const DISCARD: u16 = 9;
@@ -186,7 +187,7 @@ impl Work {
 fn forward(common: &Common, counters: &Counters, socket: &Arc<UdpSocket>, from: SocketAddr, question: Question) {
     counters.forwarded.add(1);
     let asker = Waiting::Udp(socket.clone(), from);
-    if common.questions.try_send((question.into(), asker)).is_err() {
+    if common.questions.try_send((question, asker)).is_err() {
         // Others wait already; whoever asks asks again.
         counters.lost.add(1);
     }

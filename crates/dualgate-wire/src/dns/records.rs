@@ -40,6 +40,46 @@ impl Record<'_> {
     pub fn name(&self) -> Result<Name, BadMessage> {
         expand(self.message, self.owner).map(|(name, _)| name)
     }
+
+    /// Writes it so that it stands for itself in another message: with whole names, and this time to live.
+    pub fn append_to(&self, ttl: u32, out: &mut Vec<u8>) -> Result<(), BadMessage> {
+        out.extend_from_slice(self.name()?.as_wire());
+        out.extend_from_slice(&self.rtype.0.to_be_bytes());
+        out.extend_from_slice(&self.class.0.to_be_bytes());
+        out.extend_from_slice(&ttl.to_be_bytes());
+        let length_at = out.len();
+        out.extend_from_slice(&[0, 0]);
+        let (before, names) = compressible(self.rtype);
+        out.extend_from_slice(self.data.get(..before).ok_or(BadMessage)?);
+        let (mut at, end) = (self.data_at + before, self.data_at + self.data.len());
+        for _ in 0..names {
+            let (name, after) = expand(self.message, at)?;
+            out.extend_from_slice(name.as_wire());
+            at = after;
+        }
+        out.extend_from_slice(self.message.get(at..end).ok_or(BadMessage)?);
+        let length = u16::try_from(out.len() - length_at - 2).map_err(|_| BadMessage)?;
+        out[length_at..length_at + 2].copy_from_slice(&length.to_be_bytes());
+        Ok(())
+    }
+}
+
+/// How many octets stand before the names in a record's data, and how many names there are that may be compressed
+/// (RFC 3597 4).
+fn compressible(rtype: RecordType) -> (usize, usize) {
+    match rtype.0 {
+        // NS, MD, MF, CNAME, MB, MG, MR, PTR, DNAME
+        2..=5 | 7..=9 | 12 | 39 => (0, 1),
+        // SOA, MINFO, RP
+        6 | 14 | 17 => (0, 2),
+        // MX, AFSDB, RT
+        15 | 18 | 21 => (2, 1),
+        // PX
+        26 => (2, 2),
+        // SRV
+        33 => (6, 1),
+        _ => (0, 0),
+    }
 }
 
 /// Walks the records of a message, after its questions.

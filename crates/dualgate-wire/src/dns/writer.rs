@@ -8,6 +8,8 @@ pub const QUESTION: u16 = 0xc000 | HEADER as u16;
 /// Octets of an OPT without options.
 const OPT: usize = 11;
 const OPTION_HEADER: usize = 4;
+/// The option that says more of an error (RFC 8914).
+const EXTENDED_ERROR: u16 = 15;
 
 /// There is no room for it; nothing of it was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +35,10 @@ pub struct Flags {
     pub truncated: bool,
     /// Others are asked for this asker.
     pub recursion_available: bool,
+    /// Whoever was asked has validated it.
+    pub authenticated: bool,
+    /// The asker validates itself: its wish, given back.
+    pub checking_disabled: bool,
 }
 
 /// What is said by EDNS(0).
@@ -42,6 +48,16 @@ pub struct Opt {
     pub dnssec_ok: bool,
     /// Both cookies.
     pub cookie: Option<[u8; cookie::LENGTH]>,
+    /// More about what went wrong: a number of RFC 8914.
+    pub error: Option<u16>,
+}
+
+impl Opt {
+    /// Octets of its options.
+    fn options(&self) -> usize {
+        let cookie = self.cookie.map_or(0, |cookie| OPTION_HEADER + cookie.len());
+        cookie + self.error.map_or(0, |_| OPTION_HEADER + 2)
+    }
 }
 
 /// An answer that is being written.
@@ -62,8 +78,13 @@ impl<'b> Writer<'b> {
         out.extend_from_slice(query.name);
         out.extend_from_slice(&query.rtype.0.to_be_bytes());
         out.extend_from_slice(&query.class.0.to_be_bytes());
-        let kept = opt.map_or(0, |opt| OPT + opt.cookie.map_or(0, |cookie| OPTION_HEADER + cookie.len()));
+        let kept = opt.map_or(0, |opt| OPT + opt.options());
         Self { out, limit: limit.saturating_sub(kept), opt, counts: [0; 3] }
+    }
+
+    /// What is written so far, from the header on.
+    pub fn octets(&self) -> &[u8] {
+        self.out
     }
 
     /// How many octets there are.
@@ -121,22 +142,29 @@ impl<'b> Writer<'b> {
             self.out.extend_from_slice(&[0, high, low]);
             self.out.extend_from_slice(&size.to_be_bytes());
             self.out.extend_from_slice(&[(number >> 4) as u8, 0, u8::from(opt.dnssec_ok) << 7, 0]);
-            match opt.cookie {
-                Some(cookie) => {
-                    self.out.extend_from_slice(&((OPTION_HEADER + cookie.len()) as u16).to_be_bytes());
-                    self.out.extend_from_slice(&cookie::OPTION.to_be_bytes());
-                    self.out.extend_from_slice(&(cookie.len() as u16).to_be_bytes());
-                    self.out.extend_from_slice(&cookie);
-                }
-                None => self.out.extend_from_slice(&[0, 0]),
+            self.out.extend_from_slice(&(opt.options() as u16).to_be_bytes());
+            if let Some(cookie) = opt.cookie {
+                self.option(cookie::OPTION, &cookie);
+            }
+            if let Some(error) = opt.error {
+                self.option(EXTENDED_ERROR, &error.to_be_bytes());
             }
         }
         let head = &mut self.out[..HEADER];
         head[2] |= 0x80 | u8::from(flags.authoritative) << 2 | u8::from(flags.truncated) << 1;
-        head[3] = u8::from(flags.recursion_available) << 7 | (number & 15) as u8;
+        head[3] = u8::from(flags.recursion_available) << 7
+            | u8::from(flags.authenticated) << 5
+            | u8::from(flags.checking_disabled) << 4
+            | (number & 15) as u8;
         for (at, count) in [6, 8, 10].into_iter().zip(self.counts) {
             head[at..at + 2].copy_from_slice(&count.to_be_bytes());
         }
+    }
+
+    fn option(&mut self, code: u16, value: &[u8]) {
+        self.out.extend_from_slice(&code.to_be_bytes());
+        self.out.extend_from_slice(&(value.len() as u16).to_be_bytes());
+        self.out.extend_from_slice(value);
     }
 }
 

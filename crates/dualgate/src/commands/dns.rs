@@ -86,7 +86,7 @@ fn zone_file(zone: &Zone) -> String {
     let _ = writeln!(page, "$ORIGIN {}", absolute(&zone.name));
     let mut lines: Vec<(u8, String)> = Vec::new();
     for (name, sets) in &zone.sets {
-        for set in sets {
+        for set in sets.iter() {
             let first = if set.data.iter().any(|data| data == &zone.soa.data[0]) { 0 } else { 1 };
             for data in set.data.iter() {
                 lines.push((first, format!("{} {} IN {} {data}", absolute(name), set.ttl, set.rtype)));

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use dualgate_core::model::Family;
 use dualgate_lab::control::Operator as _;
 use dualgate_lab::lab::Lab;
-use dualgate_lab::names::{ELSEWHERE, THERE};
+use dualgate_lab::names::{BACK, ELSEWHERE, THERE};
 use dualgate_lab::probe::{Resolved, Trouble, resolve};
 use dualgate_lab::trial::Trial;
 
@@ -94,6 +94,12 @@ fn each_to_its_gate(directory: &Path) {
     for (of, edge) in FAMILIES.into_iter().zip(EDGE) {
         for server in ROUTER {
             assert_eq!(told(&lab, "lan-client", server, WHOAMI, of), leads(&[edge]), "{server}");
+        }
+    }
+    // A name of others that stands for one of ours leads whoever asks to its own gate.
+    for (of, (home, edge)) in FAMILIES.into_iter().zip(HOME.into_iter().zip(EDGE)) {
+        for (server, gate) in HOME.into_iter().zip([home; 2]).chain(ROUTER.into_iter().zip([edge; 2])) {
+            assert_eq!(told(&lab, "lan-client", server, BACK, of), leads(&[gate]), "{BACK} of {server}");
         }
     }
     let resolv = lab.host("lan-client").unwrap().run(|| std::fs::read_to_string("/etc/resolv.conf")).unwrap();

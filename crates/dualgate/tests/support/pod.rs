@@ -117,7 +117,7 @@ impl Drop for Pod {
 }
 
 /// One thread serves all pods of a process.
-fn runtime() -> &'static Handle {
+pub(super) fn runtime() -> &'static Handle {
     static RUNTIME: OnceLock<Handle> = OnceLock::new();
     RUNTIME.get_or_init(|| {
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();

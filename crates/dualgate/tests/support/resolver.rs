@@ -105,7 +105,8 @@ fn read(asked: &[u8], message: &[u8]) -> Result<Resolved, String> {
     Ok(Resolved { code: message[3] & 15, truncated, authoritative, addresses, length: message.len() })
 }
 
-/// A resolver that gives every name the same address; over UDP it cuts answers for names that begin with `long`.
+/// A resolver that gives every name the same address, by way of `web.example.org` where it begins with `back`; over UDP it
+/// cuts answers for names that begin with `long`.
 pub struct Upstream {
     /// Where it is.
     pub address: SocketAddr,
@@ -146,11 +147,21 @@ impl Upstream {
     }
 }
 
-fn answer(question: &[u8], by_udp: bool) -> Vec<u8> {
-    let mut answer = question[..question.len() - 11].to_vec();
-    let cut = by_udp && answer[13..].to_ascii_lowercase().starts_with(b"long");
+/// Its answer to a question.
+pub fn answer(question: &[u8], by_udp: bool) -> Vec<u8> {
+    let name = question[12..].iter().position(|octet| *octet == 0).unwrap_or(0);
+    let mut answer = question[..12 + name + 5].to_vec();
+    let begins = |with: &[u8]| question[13..].to_ascii_lowercase().starts_with(with);
+    let (cut, leads_back) = (by_udp && begins(b"long"), begins(b"back"));
     (answer[2], answer[3], answer[11]) = (0x81 | if cut { 2 } else { 0 }, 0x80, 0);
-    if !cut {
+    if leads_back {
+        answer[7] = 2;
+        let web = b"\x03web\x07example\x03org\0";
+        answer.extend_from_slice(&[0xc0, 12, 0, 5, 0, 1, 0, 0, 0, 60, 0, web.len() as u8]);
+        let at = answer.len() as u8;
+        answer.extend_from_slice(web);
+        answer.extend_from_slice(&[0xc0, at, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 203, 0, 113, 99]);
+    } else if !cut {
         answer[7] = 1;
         answer.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 203, 0, 113, 99]);
     }

@@ -322,9 +322,9 @@ fn forward_loops(site: &Site, dns: &Dns, report: &mut Report<'_>) {
         forward.to.iter().enumerate().map(move |(index, at)| (format!("dns.forwardZones[{zone}].to[{index}]"), at))
     });
     for (field, resolver) in everything.chain(of_zones) {
-        if resolver.port() == 53 && own.contains(&resolver.ip()) {
+        if resolver.address.port() == 53 && own.contains(&resolver.address.ip()) {
             let message =
-                format!("`{}` is dualgate itself, so that questions would go round in a circle", resolver.ip());
+                format!("`{}` is dualgate itself, so that questions would go round in a circle", resolver.address.ip());
             report.add(Code::SiteTrap, field, message, "name a resolver of the router or of the Internet");
         }
     }

@@ -6,6 +6,7 @@
 //! Sources: RFC 1034 4.3.2 (the algorithm), RFC 2308 (what is not there), RFC 4592 (wildcards), RFC 6891 (EDNS), RFC 7873
 //! (cookies), RFC 8020 (nothing below a name that does not exist), RFC 8482 (ANY), RFC 9460 (HTTPS).
 
+mod chain;
 pub mod rate;
 mod table;
 
@@ -16,13 +17,11 @@ use dualgate_wire::dns::{
     Class, Flags, Full, HEADER, Name, Opt, PLAIN_UDP_LIMIT, QUESTION, Query, Rcode, RecordType, Section, UDP_LIMIT,
     Unreadable, Writer, failure, lower,
 };
-use ipnet::IpNet;
 
-use crate::plan::dns::{DnsPlan, View};
+use crate::plan::dns::{DnsPlan, ResolverPlan, View};
+pub use chain::{Chain, MAX_CHAIN};
 use table::{Found, Kind, Node, Table, ZoneEntry};
 
-/// A name that stands for another is followed this often.
-const MAX_CHAIN: usize = 8;
 const MAX_TCP: usize = 65_535;
 
 /// What a node answers, made from its plan once. Immutable: threads share it.
@@ -30,8 +29,8 @@ const MAX_TCP: usize = 65_535;
 pub struct Responder {
     table: Table,
     view: View,
-    /// Whose other questions are handed on; empty is nobody's.
-    clients: Vec<IpNet>,
+    /// Whose other questions are handed on, and to whom; the empty one hands on nobody's.
+    resolver: ResolverPlan,
 }
 
 /// How a question came.
@@ -104,20 +103,45 @@ impl Outcome {
 pub struct Question {
     /// The number of the client's message.
     pub id: u16,
-    /// The name, in small letters.
+    /// The name that others are asked about, in small letters: the client's, or what that stands for.
     pub name: Name,
-    /// The name in wire form as the client wrote it: so it goes back.
+    /// The client's name in wire form as it was written: so it goes back.
     pub written: Box<[u8]>,
+    /// How the one led to the other.
+    pub chain: Chain,
     /// The type.
     pub rtype: RecordType,
-    /// Whether the client wants signatures.
-    pub dnssec_ok: bool,
     /// Whether the client validates signatures itself.
     pub checking_disabled: bool,
     /// What the answer says by EDNS(0); `None` if the client does not speak it.
     pub opt: Option<Opt>,
     /// How large the answer may be.
     pub limit: usize,
+}
+
+impl Question {
+    /// As it stands at the beginning of its answer.
+    pub fn query(&self) -> Query<'_> {
+        Query {
+            id: self.id,
+            recursion_desired: true,
+            checking_disabled: self.checking_disabled,
+            name: &self.written,
+            rtype: self.rtype,
+            class: Class::IN,
+            edns: None,
+        }
+    }
+
+    /// What its answer says of itself.
+    pub fn flags(&self) -> Flags {
+        Flags {
+            authoritative: self.chain.is_authoritative(),
+            recursion_available: true,
+            checking_disabled: self.checking_disabled,
+            ..Flags::default()
+        }
+    }
 }
 
 /// One question while it is answered.
@@ -127,18 +151,55 @@ struct Asked<'q> {
     asker: Asker,
     limit: usize,
     flags: Flags,
+    /// Whether others are asked for this asker.
+    forwards: bool,
 }
 
 impl Responder {
     /// Encodes a plan.
     pub fn new(plan: &DnsPlan) -> Self {
-        let clients = plan.resolver.as_ref().map(|resolver| resolver.clients.clone()).unwrap_or_default();
-        Self { table: Table::new(&plan.zones), view: plan.view, clients }
+        Self::default().followed_by(plan)
+    }
+
+    /// The one for another plan; what did not change is not encoded again.
+    pub fn followed_by(&self, plan: &DnsPlan) -> Self {
+        let resolver = plan.resolver.clone().unwrap_or_default();
+        Self { table: Table::new(&plan.zones, &self.table), view: plan.view, resolver }
     }
 
     /// Whom it answers.
     pub fn view(&self) -> View {
         self.view
+    }
+
+    /// Whom it hands questions on to.
+    pub fn resolver(&self) -> &ResolverPlan {
+        &self.resolver
+    }
+
+    /// Whether what is said of a name is ours to say.
+    pub fn is_ours(&self, name: &Name, rtype: RecordType) -> bool {
+        match self.table.find(name.as_wire(), rtype) {
+            Found::Node(_) | Found::Wildcard(_) | Found::Missing(_) => true,
+            Found::Cut(_) | Found::Outside => false,
+        }
+    }
+
+    /// Goes on with a question whose chain has come back to a name of ours. [`Verdict::Forward`] if it leads out again.
+    pub fn resume(&self, question: &Question, answer: &mut Vec<u8>) -> Verdict {
+        let (query, opt, flags) = (question.query(), question.opt, question.flags());
+        let asked = Asked { query, opt, asker: Asker::Proven, limit: question.limit, flags, forwards: true };
+        let (chain, name) = (&question.chain, question.name.as_wire());
+        let mut writer = asked.writer(answer);
+        let began = writer.raw(Section::Answer, chain.octets(), chain.records());
+        // The target of the last record is written out.
+        let owner = 0xc000 | (writer.len() - name.len()) as u16;
+        let answering = Answering { table: &self.table, asked: &asked, writer, chain };
+        match began {
+            Err(Full) => answering.finish(Err(Full), flags, 0),
+            Ok(_) if chain.ends_at(name) => answering.finish(Ok(Step::Follow(name, owner)), flags, 0),
+            Ok(_) => answering.run(name, owner, self.table.find(name, question.rtype), flags),
+        }
     }
 
     /// Answers one message; `answer` is overwritten, and grows only until it has had its largest answer. `now_seconds`
@@ -179,15 +240,16 @@ impl Responder {
             if let Some((Asker::Proven, _)) = cookie {
                 asker = Asker::Proven;
             }
-            opt = Some(Opt { dnssec_ok: edns.dnssec_ok, cookie: cookie.map(|(_, cookie)| cookie) });
+            opt = Some(Opt { dnssec_ok: edns.dnssec_ok, cookie: cookie.map(|(_, cookie)| cookie), error: None });
             limit = limit.max(usize::from(edns.size).min(UDP_LIMIT));
         }
-        let is_client = self.clients.iter().any(|net| net.contains(&from.to_canonical()));
+        let is_client = self.resolver.clients.iter().any(|net| net.contains(&from.to_canonical()));
         let flags = Flags { recursion_available: is_client, ..Flags::default() };
-        self.judge(&Asked { query, opt, asker, limit, flags }, is_client, answer)
+        let forwards = is_client && query.recursion_desired;
+        self.judge(&Asked { query, opt, asker, limit, flags, forwards }, answer)
     }
 
-    fn judge(&self, asked: &Asked<'_>, is_client: bool, answer: &mut Vec<u8>) -> Verdict {
+    fn judge(&self, asked: &Asked<'_>, answer: &mut Vec<u8>) -> Verdict {
         let query = &asked.query;
         if query.edns.is_some_and(|edns| edns.version != 0) {
             return asked.fail(Rcode::BadVers, Outcome::BadVers, answer);
@@ -205,9 +267,15 @@ impl Responder {
         let mut buffer = [0; 255];
         let name = lower(query.name, &mut buffer);
         match self.table.find(name, query.rtype) {
-            Found::Outside if is_client && query.recursion_desired => Verdict::Forward(asked.question(name)),
+            Found::Outside | Found::Cut(_) if asked.forwards => {
+                Verdict::Forward(asked.question(name, Chain::default()))
+            }
             Found::Outside => asked.fail(Rcode::Refused, Outcome::Refused, answer),
-            found => Answering { table: &self.table, asked, writer: asked.writer(answer) }.run(name, found),
+            found => {
+                let flags = Flags { authoritative: !matches!(found, Found::Cut(_)), ..asked.flags };
+                let (writer, chain) = (asked.writer(answer), &Chain::default());
+                Answering { table: &self.table, asked, writer, chain }.run(name, QUESTION, found, flags)
+            }
         }
     }
 }
@@ -222,13 +290,13 @@ impl Asked<'_> {
         Verdict::Answer { of, asker: self.asker, name_hash: 0 }
     }
 
-    fn question(&self, name: &[u8]) -> Question {
+    fn question(&self, name: &[u8], chain: Chain) -> Question {
         Question {
             id: self.query.id,
             name: Name::from_wire(name).unwrap_or_else(Name::root),
             written: self.query.name.into(),
+            chain,
             rtype: self.query.rtype,
-            dnssec_ok: self.opt.is_some_and(|opt| opt.dnssec_ok),
             checking_disabled: self.query.checking_disabled,
             opt: self.opt,
             limit: self.limit,
@@ -241,6 +309,8 @@ struct Answering<'r, 'a, 'q, 'b> {
     table: &'r Table,
     asked: &'a Asked<'q>,
     writer: Writer<'b>,
+    /// What others had to say before.
+    chain: &'a Chain,
 }
 
 /// Where an answer has come to.
@@ -252,27 +322,46 @@ enum Step<'r> {
 }
 
 impl<'r> Answering<'r, '_, '_, '_> {
-    fn run(mut self, name: &[u8], found: Found<'r>) -> Verdict {
+    fn run(mut self, name: &[u8], owner: u16, found: Found<'r>, flags: Flags) -> Verdict {
         let name_hash = match &found {
             Found::Node(node) | Found::Wildcard(node) | Found::Cut(node) => node.hash,
             Found::Missing(zone) => zone.hash,
             Found::Outside => 0,
         };
-        let mut flags = Flags { authoritative: !matches!(found, Found::Cut(_)), ..self.asked.flags };
-        let mut step = self.step(name, QUESTION, found);
-        let mut passed = [name_hash; MAX_CHAIN];
+        let mut step = self.step(name, owner, found);
+        let (mut passed, mut names) = ([name_hash; MAX_CHAIN], [name; MAX_CHAIN]);
         for count in 1..MAX_CHAIN {
             let Ok(Step::Follow(target, owner)) = step else { break };
-            // What is elsewhere is asked for by the client.
             let found = self.table.find(target, self.asked.query.rtype);
             match &found {
+                Found::Outside | Found::Cut(_) if self.asked.forwards => {
+                    return self.forward(target, &names[..count], flags);
+                }
+                // It is asked for by the client.
                 Found::Outside | Found::Cut(_) => break,
                 Found::Node(node) | Found::Wildcard(node) if passed[..count].contains(&node.hash) => break,
-                Found::Node(node) | Found::Wildcard(node) => passed[count] = node.hash,
+                Found::Node(_) | Found::Wildcard(_) if self.chain.ends_at(target) => break,
+                Found::Node(node) | Found::Wildcard(node) => (passed[count], names[count]) = (node.hash, target),
                 Found::Missing(_) => {}
             }
             step = self.step(target, owner, found);
         }
+        self.finish(step, flags, name_hash)
+    }
+
+    /// Others are asked what a name of ours stands for, unless it leads in a circle.
+    fn forward(self, target: &[u8], names: &[&[u8]], flags: Flags) -> Verdict {
+        let names = names.iter().filter_map(|name| Name::from_wire(name));
+        let passed = self.chain.passed().iter().cloned().chain(names).collect();
+        let records = self.writer.octets().get(HEADER + self.asked.query.name.len() + 4..).unwrap_or_default();
+        let chain = Chain::ours(records, passed, flags.authoritative);
+        match chain.ends_at(target) {
+            true => self.finish(Ok(Step::Follow(&[], 0)), flags, 0),
+            false => Verdict::Forward(self.asked.question(target, chain)),
+        }
+    }
+
+    fn finish(mut self, step: Result<Step<'_>, Full>, mut flags: Flags, name_hash: u64) -> Verdict {
         let (of, rcode) = match step {
             Ok(Step::Done(of, rcode)) => (of, rcode),
             Ok(Step::Follow(..)) => (Outcome::NoError, Rcode::NoError),

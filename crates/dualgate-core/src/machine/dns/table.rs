@@ -19,6 +19,8 @@ pub(super) struct Octets {
 /// All zones of a view.
 #[derive(Debug, Default)]
 pub(super) struct Table {
+    /// What it was made from, in the order of `zones`.
+    of: Vec<Arc<Zone>>,
     store: Vec<u8>,
     nodes: Vec<Node>,
     sets: Vec<Set>,
@@ -124,19 +126,21 @@ fn hash(name: &[u8]) -> u64 {
 }
 
 impl Table {
-    pub fn new(zones: &[Arc<Zone>]) -> Self {
+    /// With all that is said of these zones; what `before` has of it already is copied.
+    pub fn new(zones: &[Arc<Zone>], before: &Self) -> Self {
         let names: usize = zones.iter().map(|zone| zone.sets.len() + 8).sum();
         let mut table = Self {
             slots: vec![0; (names * 2).next_power_of_two()],
             nodes: Vec::with_capacity(names),
-            store: Vec::with_capacity(names * 128),
+            sets: Vec::with_capacity(before.sets.len() + 8),
+            store: Vec::with_capacity(names * 64 + before.store.len()),
             ..Self::default()
         };
         // The longest first, so that what lies in two zones belongs to the deeper one.
         let mut ordered: Vec<&Arc<Zone>> = zones.iter().collect();
         ordered.sort_by_key(|zone| std::cmp::Reverse(zone.name.labels().count()));
         for zone in ordered {
-            table.add(zone);
+            table.add(zone, before);
         }
         table
     }
@@ -223,7 +227,8 @@ impl Table {
         &self.store[octets.at as usize..(octets.at + octets.length) as usize]
     }
 
-    fn add(&mut self, zone: &Zone) {
+    fn add(&mut self, zone: &Arc<Zone>, before: &Self) {
+        self.of.push(zone.clone());
         let number = self.zones.len() as u32;
         let minimum = match zone.soa.data.first() {
             Some(Rdata::Soa { minimum, .. }) => *minimum,
@@ -247,11 +252,55 @@ impl Table {
         if !zone.sets.contains_key(&zone.name) {
             self.node(number, zone.name.as_wire(), &[], Kind::Plain);
         }
+        let former = before.of.iter().position(|former| former.name == zone.name);
+        let mut old = former.iter().flat_map(|number| &before.of[*number].sets).peekable();
         for (name, sets) in &zone.sets {
+            let is_known = loop {
+                match old.peek() {
+                    Some((_, known)) if Arc::ptr_eq(known, sets) => break true,
+                    Some((other, _)) if *other <= name => drop(old.next()),
+                    Some(_) | None => break false,
+                }
+            };
+            let is_plain = *name != zone.name && !cuts.contains(name);
+            if is_known && is_plain && former.is_some_and(|former| self.copy(number, name.as_wire(), before, former)) {
+                continue;
+            }
             let kind = self.kind(zone, name, sets, cuts.contains(name));
             self.node(number, name.as_wire(), sets, kind);
         }
         self.join(number, zone);
+    }
+
+    /// Takes over what another table says of a name that is nothing but one of these zones, if it does.
+    fn copy(&mut self, zone: u32, name: &[u8], before: &Self, of: usize) -> bool {
+        let hash = hash(name);
+        let Some(node) = before.look_up(name, hash).filter(|node| node.zone as usize == of) else { return false };
+        match node.kind {
+            Kind::Plain => {}
+            Kind::Apex { .. } | Kind::Cut { .. } => return false,
+        }
+        if self.look_up(name, hash).is_some() {
+            return true;
+        }
+        // A name's octets stand together: the name itself, then its sets.
+        let (sets, start) = (before.sets(node), node.name.at as usize);
+        let end = sets.last().map_or(node.name, |set| set.at);
+        let shift = (self.store.len() as u32).wrapping_sub(node.name.at);
+        self.store.extend_from_slice(&before.store[start..(end.at + end.length) as usize]);
+        let moved = |octets: Octets| Octets { at: octets.at.wrapping_add(shift), length: octets.length };
+        let first = self.sets.len() as u32;
+        self.sets.extend(sets.iter().map(|set| Set { at: moved(set.at), ..*set }));
+        self.push(Node {
+            name: moved(node.name),
+            zone,
+            first,
+            count: node.count,
+            wildcard: 0,
+            hash,
+            kind: Kind::Plain,
+        });
+        true
     }
 
     fn kind(&mut self, zone: &Zone, name: &Name, sets: &[RecordSet], is_cut: bool) -> Kind {
@@ -265,7 +314,7 @@ impl Table {
             let Rdata::Ns(server) = data else { continue };
             // A referral needs the addresses of servers beyond the cut only; of others the client can ask us.
             let of_server = zone.sets.get(server).filter(|_| !is_cut || server.is_within(name));
-            for set in of_server.into_iter().flatten() {
+            for set in of_server.into_iter().flat_map(|sets| &**sets) {
                 if [RecordType::A, RecordType::AAAA].contains(&set.rtype) {
                     for data in set.data.iter() {
                         let mut record = Vec::new();
@@ -310,7 +359,6 @@ impl Table {
         if self.look_up(name, hash).is_some() {
             return;
         }
-        self.deepest = self.deepest.max(suffixes(name).count() - 1);
         let start = self.store.len();
         self.store.extend_from_slice(name);
         let name = self.since(start);
@@ -322,7 +370,12 @@ impl Table {
             self.sets.push(Set { rtype: set.rtype, records, at });
         }
         let count = self.sets.len() as u32 - first;
-        self.nodes.push(Node { hash, kind, name, zone, first, count, wildcard: 0 });
+        self.push(Node { hash, kind, name, zone, first, count, wildcard: 0 });
+    }
+
+    fn push(&mut self, node: Node) {
+        self.deepest = self.deepest.max(suffixes(self.octets(node.name)).count() - 1);
+        self.nodes.push(node);
         if self.nodes.len() * 2 > self.slots.len() {
             self.slots = vec![0; (self.nodes.len() * 4).next_power_of_two()];
             (0..self.nodes.len()).for_each(|number| self.take_slot(number));

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::message::{DnssecOk, Kept};
+use dualgate_wire::dns::{Name, Rcode, RecordType};
+
+use super::message::Kept;
 
 /// How long an answer is kept beyond its time (RFC 8767 5).
 const STALE: Duration = Duration::from_secs(86_400);
@@ -12,14 +14,12 @@ const STALE: Duration = Duration::from_secs(86_400);
 /// What was asked, by which an answer is found again.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
-    /// The name in wire form, in small letters.
-    pub name: Box<[u8]>,
+    /// The name.
+    pub name: Name,
     /// The record type.
-    pub rtype: u16,
-    /// The class.
-    pub class: u16,
+    pub rtype: RecordType,
     /// Whether signatures are wanted.
-    pub dnssec_ok: DnssecOk,
+    pub dnssec_ok: bool,
     /// Whether unvalidated answers are welcome.
     pub checking_disabled: bool,
 }
@@ -36,7 +36,7 @@ pub struct Cache {
 
 #[derive(Debug)]
 struct Entry {
-    kept: Kept,
+    kept: Arc<Kept>,
     since: Duration,
     /// Whether it was asked for since it was last looked at.
     used: bool,
@@ -44,11 +44,11 @@ struct Entry {
 
 /// What is known.
 #[derive(Debug)]
-pub enum Found<'a> {
+pub enum Found {
     /// An answer of so many seconds.
-    Fresh(&'a Kept, u32),
+    Fresh(Arc<Kept>, u32),
     /// One whose time is over.
-    Stale(&'a Kept),
+    Stale(Arc<Kept>),
 }
 
 impl Cache {
@@ -58,19 +58,20 @@ impl Cache {
     }
 
     /// What is known at `now`.
-    pub fn find(&mut self, key: &Key, now: Duration) -> Option<Found<'_>> {
+    pub fn find(&mut self, key: &Key, now: Duration) -> Option<Found> {
         let entry = self.entries.get_mut(key)?;
         let age = now.saturating_sub(entry.since);
         let ttl = Duration::from_secs(entry.kept.ttl.into());
         entry.used = true;
         if age < ttl {
-            return Some(Found::Fresh(&entry.kept, u32::try_from(age.as_secs()).unwrap_or(u32::MAX)));
+            return Some(Found::Fresh(entry.kept.clone(), u32::try_from(age.as_secs()).unwrap_or(u32::MAX)));
         }
-        (age < ttl + STALE && entry.kept.code != super::message::SERVFAIL).then_some(Found::Stale(&entry.kept))
+        let may_be_told = age < ttl + STALE && entry.kept.code != Rcode::ServFail;
+        may_be_told.then(|| Found::Stale(entry.kept.clone()))
     }
 
     /// Keeps an answer, instead of what there was.
-    pub fn keep(&mut self, key: &Arc<Key>, kept: Kept, now: Duration) {
+    pub fn keep(&mut self, key: &Arc<Key>, kept: Arc<Kept>, now: Duration) {
         let size = size(key, &kept);
         if kept.ttl == 0 || size > self.limit {
             return;
@@ -112,5 +113,5 @@ impl Cache {
 
 fn size(key: &Key, kept: &Kept) -> usize {
     // The key is counted once; the maps' own nodes are about as large as what they point to.
-    2 * size_of::<Entry>() + size_of::<Key>() + key.name.len() + kept.size()
+    2 * size_of::<Entry>() + size_of::<Key>() + key.name.as_wire().len() + kept.size()
 }

@@ -1,90 +1,20 @@
 //! Messages between us and an upstream: what is asked, what of an answer is kept, and how it is told to an asker.
 //!
 //! An answer is kept as it came, so that its compressed names stay right; only the record OPT is cut off, and the times to
-//! live are patched where they are.
+//! live are patched where they are. Where it is only the end of a chain of names, its records are written out instead.
 
-use std::ops::Range;
+use dualgate_wire::dns::{
+    Class, Flags, Full, HEADER, Name, Opt, Rcode, Record, RecordType, Section, UDP_LIMIT, Writer, records,
+};
 
-use dualgate_wire::dns::cookie;
+use crate::machine::dns::{Chain, MAX_CHAIN, Question};
 
-use crate::machine::dns;
-
-/// The header's length (RFC 1035 4.1.1).
-const HEADER: usize = 12;
-/// The largest answer that we ask for by UDP, and that passes everywhere.
-pub const SIZE: u16 = 1232;
-/// Record types that matter here.
-pub const A: u16 = 1;
-/// See [`A`].
-pub const NS: u16 = 2;
-const CNAME: u16 = 5;
-const SOA: u16 = 6;
-/// See [`A`].
-pub const AAAA: u16 = 28;
-const OPT: u16 = 41;
-/// See [`A`].
-pub const SVCB: u16 = 64;
-/// See [`A`].
-pub const HTTPS: u16 = 65;
-/// The class of the Internet.
-pub const IN: u16 = 1;
-/// Response codes (RFC 1035 4.1.1).
-pub const NOERROR: u8 = 0;
-/// See [`NOERROR`].
-pub const SERVFAIL: u8 = 2;
-/// See [`NOERROR`].
-pub const NXDOMAIN: u8 = 3;
-/// The option that says more of an error (RFC 8914).
-const EXTENDED_ERROR: u16 = 15;
-
-/// What somebody asks, and how they want to be answered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Question {
-    /// The name in wire form, in the letters that it was asked with.
-    pub name: Box<[u8]>,
-    /// The record type.
-    pub rtype: u16,
-    /// The class.
-    pub class: u16,
-    /// The asker's number of it.
-    pub id: u16,
-    /// Whether recursion is desired: said again in the answer.
-    pub recursion: bool,
-    /// Whether unvalidated answers are welcome (CD).
-    pub checking_disabled: bool,
-    /// Whether the asker speaks EDNS(0), and then whether it wants signatures (DO).
-    pub edns: Option<DnssecOk>,
-    /// The cookies of its answer (RFC 7873), if it has sent one.
-    pub cookie: Option<[u8; cookie::LENGTH]>,
-    /// The largest answer that it takes.
-    pub limit: usize,
-}
-
-impl From<dns::Question> for Question {
-    fn from(question: dns::Question) -> Self {
-        let dnssec_ok = if question.dnssec_ok { DnssecOk::Yes } else { DnssecOk::No };
-        Self {
-            name: question.written,
-            rtype: question.rtype.0,
-            class: IN,
-            id: question.id,
-            recursion: true,
-            checking_disabled: question.checking_disabled,
-            edns: question.opt.map(|_| dnssec_ok),
-            cookie: question.opt.and_then(|opt| opt.cookie),
-            limit: question.limit,
-        }
-    }
-}
-
-/// Whether signatures are wanted (RFC 3225).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum DnssecOk {
-    /// They are.
-    Yes,
-    /// They are not.
-    No,
-}
+/// Octets of the head of an option.
+const OPTION: usize = 4;
+/// The option that makes messages equally long (RFC 7830).
+const PADDING: u16 = 12;
+/// How long an encrypted question is: a multiple of this (RFC 8467 4.1).
+const BLOCK: usize = 128;
 
 /// Why an answer is not what the upstream says now (RFC 8914).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,131 +30,308 @@ pub enum Remark {
 /// What an upstream answered, as it is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
-    /// The response code.
-    pub code: u8,
+    /// How it went: well, there is no such name, or nobody answered.
+    pub code: Rcode,
     /// Whether the upstream has validated it (AD).
     authenticated: bool,
-    /// The counts of answers, authorities and additional records.
-    counts: [u16; 3],
+    /// How many answers, authorities and additional records there are, and where each part ends.
+    sections: [(u16, usize); 3],
     /// All octets, with the question; without OPT.
     octets: Box<[u8]>,
     /// Where the records begin.
-    records: usize,
+    start: usize,
     /// Where a time to live is, and what it was.
     ttls: Box<[(u32, u32)]>,
     /// How long it may be kept, in seconds: nothing for what may not.
     pub ttl: u32,
+    /// Through which names it leads, from the one that was asked for.
+    aliases: Box<[Alias]>,
+    /// How many of these lead to a name that is ours: what follows is for us to say.
+    pub home: Option<usize>,
+}
+
+/// A CNAME.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Alias {
+    owner: Name,
+    ttl: u32,
+    target: Name,
 }
 
 impl Kept {
     /// An answer without records that nobody gave.
-    pub fn made(code: u8, ttl: u32) -> Self {
-        let (octets, ttls) = (Box::default(), Box::default());
-        Self { code, authenticated: false, counts: [0; 3], octets, records: 0, ttls, ttl }
+    pub fn made(code: Rcode, ttl: u32) -> Self {
+        Self {
+            code,
+            authenticated: false,
+            sections: [(0, 0); 3],
+            octets: Box::default(),
+            start: 0,
+            ttls: Box::default(),
+            ttl,
+            aliases: Box::default(),
+            home: None,
+        }
     }
 
     /// How many octets it takes to keep it.
     pub fn size(&self) -> usize {
-        self.octets.len() + self.ttls.len() * 8 + size_of::<Self>()
+        let names = self.aliases.iter().map(|alias| size_of::<Alias>() + 2 * alias.target.as_wire().len());
+        self.octets.len() + self.ttls.len() * 8 + names.sum::<usize>() + size_of::<Self>()
     }
 
-    /// The answer for an asker. Times to live are `age` seconds less; of a stale answer they are `stale`.
+    /// How many of its aliases lead to the first name that is ours.
+    pub fn leads_home(&self, is_ours: impl Fn(&Name) -> bool) -> Option<usize> {
+        self.aliases.iter().position(|alias| is_ours(&alias.target)).map(|index| index + 1)
+    }
+
+    /// From so many of its aliases on it is for us to say; it may be kept for as long as these say.
+    pub fn ends_at_home(&mut self, aliases: usize) {
+        self.home = Some(aliases);
+        self.ttl = self.aliases[..aliases].iter().map(|alias| alias.ttl).min().unwrap_or(0).min(LONGEST);
+    }
+
+    /// Adds so many of its aliases to a question's chain, which then asks for what the last one stands for.
+    pub fn follow(&self, aliases: usize, age: u32, question: &mut Question) {
+        for alias in &self.aliases[..aliases] {
+            if question.chain.ends_at(alias.owner.as_wire()) {
+                break;
+            }
+            question.chain.push(&alias.owner, alias.ttl.saturating_sub(age), &alias.target);
+            question.name = alias.target.clone();
+        }
+    }
+
+    /// The answer for an asker. Times to live are `age` seconds less; of a stale answer they are [`STALE_TTL`].
     pub fn answer(&self, question: &Question, age: u32, remark: Option<Remark>, into: &mut Vec<u8>) {
-        let flags = Flags { truncated: false, authenticated: self.authenticated, code: self.code };
-        head(question, flags, self.counts, remark, into);
-        let body = into.len();
-        into.extend_from_slice(&self.octets[self.records..]);
-        for (at, ttl) in &self.ttls {
-            let at = *at as usize - self.records + body;
-            let left = if remark == Some(Remark::Stale) { STALE_TTL } else { ttl.saturating_sub(age) };
-            if let Some(place) = into.get_mut(at..at + 4) {
-                place.copy_from_slice(&left.to_be_bytes());
+        let opt = question.opt.map(|opt| Opt { error: remark.map(|remark| remark as u16), ..opt });
+        let wants_signatures = opt.is_some_and(|opt| opt.dnssec_ok);
+        let is_whole = question.chain.is_empty();
+        let authenticated = self.authenticated && wants_signatures && remark.is_none() && is_whole;
+        let mut flags = Flags { authenticated, ..question.flags() };
+        let mut writer = Writer::new(into, &question.query(), question.limit, opt);
+        let left = |ttl: u32| if remark == Some(Remark::Stale) { STALE_TTL } else { ttl.saturating_sub(age) };
+        let written = match (is_whole, self.code) {
+            (true, _) => self.copy(&mut writer),
+            // Nothing is said of a part only.
+            (false, Rcode::ServFail) => Ok(()),
+            (false, _) => self.write_out(&question.chain, left, &mut writer),
+        };
+        if written.is_err() {
+            writer.truncate(question.written.len());
+            flags.truncated = true;
+        }
+        writer.finish(flags, self.code);
+        if is_whole && written.is_ok() {
+            for (at, ttl) in &self.ttls {
+                if let Some(place) = into.get_mut(*at as usize..*at as usize + 4) {
+                    place.copy_from_slice(&left(*ttl).to_be_bytes());
+                }
             }
         }
-        finish(question, remark, into);
-        if into.len() > question.limit {
-            into.clear();
-            head(question, Flags { truncated: true, ..flags }, [0; 3], remark, into);
-            finish(question, remark, into);
-        }
     }
 
-    /// The records of these types among the answers: what an address is told with.
-    pub fn data(&self, types: &[u16]) -> impl Iterator<Item = (u16, &[u8])> {
-        let answers = Records { octets: &self.octets, at: self.records, left: usize::from(self.counts[0]) };
-        let wanted = answers.filter_map(|record| record.filter(|record| types.contains(&record.rtype)));
-        wanted.filter_map(|record| Some((record.rtype, self.octets.get(record.data)?)))
+    /// All of it, as it came: the question before it is as long as the one that it answered.
+    fn copy(&self, writer: &mut Writer<'_>) -> Result<(), Full> {
+        let mut start = self.start;
+        for (section, (count, end)) in SECTIONS.into_iter().zip(self.sections) {
+            writer.raw(section, &self.octets[start..end], count)?;
+            start = end;
+        }
+        Ok(())
+    }
+
+    /// The end of a chain: answers, and what says that there are none.
+    fn write_out(&self, chain: &Chain, left: impl Fn(u32) -> u32, writer: &mut Writer<'_>) -> Result<(), Full> {
+        writer.raw(Section::Answer, chain.octets(), chain.records())?;
+        let mut octets = Vec::new();
+        for record in self.records().filter(|record| record.section < 3) {
+            octets.clear();
+            // It was read when it was kept; what could not be is left out.
+            if record.append_to(left(ttl(&record)), &mut octets).is_ok() {
+                writer.raw(SECTIONS[usize::from(record.section) - 1], &octets, 1)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn records(&self) -> impl Iterator<Item = Record<'_>> {
+        records(&self.octets).into_iter().flatten().map_while(Result::ok)
+    }
+
+    /// The records of these types among the answers: what an address is told with. Of what is ours to say, there is nothing.
+    pub fn data(&self, types: &[RecordType]) -> impl Iterator<Item = (RecordType, &[u8])> {
+        let answers = self.records().filter(|record| record.section == 1 && self.home.is_none());
+        answers.filter(|record| types.contains(&record.rtype)).map(|record| (record.rtype, record.data))
     }
 }
+
+const SECTIONS: [Section; 3] = [Section::Answer, Section::Authority, Section::Additional];
 
 /// What a stale answer says that it may be kept for (RFC 8767 4).
 const STALE_TTL: u32 = 30;
 
-#[derive(Clone, Copy)]
-struct Flags {
-    truncated: bool,
-    authenticated: bool,
-    code: u8,
+/// Whether a question is encrypted on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Padding {
+    /// Its length tells something (RFC 8467).
+    Padded,
+    /// Who sees it reads it anyway.
+    None,
 }
 
-/// Header and question.
-fn head(question: &Question, flags: Flags, counts: [u16; 3], remark: Option<Remark>, into: &mut Vec<u8>) {
-    into.clear();
-    into.extend_from_slice(&question.id.to_be_bytes());
-    let wants_signatures = question.edns == Some(DnssecOk::Yes);
-    let first = 0x80 | u8::from(flags.truncated) << 1 | u8::from(question.recursion);
-    let validated = flags.authenticated && wants_signatures && remark.is_none();
-    let second = 0x80 | u8::from(validated) << 5 | u8::from(question.checking_disabled) << 4 | flags.code;
-    into.extend_from_slice(&[first, second, 0, 1]);
-    let additional = counts[2] + u16::from(question.edns.is_some());
-    for count in [counts[0], counts[1], additional] {
-        into.extend_from_slice(&count.to_be_bytes());
-    }
-    push_question(&question.name, question.rtype, question.class, into);
+/// What is asked of an upstream, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The number of the message.
+    pub id: u16,
+    /// In the letters that are sent, in wire form.
+    pub name: &'a [u8],
+    /// The type.
+    pub rtype: RecordType,
 }
 
-fn finish(question: &Question, remark: Option<Remark>, into: &mut Vec<u8>) {
-    if let Some(dnssec_ok) = question.edns {
-        push_opt(dnssec_ok, remark, question.cookie.as_ref(), into);
-    }
-}
-
-fn push_question(name: &[u8], rtype: u16, class: u16, into: &mut Vec<u8>) {
-    into.extend_from_slice(name);
-    into.extend_from_slice(&rtype.to_be_bytes());
-    into.extend_from_slice(&class.to_be_bytes());
-}
-
-/// RFC 6891 6.1.2.
-fn push_opt(dnssec_ok: DnssecOk, remark: Option<Remark>, cookie: Option<&[u8; cookie::LENGTH]>, into: &mut Vec<u8>) {
-    into.push(0);
-    into.extend_from_slice(&OPT.to_be_bytes());
-    into.extend_from_slice(&SIZE.to_be_bytes());
-    into.extend_from_slice(&[0, 0, if dnssec_ok == DnssecOk::Yes { 0x80 } else { 0 }, 0]);
-    let mut options = Vec::new();
-    for (option, value) in [
-        (cookie::OPTION, cookie.map(|cookie| cookie.to_vec())),
-        (EXTENDED_ERROR, remark.map(|remark| (remark as u16).to_be_bytes().to_vec())),
-    ] {
-        if let Some(value) = value {
-            options.extend_from_slice(&option.to_be_bytes());
-            options.extend_from_slice(&(value.len() as u16).to_be_bytes());
-            options.extend_from_slice(&value);
+impl Asked<'_> {
+    /// The message.
+    pub fn message(&self, dnssec_ok: bool, checking_disabled: bool, padding: Padding) -> Vec<u8> {
+        let mut query = Vec::with_capacity(BLOCK);
+        query.extend_from_slice(&self.id.to_be_bytes());
+        query.extend_from_slice(&[1, u8::from(checking_disabled) << 4, 0, 1, 0, 0, 0, 0, 0, 1]);
+        query.extend_from_slice(self.name);
+        query.extend_from_slice(&self.rtype.0.to_be_bytes());
+        query.extend_from_slice(&Class::IN.0.to_be_bytes());
+        // RFC 6891 6.1.2.
+        query.push(0);
+        query.extend_from_slice(&RecordType::OPT.0.to_be_bytes());
+        query.extend_from_slice(&(UDP_LIMIT as u16).to_be_bytes());
+        query.extend_from_slice(&[0, 0, u8::from(dnssec_ok) << 7, 0]);
+        match padding {
+            Padding::None => query.extend_from_slice(&[0, 0]),
+            Padding::Padded => {
+                let padding = (query.len() + 2 + OPTION).next_multiple_of(BLOCK) - (query.len() + 2 + OPTION);
+                query.extend_from_slice(&((OPTION + padding) as u16).to_be_bytes());
+                query.extend_from_slice(&PADDING.to_be_bytes());
+                query.extend_from_slice(&(padding as u16).to_be_bytes());
+                query.resize(query.len() + padding, 0);
+            }
         }
+        query
     }
-    into.extend_from_slice(&(options.len() as u16).to_be_bytes());
-    into.extend_from_slice(&options);
+
+    /// Reads what came back.
+    pub fn reply(&self, message: &[u8]) -> Reply {
+        self.read(message).unwrap_or(Reply::Foreign)
+    }
+
+    fn read(&self, message: &[u8]) -> Option<Reply> {
+        let header: &[u8; HEADER] = message.first_chunk()?;
+        let number = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
+        let (is_response, opcode) = (header[2] & 0x80 != 0, header[2] >> 3 & 0xf);
+        if number(0) != self.id || !is_response || opcode != 0 || number(4) != 1 {
+            return None;
+        }
+        let asked = message.get(HEADER..HEADER + self.name.len())?;
+        let start = HEADER + self.name.len() + 4;
+        let kind = message.get(HEADER + self.name.len()..start)?;
+        let is_kind = kind[..2] == self.rtype.0.to_be_bytes() && kind[2..] == Class::IN.0.to_be_bytes();
+        if !asked.eq_ignore_ascii_case(self.name) || !is_kind {
+            return None;
+        }
+        if asked != self.name {
+            return Some(Reply::OtherLetters);
+        }
+        if header[2] & 2 != 0 {
+            return Some(Reply::Truncated);
+        }
+        let code = match header[3] & 0xf {
+            0 => Rcode::NoError,
+            3 => Rcode::NxDomain,
+            _ => return Some(Reply::Refused),
+        };
+        // A message that ends within a record is no answer; another upstream may have one.
+        Some(self.keep(message, code, start).map_or(Reply::Refused, Reply::Answer))
+    }
+
+    fn keep(&self, message: &[u8], code: Rcode, start: usize) -> Option<Kept> {
+        let (mut ttls, mut end, mut sections) = (Vec::new(), start, [(0_u16, start); 3]);
+        let (mut lowest, mut denial, mut is_answered) = (u32::MAX, None, false);
+        for record in records(message).ok()? {
+            let record = record.ok()?;
+            let (section, rtype) = (usize::from(record.section) - 1, record.rtype);
+            if rtype == RecordType::OPT {
+                // An extended code is an error of EDNS itself (RFC 6891 6.1.3). Records behind it only add.
+                if section != 2 || record.ttl >> 24 != 0 {
+                    return None;
+                }
+                break;
+            }
+            let ttl = ttl(&record);
+            match section {
+                0 => {
+                    let is_any = self.rtype == RecordType::ANY && rtype != RecordType::CNAME;
+                    is_answered |= rtype == self.rtype || is_any;
+                }
+                1 if rtype == RecordType::SOA => {
+                    denial = Some(ttl.min(u32::from_be_bytes(*record.data.last_chunk::<4>()?)));
+                }
+                _ => {}
+            }
+            lowest = lowest.min(ttl);
+            ttls.push((u32::try_from(record.ttl_at).ok()?, ttl));
+            end = record.data_at + record.data.len();
+            sections[section].0 += 1;
+            sections[section..].iter_mut().for_each(|(_, until)| *until = end);
+        }
+        // RFC 2308 5: a denial lasts as long as its SOA says, and without one only for who asked.
+        let ttl = match (code, is_answered) {
+            (Rcode::NoError, true) => lowest.min(LONGEST),
+            _ => denial.unwrap_or(0).min(lowest).min(LONGEST_DENIAL),
+        };
+        Some(Kept {
+            code,
+            authenticated: message[3] & 0x20 != 0,
+            sections,
+            octets: message[..end].into(),
+            start,
+            ttls: ttls.into(),
+            ttl,
+            aliases: self.aliases(message),
+            home: None,
+        })
+    }
+
+    /// The names that the answer leads through, from the one that was asked for.
+    fn aliases(&self, message: &[u8]) -> Box<[Alias]> {
+        let all = records(message).into_iter().flatten().map_while(Result::ok);
+        let aliases = all.filter(|record| record.section == 1 && record.rtype == RecordType::CNAME);
+        let read = aliases.take(MAX_CHAIN).filter_map(|record| {
+            let mut alone = Vec::new();
+            record.append_to(0, &mut alone).ok()?;
+            let owner = record.name().ok()?;
+            let target = Name::from_wire(alone.get(owner.as_wire().len() + FIXED..)?)?;
+            Some(Alias { owner, ttl: ttl(&record), target })
+        });
+        let mut unordered: Vec<Alias> = read.collect();
+        let mut ordered = Vec::new();
+        // Whoever asks for a CNAME wants that, and not what it stands for.
+        let mut next = (self.rtype != RecordType::CNAME).then(|| Name::from_wire(self.name)).flatten();
+        while let Some(name) = next {
+            let at = unordered.iter().position(|alias| alias.owner == name);
+            next = at.map(|at| {
+                ordered.push(unordered.swap_remove(at));
+                ordered[ordered.len() - 1].target.clone()
+            });
+        }
+        ordered.into()
+    }
 }
 
-/// What is asked of an upstream.
-pub fn query(id: u16, name: &[u8], rtype: u16, class: u16, edns: (DnssecOk, bool)) -> Vec<u8> {
-    let (dnssec_ok, checking_disabled) = edns;
-    let mut query = Vec::with_capacity(HEADER + name.len() + 15);
-    query.extend_from_slice(&id.to_be_bytes());
-    query.extend_from_slice(&[1, u8::from(checking_disabled) << 4, 0, 1, 0, 0, 0, 0, 0, 1]);
-    push_question(name, rtype, class, &mut query);
-    push_opt(dnssec_ok, None, None, &mut query);
-    query
+/// Type, class, time to live and length of a record.
+const FIXED: usize = 10;
+
+/// RFC 2181 8: what would be negative is nothing.
+fn ttl(record: &Record<'_>) -> u32 {
+    if record.ttl > i32::MAX as u32 { 0 } else { record.ttl }
 }
 
 /// What an upstream's message is for the question that it is to answer.
@@ -242,137 +349,7 @@ pub enum Reply {
     Answer(Kept),
 }
 
-/// Reads what came back for this question.
-pub fn reply(message: &[u8], id: u16, name: &[u8], rtype: u16, class: u16) -> Reply {
-    read(message, id, name, rtype, class).unwrap_or(Reply::Foreign)
-}
-
-fn read(message: &[u8], id: u16, name: &[u8], rtype: u16, class: u16) -> Option<Reply> {
-    let header: &[u8; HEADER] = message.first_chunk()?;
-    let number = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
-    let (is_response, opcode) = (header[2] & 0x80 != 0, header[2] >> 3 & 0xf);
-    if number(0) != id || !is_response || opcode != 0 || number(4) != 1 {
-        return None;
-    }
-    let asked = message.get(HEADER..HEADER + name.len())?;
-    let records = HEADER + name.len() + 4;
-    let kind = message.get(HEADER + name.len()..records)?;
-    if !asked.eq_ignore_ascii_case(name) || kind[..2] != rtype.to_be_bytes() || kind[2..] != class.to_be_bytes() {
-        return None;
-    }
-    if asked != name {
-        return Some(Reply::OtherLetters);
-    }
-    if header[2] & 2 != 0 {
-        return Some(Reply::Truncated);
-    }
-    let code = header[3] & 0xf;
-    if code != NOERROR && code != NXDOMAIN {
-        return Some(Reply::Refused);
-    }
-    let kept = keep(message, code, header[3] & 0x20 != 0, [number(6), number(8), number(10)], records, rtype);
-    // A message that ends within a record is no answer; another upstream may have one.
-    Some(kept.map_or(Reply::Refused, Reply::Answer))
-}
-
-fn keep(message: &[u8], code: u8, authenticated: bool, counts: [u16; 3], start: usize, rtype: u16) -> Option<Kept> {
-    let (mut ttls, mut end, mut kept) = (Vec::new(), start, [0_u16; 3]);
-    let (mut lowest, mut denial, mut is_answered) = (u32::MAX, None, false);
-    'sections: for (section, count) in counts.into_iter().enumerate() {
-        for record in (Records { octets: message, at: end, left: usize::from(count) }) {
-            let record = record?;
-            if record.rtype == OPT {
-                // An extended code is an error of EDNS itself (RFC 6891 6.1.3). Records behind it only add.
-                if section != 2 || record.ttl >> 24 != 0 {
-                    return None;
-                }
-                break 'sections;
-            }
-            let ttl = if record.ttl > i32::MAX as u32 { 0 } else { record.ttl };
-            match section {
-                0 => is_answered |= record.rtype == rtype || rtype == 255 && record.rtype != CNAME,
-                1 if record.rtype == SOA => {
-                    let minimum = message.get(record.data.clone())?.last_chunk::<4>()?;
-                    denial = Some(ttl.min(u32::from_be_bytes(*minimum)));
-                }
-                _ => {}
-            }
-            lowest = lowest.min(ttl);
-            ttls.push((u32::try_from(record.ttl_at).ok()?, ttl));
-            (end, kept[section]) = (record.end, kept[section] + 1);
-        }
-    }
-    // RFC 2308 5: a denial lasts as long as its SOA says, and without one only for who asked.
-    let ttl = match (code, is_answered) {
-        (NOERROR, true) => lowest.min(LONGEST),
-        _ => denial.unwrap_or(0).min(lowest).min(LONGEST_DENIAL),
-    };
-    let (octets, ttls) = (message[..end].into(), ttls.into());
-    Some(Kept { code, authenticated, counts: kept, octets, records: start, ttls, ttl })
-}
-
 /// Nothing is kept for longer than a day, and no denial for longer than an hour.
 const LONGEST: u32 = 86_400;
 /// See [`LONGEST`].
 const LONGEST_DENIAL: u32 = 3_600;
-
-/// A resource record by where it is.
-struct Record {
-    rtype: u16,
-    ttl: u32,
-    ttl_at: usize,
-    data: Range<usize>,
-    end: usize,
-}
-
-/// The records of a section. The last one is `None` where the message ends within it.
-struct Records<'a> {
-    octets: &'a [u8],
-    at: usize,
-    left: usize,
-}
-
-impl Iterator for Records<'_> {
-    type Item = Option<Record>;
-
-    fn next(&mut self) -> Option<Option<Record>> {
-        self.left = self.left.checked_sub(1)?;
-        let record = record(self.octets, self.at);
-        match &record {
-            Some(record) => self.at = record.end,
-            None => self.left = 0,
-        }
-        Some(record)
-    }
-}
-
-fn record(octets: &[u8], start: usize) -> Option<Record> {
-    let fixed = name_end(octets, start)?;
-    let head: &[u8; 10] = octets.get(fixed..)?.first_chunk()?;
-    let length = usize::from(u16::from_be_bytes([head[8], head[9]]));
-    let data = fixed + 10..fixed + 10 + length;
-    octets.get(data.clone())?;
-    Some(Record {
-        rtype: u16::from_be_bytes([head[0], head[1]]),
-        ttl: u32::from_be_bytes([head[4], head[5], head[6], head[7]]),
-        ttl_at: fixed + 4,
-        end: data.end,
-        data,
-    })
-}
-
-/// Where a name ends that begins here: a pointer ends it, wherever it leads.
-fn name_end(octets: &[u8], start: usize) -> Option<usize> {
-    let mut at = start;
-    loop {
-        match *octets.get(at)? {
-            0 => return Some(at + 1),
-            length @ 1..=63 => at += 1 + usize::from(length),
-            0xC0.. => return (at + 1 < octets.len()).then_some(at + 2),
-            _ => return None,
-        }
-        if at - start > 255 {
-            return None;
-        }
-    }
-}

@@ -5,6 +5,9 @@
 //! upstream that is silent costs [`NEXT`], then the next one is asked, too; after [`STALE_AFTER`] an answer whose time is over
 //! is told, if there is one (RFC 8767). Answers that lead into the home network are not told (rebinding).
 //!
+//! Where an answer leads to a name that is ours, our zones say the rest; where these lead out again, the rest is asked for.
+//! Whoever asks hears the whole chain at once.
+//!
 //! `now` is any clock that does not go back. Nothing is sent here: [`Resolver::next`] says what to do.
 
 mod cache;
@@ -16,19 +19,17 @@ mod upstream;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use cache::Key;
 use cache::{Cache, Found};
-pub use message::{DnssecOk, Question};
-use message::{IN, Kept, NOERROR, NS, NXDOMAIN, Remark, Reply, SERVFAIL};
+use dualgate_wire::dns::{Name, Rcode, RecordType, suffixes};
+use message::{Asked, Kept, Padding, Remark, Reply};
 use upstream::Upstreams;
 
-use dualgate_wire::dns::Name;
-
-use crate::plan::dns::{ResolverPlan, Upstream};
+use crate::machine::dns::{Question, Responder, Verdict};
+use crate::plan::dns::{Upstream, UpstreamProtocol};
 
 /// After so long without an answer another upstream is asked, too.
 pub const NEXT: Duration = Duration::from_millis(800);
@@ -51,38 +52,13 @@ const CANARY: &[u8] = b"\x13use-application-dns\x03net\0";
 /// Names that are local by definition: reverse zones and `home.arpa`.
 const ARPA: &[u8] = b"\x04arpa\0";
 
-/// Whom to ask for what.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rules {
-    /// Whom to ask, the best first.
-    pub upstreams: Vec<SocketAddr>,
-    /// Whom to ask for names at or below one, in wire form and small letters.
-    pub per_zone: Vec<(Box<[u8]>, Vec<SocketAddr>)>,
-    /// Names whose answers may lead into the home network.
-    pub rebind_allowed: Vec<Box<[u8]>>,
-}
-
-impl Rules {
-    /// As planned.
-    pub fn of(plan: Option<&ResolverPlan>) -> Self {
-        let Some(plan) = plan else { return Self::default() };
-        let addresses = |upstreams: &[Upstream]| upstreams.iter().map(|upstream| upstream.address).collect();
-        let zone = |(name, upstreams): &(Name, Vec<Upstream>)| (name.as_wire().into(), addresses(upstreams));
-        Self {
-            upstreams: addresses(&plan.upstreams),
-            per_zone: plan.per_zone.iter().map(zone).collect(),
-            rebind_allowed: plan.rebind_allowed.iter().map(|name| name.as_wire().into()).collect(),
-        }
-    }
-}
-
 /// How a question is carried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Carrier {
     /// UDP, from a socket of its own that hears this upstream only.
     Udp,
-    /// TCP, with a length before the message.
-    Tcp,
+    /// A connection: TCP, or what the upstream is spoken to by.
+    Connection,
 }
 
 /// One question to one upstream.
@@ -97,7 +73,7 @@ pub enum Action<A> {
         /// Of which attempt it is.
         attempt: AttemptId,
         /// To whom.
-        to: SocketAddr,
+        to: Arc<Upstream>,
         /// How.
         over: Carrier,
         /// What.
@@ -135,16 +111,19 @@ pub struct Counts {
     pub overflow: u64,
 }
 
+/// Numbers that nobody can foresee; `None` where there are none: then nobody is asked.
+pub type Random = Box<dyn FnMut() -> Option<u64> + Send>;
+
 /// Asks others. `A` is how its user finds an asker again.
 pub struct Resolver<A> {
-    rules: Arc<Rules>,
+    responder: Arc<Responder>,
     cache: Cache,
     open: BTreeMap<Arc<Key>, Open<A>>,
     attempts: BTreeMap<AttemptId, Attempt>,
     upstreams: Upstreams,
     actions: VecDeque<Action<A>>,
     numbers: u64,
-    random: Box<dyn FnMut() -> u64 + Send>,
+    random: Random,
     counts: Counts,
 }
 
@@ -158,7 +137,7 @@ impl<A> fmt::Debug for Resolver<A> {
 struct Open<A> {
     askers: Vec<(Question, A)>,
     /// Whom to ask, in turn.
-    order: Vec<SocketAddr>,
+    order: Vec<Arc<Upstream>>,
     attempts: u8,
     since: Duration,
     /// When another upstream is asked.
@@ -170,7 +149,7 @@ struct Open<A> {
 struct Attempt {
     /// `None`: only whether an upstream is there is asked.
     key: Option<Arc<Key>>,
-    upstream: SocketAddr,
+    upstream: Arc<Upstream>,
     over: Carrier,
     id: u16,
     /// In the letters that were sent.
@@ -178,11 +157,18 @@ struct Attempt {
     until: Duration,
 }
 
+impl Attempt {
+    fn asked(&self) -> Asked<'_> {
+        let rtype = self.key.as_ref().map_or(RecordType::NS, |key| key.rtype);
+        Asked { id: self.id, name: &self.name, rtype }
+    }
+}
+
 impl<A> Resolver<A> {
-    /// Keeps answers of so many octets. `random` gives numbers that nobody can foresee.
-    pub fn new(cache: usize, random: Box<dyn FnMut() -> u64 + Send>) -> Self {
+    /// Keeps answers of so many octets.
+    pub fn new(cache: usize, random: Random) -> Self {
         Self {
-            rules: Arc::default(),
+            responder: Arc::default(),
             cache: Cache::new(cache),
             open: BTreeMap::new(),
             attempts: BTreeMap::new(),
@@ -194,15 +180,16 @@ impl<A> Resolver<A> {
         }
     }
 
-    /// Whom to ask from now on. Open questions go on as they began; what is known is forgotten.
-    pub fn follow(&mut self, rules: Arc<Rules>) {
-        if *rules == *self.rules {
-            return;
+    /// What is ours, and whom to ask for the rest from now on. Open questions go on as they began; with other upstreams, what
+    /// is known is forgotten.
+    pub fn follow(&mut self, responder: Arc<Responder>) {
+        let plan = responder.resolver();
+        if plan != self.responder.resolver() {
+            let all = plan.upstreams.iter().chain(plan.per_zone.iter().flat_map(|(_, upstreams)| upstreams));
+            self.upstreams.are(all.cloned());
+            self.cache.clear();
         }
-        let all = rules.upstreams.iter().chain(rules.per_zone.iter().flat_map(|(_, upstreams)| upstreams));
-        self.upstreams.are(all.copied());
-        self.rules = rules;
-        self.cache.clear();
+        self.responder = responder;
     }
 
     /// What has happened.
@@ -216,57 +203,66 @@ impl<A> Resolver<A> {
     }
 
     /// Upstreams that do not answer.
-    pub fn away(&self) -> Vec<SocketAddr> {
-        self.upstreams.away().collect()
+    pub fn away(&self) -> Vec<Arc<Upstream>> {
+        self.upstreams.away().cloned().collect()
     }
 
     /// Somebody asks.
     pub fn ask(&mut self, question: Question, asker: A, now: Duration) {
         self.counts.asked += 1;
-        let name: Box<[u8]> = question.name.to_ascii_lowercase().into();
-        let dnssec_ok = question.edns.unwrap_or(DnssecOk::No);
-        let (rtype, class, checking_disabled) = (question.rtype, question.class, question.checking_disabled);
-        let key = Key { name, rtype, class, dnssec_ok, checking_disabled };
+        self.look(question, asker, now);
+    }
+
+    /// Answers from what is known, or asks.
+    fn look(&mut self, question: Question, asker: A, now: Duration) {
+        let dnssec_ok = question.opt.is_some_and(|opt| opt.dnssec_ok);
+        let (rtype, checking_disabled) = (question.rtype, question.checking_disabled);
+        let key = Key { name: question.name.clone(), rtype, dnssec_ok, checking_disabled };
         if is_below(&key.name, CANARY) {
-            return self.tell(&Kept::made(NXDOMAIN, 0), &question, asker, None);
+            return self.tell(&Kept::made(Rcode::NxDomain, 0), question, asker, Telling::fresh(now));
         }
         if let Some(open) = self.open.get_mut(&key) {
             if open.askers.len() < ASKERS {
                 open.askers.push((question, asker));
             } else {
-                self.refuse(&question, asker);
+                self.refuse(question, asker, now);
             }
             return;
         }
         let order = self.order(&key.name);
-        let is_hopeless = order.iter().all(|upstream| self.upstreams.is_away(*upstream));
-        match self.cache.find(&key, now) {
+        let is_hopeless = order.iter().all(|upstream| self.upstreams.is_away(upstream));
+        match self.find(&key, now) {
             Some(Found::Fresh(kept, age)) => {
                 self.counts.hits += 1;
-                let mut message = Vec::new();
-                kept.answer(&question, age, None, &mut message);
-                self.actions.push_back(Action::Answer { asker, message });
+                self.tell(&kept, question, asker, Telling { age, ..Telling::fresh(now) });
             }
             Some(Found::Stale(kept)) if is_hopeless => {
                 // Whoever asks next may get something better.
                 self.counts.stale += 1;
-                let mut message = Vec::new();
-                kept.answer(&question, 0, Some(Remark::Stale), &mut message);
-                self.actions.push_back(Action::Answer { asker, message });
                 self.begin(key, Vec::new(), order, now);
+                self.tell(&kept, question, asker, Telling::stale(now));
             }
             _ => self.begin(key, vec![(question, asker)], order, now),
         }
     }
 
+    /// What is known, unless our zones have come or gone where it led.
+    fn find(&mut self, key: &Key, now: Duration) -> Option<Found> {
+        let found = self.cache.find(key, now)?;
+        let (Found::Fresh(kept, _) | Found::Stale(kept)) = &found;
+        (kept.home == self.leads_home(kept, key)).then_some(found)
+    }
+
+    fn leads_home(&self, kept: &Kept, key: &Key) -> Option<usize> {
+        kept.leads_home(|name| self.responder.is_ours(name, key.rtype))
+    }
+
     /// What came back for an attempt.
     pub fn arrived(&mut self, id: AttemptId, message: &[u8], now: Duration) {
         let Some(attempt) = self.attempts.get(&id) else { return };
-        let (rtype, class) = attempt.key.as_ref().map_or((NS, IN), |key| (key.rtype, key.class));
-        let reply = message::reply(message, attempt.id, &attempt.name, rtype, class);
-        match (reply, attempt.over) {
+        match (attempt.asked().reply(message), attempt.over) {
             (Reply::Foreign, _) => self.counts.foreign += 1,
-            (Reply::OtherLetters | Reply::Truncated, Carrier::Udp) => self.again_by_tcp(id, now),
+            (Reply::OtherLetters | Reply::Truncated, Carrier::Udp) => self.again_by_connection(id, now),
             // A connection has shown that it is the upstream who speaks; cut answers make no sense there.
             (Reply::OtherLetters | Reply::Truncated | Reply::Refused, _) => self.end_attempt(id, true, now),
             (Reply::Answer(kept), _) => self.answered(id, kept, now),
@@ -291,7 +287,9 @@ impl<A> Resolver<A> {
     /// Time has passed.
     pub fn pass(&mut self, now: Duration) {
         for upstream in self.upstreams.probes(now) {
-            self.send(None, b"\0".as_slice().into(), upstream, Carrier::Udp, now + NEXT);
+            let over = carrier(&upstream);
+            // Without numbers it is looked at the next time.
+            let _ = self.send(None, b"\0".as_slice().into(), upstream, over, now + NEXT);
         }
         let over = |attempt: &Attempt| attempt.key.is_none() && attempt.until <= now;
         let over: Vec<AttemptId> = self.attempts.iter().filter(|(_, one)| over(one)).map(|(id, _)| *id).collect();
@@ -307,6 +305,7 @@ impl<A> Resolver<A> {
             }
             if age >= STALE_AFTER && is_stale {
                 self.tell_stale(&key, now);
+                self.open.get_mut(&key).into_iter().for_each(|open| open.told_stale = true);
             }
             if is_next {
                 self.silent(&key, now);
@@ -321,17 +320,17 @@ impl<A> Resolver<A> {
     }
 
     /// Whom to ask, who is there first.
-    fn order(&self, name: &[u8]) -> Vec<SocketAddr> {
-        let zones = self.rules.per_zone.iter().filter(|(zone, _)| is_below(name, zone));
-        let closest = zones.max_by_key(|(zone, _)| zone.len()).map(|(_, upstreams)| upstreams);
-        let mut order = closest.unwrap_or(&self.rules.upstreams).clone();
-        order.sort_by_key(|upstream| self.upstreams.is_away(*upstream));
+    fn order(&self, name: &Name) -> Vec<Arc<Upstream>> {
+        let plan = self.responder.resolver();
+        let closest = plan.per_zone.iter().find(|(zone, _)| name.is_within(zone)).map(|(_, upstreams)| upstreams);
+        let mut order = closest.unwrap_or(&plan.upstreams).clone();
+        order.sort_by_key(|upstream| self.upstreams.is_away(upstream));
         order
     }
 
-    fn begin(&mut self, key: Key, askers: Vec<(Question, A)>, order: Vec<SocketAddr>, now: Duration) {
+    fn begin(&mut self, key: Key, askers: Vec<(Question, A)>, order: Vec<Arc<Upstream>>, now: Duration) {
         if order.is_empty() || self.open.len() >= OPEN {
-            return askers.into_iter().for_each(|(question, asker)| self.refuse(&question, asker));
+            return askers.into_iter().for_each(|(question, asker)| self.refuse(question, asker, now));
         }
         let key = Arc::new(key);
         let open = Open { askers, order, attempts: 0, since: now, next: None, told_stale: false };
@@ -342,41 +341,61 @@ impl<A> Resolver<A> {
     /// Asks the next upstream in turn.
     fn attempt(&mut self, key: &Arc<Key>, now: Duration) {
         let Some(open) = self.open.get_mut(key) else { return };
-        let upstream = open.order[usize::from(open.attempts) % open.order.len()];
+        let upstream = open.order[usize::from(open.attempts) % open.order.len()].clone();
         open.attempts += 1;
         open.next = (open.attempts < ATTEMPTS).then_some(now + NEXT);
-        let name = self.spell(&key.name);
-        self.send(Some(key.clone()), name, upstream, Carrier::Udp, now + GIVE_UP);
+        let over = carrier(&upstream);
+        let spelt = match over {
+            Carrier::Udp => self.spell(key.name.as_wire()),
+            Carrier::Connection => Some(key.name.as_wire().into()),
+        };
+        let sent = spelt.and_then(|name| self.send(Some(key.clone()), name, upstream, over, now + GIVE_UP));
+        if sent.is_none() {
+            // What can be guessed is not asked.
+            self.give_up(key, now);
+        }
     }
 
     /// The name in letters that nobody can guess.
-    fn spell(&mut self, name: &[u8]) -> Box<[u8]> {
+    fn spell(&mut self, name: &[u8]) -> Option<Box<[u8]>> {
         let (mut bits, mut left) = (0, 0);
         let mut spelt: Box<[u8]> = name.into();
         // A length is at most 63 and no letter.
         for octet in spelt.iter_mut().filter(|octet| octet.is_ascii_lowercase()) {
             if left == 0 {
-                (bits, left) = ((self.random)(), u64::BITS);
+                (bits, left) = ((self.random)()?, u64::BITS);
             }
             if bits & 1 == 1 {
                 *octet = octet.to_ascii_uppercase();
             }
             (bits, left) = (bits >> 1, left - 1);
         }
-        spelt
+        Some(spelt)
     }
 
-    fn send(&mut self, key: Option<Arc<Key>>, name: Box<[u8]>, to: SocketAddr, over: Carrier, until: Duration) {
-        let id = (self.random)() as u16;
+    fn send(
+        &mut self,
+        key: Option<Arc<Key>>,
+        name: Box<[u8]>,
+        to: Arc<Upstream>,
+        over: Carrier,
+        until: Duration,
+    ) -> Option<()> {
+        let id = (self.random)()? as u16;
         self.numbers += 1;
         self.counts.sent += 1;
-        let attempt = AttemptId(self.numbers);
-        let (rtype, class, edns) = key.as_ref().map_or((NS, IN, (DnssecOk::No, false)), |key| {
-            (key.rtype, key.class, (key.dnssec_ok, key.checking_disabled))
-        });
-        let message = message::query(id, &name, rtype, class, edns);
-        self.attempts.insert(attempt, Attempt { key, upstream: to, over, id, name, until });
-        self.actions.push_back(Action::Send { attempt, to, over, message });
+        let id_of = AttemptId(self.numbers);
+        let (dnssec_ok, checking_disabled) =
+            key.as_ref().map_or((false, false), |key| (key.dnssec_ok, key.checking_disabled));
+        let padding = match to.protocol {
+            UpstreamProtocol::Plain => Padding::None,
+            UpstreamProtocol::Tls { .. } | UpstreamProtocol::Https { .. } => Padding::Padded,
+        };
+        let attempt = Attempt { key, upstream: to.clone(), over, id, name, until };
+        let message = attempt.asked().message(dnssec_ok, checking_disabled, padding);
+        self.attempts.insert(id_of, attempt);
+        self.actions.push_back(Action::Send { attempt: id_of, to, over, message });
+        Some(())
     }
 
     fn forget(&mut self, id: AttemptId) -> Option<Attempt> {
@@ -385,14 +404,16 @@ impl<A> Resolver<A> {
         Some(attempt)
     }
 
-    fn again_by_tcp(&mut self, id: AttemptId, now: Duration) {
+    fn again_by_connection(&mut self, id: AttemptId, now: Duration) {
         let Some(attempt) = self.forget(id) else { return };
-        self.upstreams.answered(attempt.upstream);
-        let open = attempt.key.as_ref().and_then(|key| self.open.get_mut(key));
-        if let Some(open) = open {
-            // It speaks: it gets its time for the connection.
-            open.next = open.next.map(|_| now + NEXT);
-            self.send(attempt.key, attempt.name, attempt.upstream, Carrier::Tcp, attempt.until);
+        self.upstreams.answered(&attempt.upstream);
+        let Some(key) = attempt.key else { return };
+        let Some(open) = self.open.get_mut(&key) else { return };
+        // It speaks: it gets its time for the connection.
+        open.next = open.next.map(|_| now + NEXT);
+        let name = key.name.as_wire().into();
+        if self.send(Some(key.clone()), name, attempt.upstream, Carrier::Connection, attempt.until).is_none() {
+            self.give_up(&key, now);
         }
     }
 
@@ -400,8 +421,8 @@ impl<A> Resolver<A> {
     fn end_attempt(&mut self, id: AttemptId, spoke: bool, now: Duration) {
         let Some(attempt) = self.forget(id) else { return };
         match spoke {
-            true => self.upstreams.answered(attempt.upstream),
-            false => self.upstreams.was_silent(attempt.upstream, now),
+            true => self.upstreams.answered(&attempt.upstream),
+            false => self.upstreams.was_silent(&attempt.upstream, now),
         }
         let Some(key) = attempt.key else { return };
         let waits = self.attempts.values().any(|other| other.key.as_ref() == Some(&key));
@@ -416,56 +437,57 @@ impl<A> Resolver<A> {
 
     fn answered(&mut self, id: AttemptId, mut kept: Kept, now: Duration) {
         let Some(attempt) = self.forget(id) else { return };
-        self.upstreams.answered(attempt.upstream);
+        self.upstreams.answered(&attempt.upstream);
         let Some(key) = attempt.key else { return };
         let mut remark = None;
+        self.leads_home(&kept, &key).into_iter().for_each(|aliases| kept.ends_at_home(aliases));
         if !self.may_lead_home(&key.name) && rebind::points_home(&kept) {
             self.counts.blocked += 1;
-            (kept, remark) = (Kept::made(NOERROR, BLOCKED), Some(Remark::Blocked));
+            (kept, remark) = (Kept::made(Rcode::NoError, BLOCKED), Some(Remark::Blocked));
         }
+        let kept = Arc::new(kept);
+        self.cache.keep(&key, kept.clone(), now);
         for (question, asker) in self.close(&key) {
-            self.tell(&kept, &question, asker, remark);
+            self.tell(&kept, question, asker, Telling { remark, ..Telling::fresh(now) });
         }
-        self.cache.keep(&key, kept, now);
     }
 
     /// Names for which the home network is the right answer: local ones, and those that the site file names or has
     /// forwarders of their own for.
-    fn may_lead_home(&self, name: &[u8]) -> bool {
-        let named = self.rules.rebind_allowed.iter().chain(self.rules.per_zone.iter().map(|(zone, _)| zone));
-        is_below(name, ARPA) || named.into_iter().any(|zone| is_below(name, zone))
+    fn may_lead_home(&self, name: &Name) -> bool {
+        let plan = self.responder.resolver();
+        let mut named = plan.rebind_allowed.iter().chain(plan.per_zone.iter().map(|(zone, _)| zone));
+        is_below(name, ARPA) || named.any(|zone| name.is_within(zone))
     }
 
     /// The attempts for this question have been silent for a while.
     fn silent(&mut self, key: &Arc<Key>, now: Duration) {
         let last = self.attempts.values().rfind(|attempt| attempt.key.as_ref() == Some(key));
-        if let Some(upstream) = last.map(|attempt| attempt.upstream) {
-            self.upstreams.was_silent(upstream, now);
+        if let Some(upstream) = last.map(|attempt| attempt.upstream.clone()) {
+            self.upstreams.was_silent(&upstream, now);
         }
     }
 
     fn tell_stale(&mut self, key: &Arc<Key>, now: Duration) {
+        let Some(Found::Stale(kept)) = self.find(key, now) else { return };
         let Some(open) = self.open.get_mut(key) else { return };
-        open.told_stale = true;
-        let Some(Found::Stale(kept)) = self.cache.find(key, now) else { return };
         for (question, asker) in std::mem::take(&mut open.askers) {
             self.counts.stale += 1;
-            let mut message = Vec::new();
-            kept.answer(&question, 0, Some(Remark::Stale), &mut message);
-            self.actions.push_back(Action::Answer { asker, message });
+            self.tell(&kept, question, asker, Telling::stale(now));
         }
     }
 
     fn give_up(&mut self, key: &Arc<Key>, now: Duration) {
         self.silent(key, now);
         self.tell_stale(key, now);
-        let failed = Kept::made(SERVFAIL, FAILED);
-        for (question, asker) in self.close(key) {
-            self.counts.failed += 1;
-            self.tell(&failed, &question, asker, Some(Remark::Unreachable));
-        }
+        let failed = Arc::new(Kept::made(Rcode::ServFail, FAILED));
+        let askers = self.close(key);
         if self.cache.find(key, now).is_none() {
-            self.cache.keep(key, failed, now);
+            self.cache.keep(key, failed.clone(), now);
+        }
+        for (question, asker) in askers {
+            self.counts.failed += 1;
+            self.tell(&failed, question, asker, Telling { remark: Some(Remark::Unreachable), ..Telling::fresh(now) });
         }
     }
 
@@ -477,31 +499,56 @@ impl<A> Resolver<A> {
         self.open.remove(key).map(|open| open.askers).unwrap_or_default()
     }
 
-    fn refuse(&mut self, question: &Question, asker: A) {
+    fn refuse(&mut self, question: Question, asker: A, now: Duration) {
         self.counts.overflow += 1;
-        self.tell(&Kept::made(SERVFAIL, 0), question, asker, None);
+        self.tell(&Kept::made(Rcode::ServFail, 0), question, asker, Telling::fresh(now));
     }
 
-    fn tell(&mut self, kept: &Kept, question: &Question, asker: A, remark: Option<Remark>) {
+    /// Tells an asker what was answered; where that leads to a name of ours, what our zones say, and so on.
+    fn tell(&mut self, kept: &Kept, mut question: Question, asker: A, telling: Telling) {
         let mut message = Vec::new();
-        kept.answer(question, 0, remark, &mut message);
+        match kept.home {
+            None => kept.answer(&question, telling.age, telling.remark, &mut message),
+            Some(aliases) => {
+                kept.follow(aliases, telling.age, &mut question);
+                match self.responder.resume(&question, &mut message) {
+                    Verdict::Forward(question) => return self.look(question, asker, telling.now),
+                    Verdict::Answer { .. } | Verdict::Silence => {}
+                }
+            }
+        }
         self.actions.push_back(Action::Answer { asker, message });
     }
 }
 
-/// Whether a name is this zone's, or below it; both in wire form and small letters.
-fn is_below(name: &[u8], zone: &[u8]) -> bool {
-    let mut rest = name;
-    loop {
-        if rest == zone {
-            return true;
-        }
-        match rest.split_first() {
-            Some((length @ 1..=63, after)) => match after.get(usize::from(*length)..) {
-                Some(after) => rest = after,
-                None => return false,
-            },
-            _ => return false,
-        }
+/// When something is told, and how old it is.
+#[derive(Clone, Copy)]
+struct Telling {
+    now: Duration,
+    /// In seconds.
+    age: u32,
+    remark: Option<Remark>,
+}
+
+impl Telling {
+    fn fresh(now: Duration) -> Self {
+        Self { now, age: 0, remark: None }
     }
+
+    fn stale(now: Duration) -> Self {
+        Self { now, age: 0, remark: Some(Remark::Stale) }
+    }
+}
+
+/// How an upstream is asked first.
+fn carrier(upstream: &Upstream) -> Carrier {
+    match upstream.protocol {
+        UpstreamProtocol::Plain => Carrier::Udp,
+        UpstreamProtocol::Tls { .. } | UpstreamProtocol::Https { .. } => Carrier::Connection,
+    }
+}
+
+/// Whether a name is this one, or below it; the latter in wire form and small letters.
+fn is_below(name: &Name, zone: &[u8]) -> bool {
+    suffixes(name.as_wire()).any(|suffix| suffix == zone)
 }

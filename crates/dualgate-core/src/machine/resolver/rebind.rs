@@ -2,13 +2,16 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::message::{A, AAAA, HTTPS, Kept, SVCB};
+use dualgate_wire::dns::RecordType;
+
+use super::message::Kept;
 
 /// Whether an answer tells an address of a private network or of the asker itself.
 pub fn points_home(answer: &Kept) -> bool {
-    answer.data(&[A, AAAA, SVCB, HTTPS]).any(|(rtype, data)| match rtype {
-        A => data.as_array().is_some_and(|octets: &[u8; 4]| is_home((*octets).into())),
-        AAAA => data.as_array().is_some_and(|octets: &[u8; 16]| is_home((*octets).into())),
+    let types = [RecordType::A, RecordType::AAAA, RecordType::SVCB, RecordType::HTTPS];
+    answer.data(&types).any(|(rtype, data)| match rtype {
+        RecordType::A => data.as_array().is_some_and(|octets: &[u8; 4]| is_home((*octets).into())),
+        RecordType::AAAA => data.as_array().is_some_and(|octets: &[u8; 16]| is_home((*octets).into())),
         _ => hints(data).any(is_home),
     })
 }

@@ -1,7 +1,13 @@
 //! What an asker hears, whatever upstreams do, on a virtual clock.
 
-use super::*;
+use dualgate_wire::dns::Opt;
 
+use super::*;
+use crate::machine::dns::Chain;
+use crate::plan::dns::{DnsPlan, ResolverPlan};
+
+const NXDOMAIN: u8 = 3;
+const SERVFAIL: u8 = 2;
 const HOME: &str = "192.168.178.1:53";
 const OTHER: &str = "[2001:db8::53]:53";
 
@@ -16,28 +22,36 @@ fn wire(name: &str) -> Box<[u8]> {
     wire.into()
 }
 
+fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+fn upstream(text: &str) -> Arc<Upstream> {
+    Upstream::plain(text.parse().unwrap())
+}
+
 /// A resolver and those around it. Askers are numbers.
 struct World {
     resolver: Resolver<u32>,
     now: Duration,
-    sent: Vec<(AttemptId, SocketAddr, Carrier, Vec<u8>)>,
+    sent: Vec<(AttemptId, Arc<Upstream>, Carrier, Vec<u8>)>,
     told: Vec<(u32, Vec<u8>)>,
     forgotten: Vec<AttemptId>,
 }
 
 impl World {
     fn new() -> Self {
-        Self::with(Rules { upstreams: vec![HOME.parse().unwrap(), OTHER.parse().unwrap()], ..Rules::default() })
+        Self::with(ResolverPlan { upstreams: vec![upstream(HOME), upstream(OTHER)], ..ResolverPlan::default() })
     }
 
-    fn with(rules: Rules) -> Self {
+    fn with(plan: ResolverPlan) -> Self {
         let mut seed = 7_u64;
         let random = move || {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            seed ^ seed >> 29
+            Some(seed ^ seed >> 29)
         };
         let mut resolver = Resolver::new(1 << 20, Box::new(random));
-        resolver.follow(Arc::new(rules));
+        resolver.follow(Arc::new(Responder::new(&DnsPlan { resolver: Some(plan), ..DnsPlan::default() })));
         Self { resolver, now: millis(1000), sent: vec![], told: vec![], forgotten: vec![] }
     }
 
@@ -95,18 +109,15 @@ impl World {
     }
 }
 
-fn question(name: &str, rtype: u16) -> Question {
-    let name = wire(name);
-    let edns = Some(DnssecOk::No);
+fn question(text: &str, rtype: u16) -> Question {
     Question {
-        name,
-        rtype,
-        class: IN,
         id: 99,
-        recursion: true,
+        name: name(text),
+        written: wire(text),
+        chain: Chain::default(),
+        rtype: RecordType(rtype),
         checking_disabled: false,
-        edns,
-        cookie: None,
+        opt: Some(Opt { dnssec_ok: false, cookie: None, error: None }),
         limit: 1232,
     }
 }
@@ -160,7 +171,7 @@ fn records(message: &[u8]) -> Vec<(u32, Vec<u8>)> {
 #[test]
 fn an_answer_is_told_in_the_askers_letters_and_number_and_kept_while_its_time_runs() {
     let mut world = World::new();
-    world.ask_as(Question { name: wire("WWW.example.org"), ..question("", 1) }, 1);
+    world.ask_as(Question { written: wire("WWW.example.org"), ..question("www.example.org", 1) }, 1);
     let sent = world.sent[0].3.clone();
     assert_eq!((world.sent[0].1.to_string().as_str(), world.sent[0].2), (HOME, Carrier::Udp));
     assert_ne!(sent[12..29], *wire("www.example.org"), "the letters are mixed");
@@ -227,7 +238,7 @@ fn other_letters_and_cut_answers_are_asked_for_again_by_tcp() {
         }
         world.arrive(attempt, &message);
         assert_eq!((world.told.len(), world.sent.len()), (0, 2));
-        assert_eq!((world.sent[1].1.to_string().as_str(), world.sent[1].2), (HOME, Carrier::Tcp));
+        assert_eq!((world.sent[1].1.to_string().as_str(), world.sent[1].2), (HOME, Carrier::Connection));
         world.answer(&[a(300, [203, 0, 113, 7])]);
         assert_eq!(world.only_told(), (1, 0, vec![(300, vec![203, 0, 113, 7])]));
     }
@@ -247,7 +258,7 @@ fn a_silent_upstream_costs_little_and_is_asked_last_until_it_is_back() {
         world.pass(NEXT);
         world.answer(&[a(1, [203, 0, 113, 7])]);
     }
-    assert_eq!(world.resolver.away(), [HOME.parse().unwrap()]);
+    assert_eq!(world.resolver.away(), [upstream(HOME)]);
     world.sent.clear();
     world.ask(1, "more.example.org");
     assert_eq!(world.upstreams_asked(), [OTHER]);
@@ -353,10 +364,10 @@ fn answers_that_lead_home_are_not_told_but_for_local_names() {
         (65, hint(6, &v6("fda8:a1db:5685::10"))),
     ];
     for (rtype, data) in leads {
-        let allowed = vec![wire("nas.example.org")];
-        let per_zone = vec![(wire("corp.example"), vec![OTHER.parse().unwrap()])];
-        let rules = Rules { upstreams: vec![HOME.parse().unwrap()], per_zone, rebind_allowed: allowed };
-        let mut world = World::with(rules);
+        let rebind_allowed = vec![name("nas.example.org")];
+        let (upstreams, per_zone) = (vec![upstream(HOME)], vec![(name("corp.example"), vec![upstream(OTHER)])]);
+        let plan = ResolverPlan { upstreams, per_zone, rebind_allowed, ..ResolverPlan::default() };
+        let mut world = World::with(plan);
         world.ask_as(question("evil.example.org", rtype), 1);
         world.answer(&[(0, rtype, 300, data.clone())]);
         assert_eq!(world.only_told(), (1, 0, vec![]), "{data:?}");
@@ -375,9 +386,8 @@ fn answers_that_lead_home_are_not_told_but_for_local_names() {
 
 #[test]
 fn names_of_a_zone_are_asked_of_its_own_upstreams() {
-    let own = vec![(wire("corp.example"), vec![OTHER.parse().unwrap()])];
-    let mut world =
-        World::with(Rules { upstreams: vec![HOME.parse().unwrap()], per_zone: own, rebind_allowed: vec![] });
+    let (upstreams, per_zone) = (vec![upstream(HOME)], vec![(name("corp.example"), vec![upstream(OTHER)])]);
+    let mut world = World::with(ResolverPlan { upstreams, per_zone, ..ResolverPlan::default() });
     for name in ["corp.example", "a.b.corp.example", "notcorp.example", "example"] {
         world.ask(1, name);
     }
@@ -393,10 +403,18 @@ fn browsers_are_told_to_ask_here() {
 }
 
 #[test]
+fn nothing_is_asked_that_can_be_guessed() {
+    let mut world = World::new();
+    world.resolver.random = Box::new(|| None);
+    world.ask(1, "www.example.org");
+    assert_eq!((world.only_told(), world.sent.len()), ((1, SERVFAIL, vec![]), 0));
+}
+
+#[test]
 fn what_does_not_fit_is_cut_and_said_so() {
     let mut world = World::new();
     let many: Vec<Record> = (0..100).map(|octet| a(300, [203, 0, 113, octet])).collect();
-    world.ask_as(Question { edns: None, limit: 512, ..question("www.example.org", 1) }, 1);
+    world.ask_as(Question { opt: None, limit: 512, ..question("www.example.org", 1) }, 1);
     world.answer(&many);
     let message = world.told.pop().unwrap().1;
     assert_eq!((message[2] & 2, &message[6..12], message.len()), (2, &[0; 6][..], 12 + 17 + 4));

@@ -1,8 +1,10 @@
 //! Which upstreams answer: those that keep silent are asked last, and looked at now and then.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
+
+use crate::plan::dns::Upstream;
 
 /// So many questions in a row without an answer, and an upstream counts as away.
 const SILENCES: u8 = 3;
@@ -11,7 +13,7 @@ const PROBE: Duration = Duration::from_secs(5);
 
 /// How the upstreams are.
 #[derive(Debug, Default)]
-pub struct Upstreams(BTreeMap<SocketAddr, Health>);
+pub struct Upstreams(BTreeMap<Arc<Upstream>, Health>);
 
 #[derive(Debug, Default)]
 struct Health {
@@ -21,31 +23,31 @@ struct Health {
 
 impl Upstreams {
     /// These, and what is known of them.
-    pub fn are(&mut self, addresses: impl Iterator<Item = SocketAddr>) {
+    pub fn are(&mut self, upstreams: impl Iterator<Item = Arc<Upstream>>) {
         let mut former = std::mem::take(&mut self.0);
-        self.0 = addresses.map(|address| (address, former.remove(&address).unwrap_or_default())).collect();
+        self.0 = upstreams.map(|one| (one.clone(), former.remove(&one).unwrap_or_default())).collect();
     }
 
     /// Whether it counts as away.
-    pub fn is_away(&self, upstream: SocketAddr) -> bool {
-        self.0.get(&upstream).is_some_and(|health| health.probe.is_some())
+    pub fn is_away(&self, upstream: &Arc<Upstream>) -> bool {
+        self.0.get(upstream).is_some_and(|health| health.probe.is_some())
     }
 
     /// Those that are away.
-    pub fn away(&self) -> impl Iterator<Item = SocketAddr> {
-        self.0.iter().filter(|(_, health)| health.probe.is_some()).map(|(address, _)| *address)
+    pub fn away(&self) -> impl Iterator<Item = &Arc<Upstream>> {
+        self.0.iter().filter(|(_, health)| health.probe.is_some()).map(|(upstream, _)| upstream)
     }
 
     /// It said something.
-    pub fn answered(&mut self, upstream: SocketAddr) {
-        if let Some(health) = self.0.get_mut(&upstream) {
+    pub fn answered(&mut self, upstream: &Arc<Upstream>) {
+        if let Some(health) = self.0.get_mut(upstream) {
             *health = Health::default();
         }
     }
 
     /// It said nothing, or cannot be reached.
-    pub fn was_silent(&mut self, upstream: SocketAddr, now: Duration) {
-        if let Some(health) = self.0.get_mut(&upstream) {
+    pub fn was_silent(&mut self, upstream: &Arc<Upstream>, now: Duration) {
+        if let Some(health) = self.0.get_mut(upstream) {
             health.silences = health.silences.saturating_add(1);
             if health.silences >= SILENCES {
                 health.probe.get_or_insert(now + PROBE);
@@ -59,11 +61,11 @@ impl Upstreams {
     }
 
     /// Those that are to be looked at now; each once.
-    pub fn probes(&mut self, now: Duration) -> Vec<SocketAddr> {
+    pub fn probes(&mut self, now: Duration) -> Vec<Arc<Upstream>> {
         let due = self.0.iter_mut().filter(|(_, health)| health.probe.is_some_and(|probe| probe <= now));
-        let probed = due.map(|(address, health)| {
+        let probed = due.map(|(upstream, health)| {
             health.probe = Some(now + PROBE);
-            *address
+            upstream.clone()
         });
         probed.collect()
     }

@@ -6,7 +6,7 @@ use dualgate_wire::dns::Name;
 use dualgate_wire::dns::tsig::Algorithm;
 
 use super::fields::{Fields, Read as _, Section};
-use super::scalars::{FilePath, HttpUrl, ProviderType, Resolver, Timeout};
+use super::scalars::{DnsAddress, FilePath, HttpUrl, ProviderType, Timeout};
 use crate::model::site::{Provider, ProviderAccess, PublishPolicy};
 use crate::model::{Code, Host};
 
@@ -70,7 +70,7 @@ const KEYS: [(&str, &[ProviderType]); 6] = [
 
 /// What is given of them.
 struct Given {
-    server: Option<Resolver>,
+    server: Option<DnsAddress>,
     key: Option<Name>,
     algorithm: Option<Algorithm>,
     secret_file: Option<FilePath>,

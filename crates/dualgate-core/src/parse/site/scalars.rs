@@ -13,6 +13,7 @@ use crate::model::site::{
     AccessLogFormat, Challenge, EntryProtocol, HomeEnd, Publish, PublishPolicy, Reading, RecordView, Role, RouterKind,
     TraefikAnnotation, Underscores, Uplink,
 };
+use crate::model::upstream::Upstream;
 use crate::model::{Code, EntryPointName, GateName, Host, IpRange, NodeName, ObjectName, PublicKey};
 use crate::parse::object::syntax;
 use crate::parse::yaml::{Node, Value};
@@ -62,7 +63,8 @@ text_value! {
     IpNet: "CIDR", "`10.42.0.0/16`, `fd00:1::/64`", cidr;
     IpRange: "address range", "`192.168.178.11-192.168.178.20`, `fd00:1::/120`, `fd00:1::5`", range;
     SocketAddr: "socket address", "`127.0.0.1:9180`, `'[::1]:9180'`", socket;
-    Resolver: "resolver", "`192.168.178.1`, `fd00:1::1`, `127.0.0.1:5353`", resolver;
+    DnsAddress: "address of a DNS server", "`192.168.178.1`, `fd00:1::1`, `127.0.0.1:5353`", dns_address;
+    Upstream: "resolver", "`192.168.178.1`, `tls://9.9.9.9#dns.quad9.net`, `https://9.9.9.9/dns-query#dns.quad9.net`", str::parse;
     Host: "host name", "`grafana.example.org`", str::parse;
     GateName: "gate", "`internal`, `external`", str::parse;
     NodeName: "node name", "`k3s-node1`", node_name;
@@ -173,19 +175,19 @@ fn interface_name(text: &str) -> Result<InterfaceName, String> {
     if fits { Ok(InterfaceName(text.to_owned())) } else { Err(format!("`{text}` is no name of a network interface")) }
 }
 
-/// A DNS resolver.
+/// Where DNS is answered.
 #[derive(Clone, Copy)]
-pub(super) struct Resolver(pub(super) SocketAddr);
+pub(super) struct DnsAddress(pub(super) SocketAddr);
 
-impl std::fmt::Display for Resolver {
+impl std::fmt::Display for DnsAddress {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.fmt(f)
     }
 }
 
-fn resolver(text: &str) -> Result<Resolver, String> {
+fn dns_address(text: &str) -> Result<DnsAddress, String> {
     let bare = text.parse().map(|address: IpAddr| SocketAddr::new(address, 53));
-    bare.or_else(|_| text.parse()).map(Resolver).map_err(|_| format!("`{text}` is not an address of a resolver"))
+    bare.or_else(|_| text.parse()).map(DnsAddress).map_err(|_| format!("`{text}` is not an address of a DNS server"))
 }
 
 fn dns_name(text: &str) -> Result<dualgate_wire::dns::Name, String> {

@@ -12,7 +12,7 @@ use dualgate_wire::dns::{Name, Rdata, RecordType};
 
 use super::fields::{Fields, Read, Section, Sink, read_section};
 use super::scalars::{
-    ApiVersion, HttpsUrl, InterfaceName, Kind, LabelKey, LabelValue, Namespace, Number, Port, ProviderName, Resolver,
+    ApiVersion, DnsAddress, HttpsUrl, InterfaceName, Kind, LabelKey, LabelValue, Namespace, Number, Port, ProviderName,
     Size, Timeout,
 };
 use crate::model::site::{
@@ -464,13 +464,17 @@ impl Section for Dns {
         "Names at home and outside. At home a name of a zone leads to the internal gate, outside to the edge.";
 
     fn read(f: &mut Fields<'_>) -> Option<Self> {
-        let sockets = |resolvers: Vec<Resolver>| resolvers.into_iter().map(|resolver| resolver.0).collect();
         let addresses = "Where home nodes with the role `dns` answer, on port 53 unless said otherwise. Without any: at \
             the virtual IPs of the internal gate, else at the node's own addresses.";
-        let addresses = sockets(f.list("addresses", addresses));
+        let addresses: Vec<DnsAddress> = f.list("addresses", addresses);
+        let addresses = addresses.into_iter().map(|address| address.0).collect();
         let zones = f.list("zones", "The zones.");
-        let forward = "Resolvers for every other name, at home. Without any, other names are refused.";
-        let forward = sockets(f.list("forward", forward));
+        let forward = "Resolvers for every other name, at home, the best first. Without any, other names are refused. \
+            `tls://ADDRESS#NAME` is DNS over TLS, `https://ADDRESS/PATH#NAME` DNS over HTTPS; their certificate is for NAME, \
+            else for the address.";
+        let forward = f.list("forward", forward);
+        let authorities = "A file with the certificates of those who may certify resolvers, in PEM.";
+        let forward_authorities = f.optional::<String>("forwardAuthorities", "the system's", authorities);
         let forward_zones = f.list("forwardZones", "Other resolvers for some domains, at home.");
         let rebind = "Domains of others that may lead to private addresses; from everybody else such answers are left \
             out (DNS rebinding).";
@@ -490,7 +494,18 @@ impl Section for Dns {
         let owner = f.optional::<LabelValue>("owner", "the site's name", owner).map(|owner| owner.0);
         let owner = owner.filter(|owner| !owner.is_empty());
         let providers = providers.into_iter().map(|(name, provider)| (name.0, provider)).collect();
-        Some(Self { addresses, zones, forward, forward_zones, rebind_allowed, public, providers, owner })
+        let forward_authorities = forward_authorities.map(Into::into);
+        Some(Self {
+            addresses,
+            zones,
+            forward,
+            forward_authorities,
+            forward_zones,
+            rebind_allowed,
+            public,
+            providers,
+            owner,
+        })
     }
 }
 
@@ -499,8 +514,8 @@ impl Section for ForwardZone {
 
     fn read(f: &mut Fields<'_>) -> Option<Self> {
         let name = f.required("name", "The domain.");
-        let to: Option<Vec<Resolver>> = f.required("to", "The resolvers.");
-        Some(Self { name: name?, to: to?.into_iter().map(|resolver| resolver.0).collect() })
+        let to = f.required("to", "The resolvers.");
+        Some(Self { name: name?, to: to? })
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
-use dualgate_wire::dns::Name;
+use dualgate_wire::dns::{Name, Rdata, RecordType};
 use ipnet::IpNet;
 
-use super::{ResolverPlan, Upstream, UpstreamProtocol};
+use super::{ResolverPlan, Upstream, Zone, addresses_of};
 use crate::model::address::is_public;
 use crate::model::site::{Node, Role, Site};
 use crate::model::{GateName, Host};
@@ -85,22 +86,52 @@ pub(super) fn home_server(site: &Site) -> Vec<IpAddr> {
 }
 
 /// Who is asked about everything else; `None` where the site file names nobody.
-pub(super) fn resolver(site: &Site) -> Option<ResolverPlan> {
+pub(super) fn resolver(site: &Site, zones: &[Arc<Zone>]) -> Option<ResolverPlan> {
     let dns = site.dns.as_ref()?;
     if dns.forward.is_empty() && dns.forward_zones.is_empty() {
         return None;
     }
     let name = |host: &Host| host.as_str().parse::<Name>().ok();
-    let mut per_zone: Vec<(Name, Vec<Upstream>)> =
+    let mut per_zone: Vec<(Name, Vec<Arc<Upstream>>)> =
         dns.forward_zones.iter().filter_map(|zone| Some((name(&zone.name)?, upstreams(&zone.to)))).collect();
+    // What the site file says comes first.
+    for (part, servers) in zones.iter().flat_map(|zone| handed_on(zone)) {
+        if !per_zone.iter().any(|(name, _)| *name == part) {
+            per_zone.push((part, servers));
+        }
+    }
     per_zone.sort_by_key(|(name, _)| (std::cmp::Reverse(name.labels().count()), name.clone()));
     let rebind_allowed = dns.rebind_allowed.iter().filter_map(name).collect();
-    Some(ResolverPlan { upstreams: upstreams(&dns.forward), per_zone, rebind_allowed, clients: clients(site) })
+    Some(ResolverPlan {
+        upstreams: upstreams(&dns.forward),
+        per_zone,
+        rebind_allowed,
+        certificate_authorities: dns.forward_authorities.clone(),
+        clients: clients(site),
+    })
 }
 
-/// Resolvers that are spoken to plainly.
-fn upstreams(resolvers: &[SocketAddr]) -> Vec<Upstream> {
-    resolvers.iter().map(|address| Upstream { address: *address, protocol: UpstreamProtocol::Plain }).collect()
+/// The parts of a zone that it hands to other servers, where it knows their addresses: these are asked.
+fn handed_on(zone: &Zone) -> impl Iterator<Item = (Name, Vec<Arc<Upstream>>)> {
+    let servers = zone
+        .sets
+        .iter()
+        .filter(|(name, _)| **name != zone.name)
+        .flat_map(|(name, sets)| sets.iter().filter(|set| set.rtype == RecordType::NS).map(move |set| (name, set)));
+    servers.filter_map(|(name, set)| {
+        let known = set.data.iter().filter_map(|data| match data {
+            Rdata::Ns(server) => zone.sets.get(server),
+            _ => None,
+        });
+        let addresses =
+            known.flat_map(|sets| &**sets).flat_map(addresses_of).map(|address| SocketAddr::new(address, PORT));
+        let upstreams: Vec<_> = addresses.map(Upstream::plain).collect();
+        (!upstreams.is_empty()).then(|| (name.clone(), upstreams))
+    })
+}
+
+fn upstreams(resolvers: &[Upstream]) -> Vec<Arc<Upstream>> {
+    resolvers.iter().cloned().map(Arc::new).collect()
 }
 
 /// The LAN, the pods, the nodes themselves (an edge through the tunnel), and this machine. Where the LAN is unknown it is

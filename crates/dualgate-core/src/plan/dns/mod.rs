@@ -12,12 +12,13 @@
 //! are ours; everything else of the zone is asked for there.
 
 mod addresses;
-mod records;
+mod hosts;
 mod zones;
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use dualgate_wire::dns::{Name, Rdata, RecordType};
@@ -25,10 +26,11 @@ use ipnet::IpNet;
 
 use crate::lower::{self, Lowered};
 use crate::model::site::{Node, Publish, Role, Site};
+pub use crate::model::upstream::{Upstream, UpstreamProtocol};
 use crate::model::{Finding, GateName, NodeName, ObjectName, Snapshot};
 
 /// What one node answers. The empty plan has no part in it.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DnsPlan {
     /// Where it listens, over UDP and TCP. An address may be absent: another node holds it at the moment.
     pub listen: Vec<SocketAddr>,
@@ -60,7 +62,7 @@ impl fmt::Display for View {
 }
 
 /// What is known of a domain and everything below it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Zone {
     /// Its name.
     pub name: Name,
@@ -69,7 +71,7 @@ pub struct Zone {
     /// Its start. A whole zone has it among its sets, too; any zone has it in answers that say what is not there.
     pub soa: RecordSet,
     /// The records of each name, in the order of their types; those of the zone itself included.
-    pub sets: BTreeMap<Name, Vec<RecordSet>>,
+    pub sets: BTreeMap<Name, Arc<[RecordSet]>>,
 }
 
 impl Zone {
@@ -79,6 +81,11 @@ impl Zone {
             Some(Rdata::Soa { serial, .. }) => *serial,
             Some(_) | None => 0,
         }
+    }
+
+    /// What is said of a name; nothing for one that is not there.
+    pub fn of(&self, name: &Name) -> &[RecordSet] {
+        self.sets.get(name).map(|sets| &**sets).unwrap_or_default()
     }
 
     /// What says something about a name: the name itself, or the wildcard that stands for it (RFC 4592).
@@ -117,39 +124,15 @@ impl Zone {
         });
         self.soa.data = data.collect();
         if let Some(apex) = self.sets.get_mut(&self.name) {
-            apex.iter_mut().filter(|set| set.rtype == RecordType::SOA).for_each(|set| *set = self.soa.clone());
+            let soa = |set: &RecordSet| if set.rtype == RecordType::SOA { &self.soa } else { set }.clone();
+            *apex = apex.iter().map(soa).collect();
         }
         self
-    }
-
-    /// Whether it says the same but for the serial number.
-    fn says_as(&self, other: &Self) -> bool {
-        let same = |(one, two): (&RecordSet, &RecordSet)| {
-            one == two || one.rtype == RecordType::SOA && two.rtype == RecordType::SOA
-        };
-        let names = self.sets.iter().zip(&other.sets).all(|((name, sets), (other, others))| {
-            name == other && sets.len() == others.len() && sets.iter().zip(others).all(same)
-        });
-        self.name == other.name
-            && self.is_whole == other.is_whole
-            && self.sets.len() == other.sets.len()
-            && names
-            && self.clone_soa_without_serial() == other.clone_soa_without_serial()
-    }
-
-    fn clone_soa_without_serial(&self) -> (u32, Option<(Name, Name, [u32; 4])>) {
-        let soa = match self.soa.data.first() {
-            Some(Rdata::Soa { server, mailbox, refresh, retry, expire, minimum, .. }) => {
-                Some((server.clone(), mailbox.clone(), [*refresh, *retry, *expire, *minimum]))
-            }
-            Some(_) | None => None,
-        };
-        (self.soa.ttl, soa)
     }
 }
 
 /// The records of one name and type.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RecordSet {
     /// The type.
     pub rtype: RecordType,
@@ -194,32 +177,18 @@ impl fmt::Display for Origin {
 }
 
 /// How names that are not ours are answered, and to whom.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ResolverPlan {
     /// Who is asked, best first.
-    pub upstreams: Vec<Upstream>,
+    pub upstreams: Vec<Arc<Upstream>>,
     /// Who is asked about some domains, the longest name first.
-    pub per_zone: Vec<(Name, Vec<Upstream>)>,
+    pub per_zone: Vec<(Name, Vec<Arc<Upstream>>)>,
     /// Domains that may lead to private addresses.
     pub rebind_allowed: Vec<Name>,
+    /// The file of those who may certify resolvers that are spoken to encrypted; `None` is the system's.
+    pub certificate_authorities: Option<PathBuf>,
     /// Whose questions are handed on: never everybody's.
     pub clients: Vec<IpNet>,
-}
-
-/// A resolver that is asked.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Upstream {
-    /// Where it is.
-    pub address: SocketAddr,
-    /// How it is spoken to.
-    pub protocol: UpstreamProtocol,
-}
-
-/// How a resolver is spoken to.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum UpstreamProtocol {
-    /// UDP, and TCP for what does not fit.
-    Plain,
 }
 
 /// What a node answers.
@@ -239,7 +208,7 @@ pub fn listen(site: &Site, node: &Node) -> Vec<SocketAddr> {
 
 /// All zones of a view with their records, whoever answers for them: also those that are published elsewhere.
 pub fn zones(snapshot: &Snapshot, lowered: &Lowered, view: View) -> Vec<Zone> {
-    zones::zones(snapshot, lowered, view)
+    zones::zones(snapshot, lowered, view, &mut zones::Former::default())
 }
 
 /// Names that objects ask for and that lie in no zone, and addresses that were kept out of the public view.
@@ -247,10 +216,11 @@ pub fn findings(snapshot: &Snapshot, lowered: &Lowered) -> Vec<Finding> {
     zones::findings(snapshot, lowered)
 }
 
-/// The zones that were planned before: one that did not change keeps its serial number and is the same value.
+/// What was planned before, for one node: a zone that did not change keeps its serial number and is the same value, and so
+/// does each name of one that did.
 #[derive(Debug, Default)]
 pub struct Memo {
-    zones: BTreeMap<Name, Arc<Zone>>,
+    former: zones::Former,
 }
 
 impl Memo {
@@ -263,7 +233,7 @@ impl Memo {
             return DnsPlan::default();
         }
         let view = view_of(node);
-        let mut zones = zones::zones(snapshot, lowered, view);
+        let mut zones = zones::zones(snapshot, lowered, view, &mut self.former);
         let published: Vec<Name> = (dns.zones.iter().filter(|zone| zone.publish == Publish::Edge))
             .filter_map(|zone| zone.name.as_str().parse().ok())
             .collect();
@@ -271,9 +241,9 @@ impl Memo {
             View::Home => true,
             View::Public => published.contains(&zone.name),
         });
-        let zones = zones.into_iter().map(|zone| self.settle(zone, snapshot.facts.now)).collect();
+        let zones: Vec<Arc<Zone>> = zones.into_iter().map(|zone| self.settle(zone, snapshot.facts.now)).collect();
         let resolver = match view {
-            View::Home => addresses::resolver(site),
+            View::Home => addresses::resolver(site, &zones),
             View::Public => None,
         };
         DnsPlan { listen: addresses::listen(site, node), view, zones, resolver }
@@ -281,13 +251,13 @@ impl Memo {
 
     fn settle(&mut self, zone: Zone, now: i64) -> Arc<Zone> {
         let now = u32::try_from(now.max(1)).unwrap_or(u32::MAX);
-        let serial = match self.zones.get(&zone.name) {
-            Some(before) if before.says_as(&zone) => return before.clone(),
+        let serial = match self.former.zones.get(&zone.name) {
+            Some(before) if **before == zone => return before.clone(),
             Some(before) => now.max(before.serial().saturating_add(1)),
             None => now,
         };
         let zone = Arc::new(zone.with_serial(serial));
-        self.zones.insert(zone.name.clone(), zone.clone());
+        self.former.zones.insert(zone.name.clone(), zone.clone());
         zone
     }
 }

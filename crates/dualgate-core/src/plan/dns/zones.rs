@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dualgate_wire::dns::{Name, Rdata, RecordType, ServiceBinding};
+use dualgate_wire::dns::{Name, Rdata, RecordType};
 
-use super::records::{HostUse, Served, hosts};
+use super::hosts::{Hosts, Targets, hosts};
 use super::{Origin, RecordSet, View, Zone, addresses, addresses_of};
 use crate::lower::Lowered;
 use crate::model::address::is_public;
@@ -19,19 +19,26 @@ use crate::model::{Code, Finding, GateName, HostPattern, Object, Snapshot};
 pub(super) const HOSTNAMES: [&str; 3] =
     ["dualgate.dev/hostname", "external-dns.kubernetes.io/hostname", "external-dns.alpha.kubernetes.io/hostname"];
 
-/// What both gates speak on an entry point for HTTPS.
-const ALPN: [&str; 2] = ["h2", "http/1.1"];
 /// How secondaries would keep a zone, in seconds; clients do not look at it.
 const REFRESH: u32 = 3600;
 const RETRY: u32 = 600;
 const EXPIRE: u32 = 1_209_600;
 
-/// All zones of a view.
-pub(super) fn zones(snapshot: &Snapshot, lowered: &Lowered, view: View) -> Vec<Zone> {
-    let site = &*snapshot.site;
+/// What zones were made before: what did not change is the same value again.
+#[derive(Debug, Default)]
+pub(super) struct Former {
+    pub hosts: Hosts,
+    pub zones: BTreeMap<Name, Arc<Zone>>,
+}
+
+/// All zones of a view; each with the serial number that it had, if it was there.
+pub(super) fn zones(snapshot: &Snapshot, lowered: &Lowered, view: View, former: &mut Former) -> Vec<Zone> {
+    let site = &snapshot.site;
     let Some(dns) = &site.dns else { return Vec::new() };
-    let mut drafts = Drafts::of(site, dns, view);
-    drafts.hosts(lowered);
+    let places = Places::of(dns, view);
+    let targets = Targets::of(&addresses::home(site), &addresses::public(site));
+    former.hosts.update(site, lowered, view, targets, &places);
+    let mut drafts = Drafts::of(site, view, &places, &former.hosts);
     drafts.site_file(dns);
     match view {
         View::Home => drafts.services(snapshot),
@@ -42,14 +49,14 @@ pub(super) fn zones(snapshot: &Snapshot, lowered: &Lowered, view: View) -> Vec<Z
         View::Home => drafts.reverse(snapshot),
         View::Public => {}
     }
-    drafts.finish()
+    drafts.finish(&former.zones)
 }
 
 /// What is wrong with the names of objects.
 pub(super) fn findings(snapshot: &Snapshot, lowered: &Lowered) -> Vec<Finding> {
     let site = &*snapshot.site;
     let Some(dns) = site.dns.as_ref().filter(|dns| !dns.zones.is_empty()) else { return Vec::new() };
-    let drafts = Drafts::of(site, dns, View::Home);
+    let places = Places::of(dns, View::Home);
     let mut findings = Vec::new();
     let outside = |what: &str, object: &Object, field: &str| {
         let message = format!("`{what}` is in no zone of the site file: dualgate answers nothing about it");
@@ -65,7 +72,7 @@ pub(super) fn findings(snapshot: &Snapshot, lowered: &Lowered) -> Vec<Finding> {
                 HostPattern::Any => continue,
             },
         );
-        if drafts.at(text).is_none() && said.insert((&object.key, used.host)) {
+        if places.at(text).is_none() && said.insert((&object.key, used.host)) {
             findings.push(outside(&used.host.to_string(), object, "spec.rules"));
         }
     }
@@ -73,7 +80,7 @@ pub(super) fn findings(snapshot: &Snapshot, lowered: &Lowered) -> Vec<Finding> {
         for name in names.split(',').map(str::trim) {
             let field = format!("metadata.annotations[{key}]");
             match name.parse::<HostPattern>() {
-                Ok(HostPattern::Exact(_) | HostPattern::Wildcard(_)) if drafts.at(name).is_some() => {}
+                Ok(HostPattern::Exact(_) | HostPattern::Wildcard(_)) if places.at(name).is_some() => {}
                 Ok(HostPattern::Exact(_) | HostPattern::Wildcard(_)) => findings.push(outside(name, object, &field)),
                 Ok(HostPattern::Any) => {}
                 Err(why) => findings.push(
@@ -97,28 +104,98 @@ fn named_services(snapshot: &Snapshot) -> impl Iterator<Item = (&Object, &'stati
     })
 }
 
-/// The zones of a view while they are put together.
-struct Drafts<'a> {
-    site: &'a Site,
-    view: View,
-    zones: Vec<Draft>,
-}
+/// The zones of the site file that a view has.
+pub(super) struct Places(Vec<Place>);
 
-struct Draft {
+struct Place {
     name: Name,
     /// As text, to find zones by.
     host: String,
     /// Its number in the site file.
+    number: usize,
+    is_whole: bool,
+    ttl: u32,
+}
+
+impl Places {
+    fn of(dns: &Dns, view: View) -> Self {
+        let mut places: Vec<Place> = Vec::new();
+        for (number, zone) in dns.zones.iter().enumerate() {
+            let is_here = match (view, &zone.publish) {
+                (View::Home, _) | (View::Public, Publish::Edge | Publish::Provider(_)) => true,
+                (View::Public, Publish::HomeOnly) => false,
+            };
+            let is_whole = match zone.publish {
+                Publish::HomeOnly | Publish::Edge => true,
+                Publish::Provider(_) => false,
+            };
+            let known = places.iter().any(|known| known.host == zone.name.as_str());
+            if let (true, false, Ok(name)) = (is_here, known, zone.name.as_str().parse()) {
+                places.push(Place { name, host: zone.name.to_string(), number, is_whole, ttl: seconds(zone.ttl) });
+            }
+        }
+        Self(places)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The number of the one with the longest name that holds this one.
+    pub fn at(&self, host: &str) -> Option<usize> {
+        longest(self.0.iter().map(|place| place.host.as_str()), host)
+    }
+
+    /// How long what its objects say is kept by those who ask.
+    pub fn ttl(&self, number: usize) -> u32 {
+        self.0.get(number).map_or(0, |place| place.ttl)
+    }
+}
+
+fn longest<'a>(zones: impl Iterator<Item = &'a str>, host: &str) -> Option<usize> {
+    let within = |zone: &str| host.strip_suffix(zone).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
+    let of = zones.enumerate().filter(|(_, zone)| within(zone));
+    of.max_by_key(|(_, zone)| zone.len()).map(|(at, _)| at)
+}
+
+/// The zones of a view while they are put together.
+struct Drafts<'a> {
+    site: &'a Site,
+    view: View,
+    zones: Vec<Draft<'a>>,
+}
+
+/// A zone of the site file, or one that only has names for addresses.
+struct Draft<'a> {
+    name: Name,
+    host: String,
     number: Option<usize>,
     is_whole: bool,
     ttl: u32,
+    /// What the hosts of Ingresses have.
+    hosts: &'a BTreeMap<Name, Arc<[RecordSet]>>,
+    /// What is said instead, of some names.
     sets: BTreeMap<Name, Vec<RecordSet>>,
 }
 
-impl Draft {
+static NO_HOSTS: BTreeMap<Name, Arc<[RecordSet]>> = BTreeMap::new();
+
+impl Draft<'_> {
+    fn get(&self, name: &Name) -> Option<&[RecordSet]> {
+        self.sets.get(name).map(Vec::as_slice).or_else(|| self.hosts.get(name).map(|sets| &**sets))
+    }
+
+    /// What is said of a name, to be changed.
+    fn entry(&mut self, name: &Name) -> &mut Vec<RecordSet> {
+        let hosts = self.hosts;
+        let of_host = || hosts.get(name).map(|sets| sets.to_vec()).unwrap_or_default();
+        self.sets.entry(name.clone()).or_insert_with(of_host)
+    }
+
     /// Adds records to those of their name and type.
     fn add(&mut self, name: &Name, ttl: u32, data: Rdata, origin: &Origin) {
-        let sets = self.sets.entry(name.clone()).or_default();
+        let sets = self.entry(name);
         let rtype = data.record_type();
         match sets.iter_mut().find(|set| set.rtype == rtype) {
             Some(set) => {
@@ -138,7 +215,7 @@ impl Draft {
 
     /// Whether a name leads somewhere already.
     fn leads(&self, name: &Name) -> bool {
-        self.sets.get(name).is_some_and(|sets| sets.iter().any(|set| leads(set.rtype)))
+        self.get(name).is_some_and(|sets| sets.iter().any(|set| leads(set.rtype)))
     }
 }
 
@@ -152,87 +229,22 @@ fn seconds(ttl: Duration) -> u32 {
 }
 
 impl<'a> Drafts<'a> {
-    fn of(site: &'a Site, dns: &Dns, view: View) -> Self {
-        let mut drafts = Self { site, view, zones: Vec::new() };
-        for (number, zone) in dns.zones.iter().enumerate() {
-            let is_here = match (view, &zone.publish) {
-                (View::Home, _) | (View::Public, Publish::Edge | Publish::Provider(_)) => true,
-                (View::Public, Publish::HomeOnly) => false,
-            };
-            let is_whole = match zone.publish {
-                Publish::HomeOnly | Publish::Edge => true,
-                Publish::Provider(_) => false,
-            };
-            let known = drafts.zones.iter().any(|known| known.host == zone.name.as_str());
-            if let (true, false, Ok(name)) = (is_here, known, zone.name.as_str().parse()) {
-                drafts.zones.push(Draft {
-                    name,
-                    host: zone.name.to_string(),
-                    number: Some(number),
-                    is_whole,
-                    ttl: seconds(zone.ttl),
-                    sets: BTreeMap::new(),
-                });
-            }
-        }
-        drafts
+    fn of(site: &'a Site, view: View, places: &Places, hosts: &'a Hosts) -> Self {
+        let draft = |(number, place): (usize, &Place)| Draft {
+            name: place.name.clone(),
+            host: place.host.clone(),
+            number: Some(place.number),
+            is_whole: place.is_whole,
+            ttl: place.ttl,
+            hosts: hosts.of_zone(number).unwrap_or(&NO_HOSTS),
+            sets: BTreeMap::new(),
+        };
+        Self { site, view, zones: places.0.iter().enumerate().map(draft).collect() }
     }
 
     /// The zone with the longest name that holds this one.
     fn at(&self, host: &str) -> Option<usize> {
-        let within = |zone: &Draft| {
-            host.strip_suffix(zone.host.as_str()).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-        };
-        let of = self.zones.iter().enumerate().filter(|(_, zone)| within(zone));
-        of.max_by_key(|(_, zone)| zone.host.len()).map(|(at, _)| at)
-    }
-
-    fn hosts(&mut self, lowered: &Lowered) {
-        let mut named: Vec<(usize, Name, HostUse<'_>)> = Vec::new();
-        let mut text = String::new();
-        for used in hosts(lowered) {
-            match self.view {
-                View::Public if used.external == Served::Not => continue,
-                View::Public | View::Home => {}
-            }
-            let host = match used.host {
-                HostPattern::Exact(host) => host.as_str(),
-                HostPattern::Wildcard(suffix) => {
-                    text.clear();
-                    text.extend(["*.", suffix.as_str()]);
-                    &text
-                }
-                HostPattern::Any => continue,
-            };
-            if let (Some(zone), Ok(name)) = (self.at(host), host.parse()) {
-                named.push((zone, name, used));
-            }
-        }
-        // Stable: of several Ingresses with one host, the first one stays the first.
-        named.sort_by(|(zone, name, _), (other, another, _)| zone.cmp(other).then_with(|| name.cmp(another)));
-        let view = self.view;
-        named.dedup_by(|(zone, name, used), (other, another, first)| {
-            let same = zone == other && name == another;
-            if same {
-                // Of those that decide, the first one is named.
-                if view == View::Home && first.internal == Served::Not && used.internal != Served::Not {
-                    first.ingress = used.ingress;
-                }
-                first.merge(used);
-            }
-            same
-        });
-        let targets = Targets::of(self.site);
-        let mut sets: Vec<Vec<(Name, Vec<RecordSet>)>> = self.zones.iter().map(|_| Vec::new()).collect();
-        for (zone, name, used) in named {
-            let of_host = targets.sets(self.view, &used, self.zones[zone].ttl);
-            if !of_host.is_empty() {
-                sets[zone].push((name, of_host));
-            }
-        }
-        for (zone, sets) in self.zones.iter_mut().zip(sets) {
-            zone.sets = sets.into_iter().collect();
-        }
+        longest(self.zones.iter().map(|zone| zone.host.as_str()), host)
     }
 
     /// What the site file says of a name's addresses is all that is said of them.
@@ -244,9 +256,7 @@ impl<'a> Drafts<'a> {
             let fits = |record: &ZoneRecord| record.data.record_type() != RecordType::CNAME || record.name != zone.name;
             let seen: Vec<_> = records.filter(|(_, record)| sees(self.view, record.view) && fits(record)).collect();
             for (_, record) in seen.iter().filter(|(_, record)| leads(record.data.record_type())) {
-                if let Some(sets) = zone.sets.get_mut(&record.name) {
-                    sets.retain(|set| matches!(set.origin, Origin::SiteFile { .. }));
-                }
+                zone.entry(&record.name).retain(|set| matches!(set.origin, Origin::SiteFile { .. }));
             }
             for (index, record) in seen {
                 let ttl = record.ttl.map_or(zone.ttl, seconds);
@@ -270,7 +280,7 @@ impl<'a> Drafts<'a> {
                 let (true, Ok(name)) = (name.parse::<HostPattern>().is_ok(), name.parse()) else { continue };
                 let zone = &mut self.zones[zone];
                 let of_service = Origin::Service(service.clone());
-                let shared = zone.sets.get(&name).is_some_and(|sets| {
+                let shared = zone.get(&name).is_some_and(|sets| {
                     sets.iter().any(|set| leads(set.rtype) && !matches!(set.origin, Origin::Service(_)))
                 });
                 if !shared {
@@ -288,7 +298,7 @@ impl<'a> Drafts<'a> {
         };
         for zone in self.zones.iter_mut().filter(|zone| zone.is_whole) {
             let apex = zone.name.clone();
-            if zone.sets.get(&apex).is_some_and(|sets| sets.iter().any(|set| set.rtype == RecordType::NS)) {
+            if zone.get(&apex).is_some_and(|sets| sets.iter().any(|set| set.rtype == RecordType::NS)) {
                 continue;
             }
             for (number, addresses) in (1..).zip(&servers) {
@@ -304,6 +314,7 @@ impl<'a> Drafts<'a> {
     /// Names for virtual IPs: names that exist, and lead there.
     fn reverse(&mut self, snapshot: &Snapshot) {
         let mut names: BTreeMap<IpAddr, (Name, Origin)> = BTreeMap::new();
+        // Hosts of Ingresses are names of what is behind a gate, not of the gate.
         for zone in &self.zones {
             for (name, sets) in zone.sets.iter().filter(|(name, _)| !name.is_wildcard()) {
                 for set in sets.iter().filter(|set| leads(set.rtype)) {
@@ -330,7 +341,7 @@ impl<'a> Drafts<'a> {
     }
 
     /// The zone of the site file that holds it, else one of its subnet, of which only this name is ours.
-    fn reverse_zone(&mut self, address: IpAddr, name: &Name) -> &mut Draft {
+    fn reverse_zone(&mut self, address: IpAddr, name: &Name) -> &mut Draft<'a> {
         let text = name.to_string();
         let at = self.at(&text).unwrap_or_else(|| {
             let subnet = self.site.lan.subnets.iter().find(|subnet| subnet.contains(&address));
@@ -338,16 +349,21 @@ impl<'a> Drafts<'a> {
             let apex = Name::reverse_prefix(address, subnet.map_or(usual, |subnet| subnet.prefix_len().min(usual)));
             let ttl = self.zones.iter().map(|zone| zone.ttl).min().unwrap_or(60);
             let host = apex.to_string();
-            let draft = Draft { name: apex, host, number: None, is_whole: false, ttl, sets: BTreeMap::new() };
+            let (hosts, sets) = (&NO_HOSTS, BTreeMap::new());
+            let draft = Draft { name: apex, host, number: None, is_whole: false, ttl, hosts, sets };
             self.zones.push(draft);
             self.zones.len() - 1
         });
         &mut self.zones[at]
     }
 
-    fn finish(self) -> Vec<Zone> {
+    fn finish(self, former: &BTreeMap<Name, Arc<Zone>>) -> Vec<Zone> {
         let view = self.view;
-        let mut zones: Vec<Zone> = self.zones.into_iter().map(|draft| finish(draft, view)).collect();
+        let finish = |draft: Draft<'_>| {
+            let former = former.get(&draft.name).map(|zone| &**zone);
+            finish(draft, view, former)
+        };
+        let mut zones: Vec<Zone> = self.zones.into_iter().map(finish).collect();
         zones.sort_by(|one, other| one.name.cmp(&other.name));
         zones
     }
@@ -362,101 +378,60 @@ fn sees(view: View, record: RecordView) -> bool {
     }
 }
 
-fn finish(mut draft: Draft, view: View) -> Zone {
-    match view {
-        View::Home => {}
-        View::Public => keep_private_addresses_out(&mut draft),
+fn finish(draft: Draft<'_>, view: View, former: Option<&Zone>) -> Zone {
+    let Draft { name, is_whole, ttl, hosts, sets: said, .. } = draft;
+    let mut sets = hosts.clone();
+    let is_same = |name: &Name, of_name: &[RecordSet]| {
+        former.and_then(|zone| zone.sets.get(name)).filter(|known| ***known == *of_name).cloned()
+    };
+    for (name, of_name) in said {
+        let mut of_name = fit(of_name, view);
+        of_name.sort_by_key(|set| set.rtype);
+        match of_name.is_empty() {
+            true => drop(sets.remove(&name)),
+            false => {
+                let of_name = is_same(&name, &of_name).unwrap_or_else(|| of_name.into());
+                sets.insert(name, of_name);
+            }
+        }
     }
-    let servers = draft.sets.get(&draft.name).into_iter().flatten().filter(|set| set.rtype == RecordType::NS);
-    let server = servers.flat_map(|set| &*set.data).find_map(|data| match data {
+    let apex = sets.get(&name).map(|sets| sets.to_vec()).unwrap_or_default();
+    let servers = apex.iter().filter(|set| set.rtype == RecordType::NS).flat_map(|set| &*set.data);
+    let server = servers.into_iter().find_map(|data| match data {
         Rdata::Ns(server) => Some(server.clone()),
         _ => None,
     });
-    let mailbox = draft.name.child(b"hostmaster").unwrap_or_else(|| draft.name.clone());
     let soa = Rdata::Soa {
-        server: server.unwrap_or_else(|| draft.name.clone()),
-        mailbox,
-        serial: 0,
+        server: server.unwrap_or_else(|| name.clone()),
+        mailbox: name.child(b"hostmaster").unwrap_or_else(|| name.clone()),
+        serial: former.map_or(0, Zone::serial),
         refresh: REFRESH,
         retry: RETRY,
         expire: EXPIRE,
-        minimum: draft.ttl,
+        minimum: ttl,
     };
-    let soa = RecordSet { rtype: RecordType::SOA, ttl: draft.ttl, data: [soa].into(), origin: Origin::Zone };
-    if draft.is_whole {
-        draft.sets.entry(draft.name.clone()).or_default().push(soa.clone());
+    let soa = RecordSet { rtype: RecordType::SOA, ttl, data: [soa].into(), origin: Origin::Zone };
+    if is_whole {
+        let mut apex = apex;
+        apex.push(soa.clone());
+        apex.sort_by_key(|set| set.rtype);
+        let apex = is_same(&name, &apex).unwrap_or_else(|| apex.into());
+        sets.insert(name.clone(), apex);
     }
-    for sets in draft.sets.values_mut() {
-        sets.sort_by_key(|set| set.rtype);
-    }
-    Zone { name: draft.name, is_whole: draft.is_whole, soa, sets: draft.sets }
+    Zone { name, is_whole, soa, sets }
 }
 
 /// Whatever came in by whatever way: what cannot be reached from the Internet does not leave home. A record of which a
 /// part is private goes as a whole.
-fn keep_private_addresses_out(draft: &mut Draft) {
+pub(super) fn fit(mut sets: Vec<RecordSet>, view: View) -> Vec<RecordSet> {
+    match view {
+        View::Home => return sets,
+        View::Public => {}
+    }
     let is_fit = |data: &Rdata| data.addresses().into_iter().all(is_public);
-    for sets in draft.sets.values_mut() {
-        for set in sets.iter_mut().filter(|set| !set.data.iter().all(is_fit)) {
-            set.data = set.data.iter().filter(|data| is_fit(data)).cloned().collect();
-        }
-        sets.retain(|set| !set.data.is_empty());
+    for set in sets.iter_mut().filter(|set| !set.data.iter().all(is_fit)) {
+        set.data = set.data.iter().filter(|data| is_fit(data)).cloned().collect();
     }
-    draft.sets.retain(|_, sets| !sets.is_empty());
-}
-
-/// Where hosts lead to; what many hosts share is one value.
-struct Targets {
-    home: Target,
-    public: Target,
-}
-
-struct Target {
-    /// By type, in the order of types.
-    addresses: Vec<(RecordType, Arc<[Rdata]>)>,
-    https: Arc<[Rdata]>,
-}
-
-impl Target {
-    fn of(addresses: &[IpAddr]) -> Self {
-        let of = |rtype: RecordType| -> (RecordType, Arc<[Rdata]>) {
-            let data = addresses.iter().copied().map(Rdata::from).filter(|data| data.record_type() == rtype);
-            (rtype, data.collect())
-        };
-        let mut sets = vec![of(RecordType::A), of(RecordType::AAAA)];
-        sets.retain(|(_, data)| !data.is_empty());
-        let https = Rdata::Https(ServiceBinding::here(&ALPN, addresses.iter().copied()));
-        Self { addresses: sets, https: [https].into() }
-    }
-
-    fn sets(&self, served: Served, ttl: u32, origin: &Origin) -> Vec<RecordSet> {
-        if self.addresses.is_empty() {
-            return Vec::new();
-        }
-        let set = |rtype, data: &Arc<[Rdata]>| RecordSet { rtype, ttl, data: data.clone(), origin: origin.clone() };
-        let mut sets = Vec::with_capacity(3);
-        sets.extend(self.addresses.iter().map(|(rtype, data)| set(*rtype, data)));
-        match served {
-            Served::Securely => sets.push(set(RecordType::HTTPS, &self.https)),
-            Served::Plainly | Served::Not => {}
-        }
-        sets
-    }
-}
-
-impl Targets {
-    fn of(site: &Site) -> Self {
-        Self { home: Target::of(&addresses::home(site)), public: Target::of(&addresses::public(site)) }
-    }
-
-    fn sets(&self, view: View, used: &HostUse<'_>, ttl: u32) -> Vec<RecordSet> {
-        let origin = Origin::Ingress(used.ingress.key().name.clone());
-        match (view, used.internal, used.external) {
-            (View::Home, internal @ (Served::Plainly | Served::Securely), _) => self.home.sets(internal, ttl, &origin),
-            (View::Home, Served::Not, external) | (View::Public, _, external) if external != Served::Not => {
-                self.public.sets(external, ttl, &origin)
-            }
-            (View::Home, Served::Not, _) | (View::Public, ..) => Vec::new(),
-        }
-    }
+    sets.retain(|set| !set.data.is_empty());
+    sets
 }
