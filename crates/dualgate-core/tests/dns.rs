@@ -17,7 +17,7 @@
 //! After the node: `from=ADDRESS`, `tcp`, `size=N` (EDNS(0)), `do`, `norec`, `class=N`, `edns=VERSION`. `-> forward` and
 //! `-> silence` stand for the verdicts without an answer.
 //!
-//! Where a case says what others know (`elsewhere NAME TTL TYPE DATA`), they are asked, and what the client hears is written
+//! `silent NODE` is an edge that home does not hear. Where a case says what others know (`elsewhere NAME TTL TYPE DATA`), they are asked, and what the client hears is written
 //! there; `asked NAME` is a question to them.
 
 use std::fs;
@@ -72,6 +72,8 @@ fn script(path: &Path) -> Script {
             let (namespace, name) = words.next().unwrap().split_once('/').unwrap();
             let addresses = words.map(|word| word.parse().unwrap()).collect();
             assigned.push((ObjectName::new(namespace, name), addresses));
+        } else if let Some(edge) = line.strip_prefix("silent ") {
+            Arc::make_mut(&mut snapshot.facts.silent_edges).insert(NodeName::new(edge));
         } else if let Some(record) = line.strip_prefix("elsewhere ") {
             elsewhere.add(record);
         } else if let Some(question) = line.strip_prefix("? ") {

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use dualgate_core::check::objects::Lints;
 use dualgate_core::model::finding::{Code, Finding, Place, Severity};
 use dualgate_core::model::site::{Node, Site};
-use dualgate_core::model::snapshot::Generation;
+use dualgate_core::model::snapshot::{Facts, Generation};
 use dualgate_core::model::{NodeName, ObjectSet, Snapshot};
 use dualgate_core::plan::proxy::ProxyPlan;
 use dualgate_core::plan::tunnel::{PeerName, TunnelPlan};
@@ -204,6 +204,10 @@ impl River {
                         self.reload_site().await;
                     }
                     self.virtual_ips.tunnelled(&self.tunnel.view().report());
+                    let known = self.snapshot.as_ref().map(|snapshot| snapshot.facts.silent_edges.clone());
+                    if known.is_some_and(|known| *known != self.tellers.silent().into_iter().collect()) {
+                        self.round().await;
+                    }
                 }
                 _ = resync.tick() => {
                     self.tellers.silent().into_iter().for_each(|edge| self.tunnel.doubt(PeerName::Node(edge)));
@@ -249,7 +253,8 @@ impl River {
 
     /// What is known at this moment.
     fn snapshot(&self, objects: Arc<ObjectSet>) -> Snapshot {
-        let facts = self.virtual_ips.facts(now());
+        let silent_edges = Arc::new(self.tellers.silent().into_iter().collect());
+        let facts = Facts { silent_edges, ..self.virtual_ips.facts(now()) };
         Snapshot { generation: self.generation, site: self.site.clone(), objects, facts }
     }
 

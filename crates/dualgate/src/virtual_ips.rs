@@ -59,7 +59,8 @@ impl VirtualIps {
 
     /// What planners have to know, besides the time.
     pub fn facts(&self, now: i64) -> Facts {
-        Facts { now, assigned: self.known.borrow().assigned.clone(), service_proxy: self.service_proxy }
+        let assigned = self.known.borrow().assigned.clone();
+        Facts { now, assigned, service_proxy: self.service_proxy, ..Facts::default() }
     }
 
     /// The holder gives addresses to Services that have none, and says so to all; others wait to hear. While something of

@@ -1,10 +1,12 @@
 //! The immutable middle of the river: everything known at one moment.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::assignment::Assignments;
+use super::names::NodeName;
 use super::object::ObjectSet;
 use super::site::Site;
 
@@ -35,6 +37,8 @@ pub struct Facts {
     pub assigned: Arc<Assignments>,
     /// Who carries packets for Services to pods on this node.
     pub service_proxy: ServiceProxy,
+    /// The edges that home has not heard for a while: whoever comes to one of them gets no further.
+    pub silent_edges: Arc<BTreeSet<NodeName>>,
 }
 
 /// Who carries packets for Services (cluster IPs, LoadBalancer addresses) to pods on a node.

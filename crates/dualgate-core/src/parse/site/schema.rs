@@ -12,8 +12,8 @@ use dualgate_wire::dns::{Name, Rdata, RecordType};
 
 use super::fields::{Fields, Read, Section, Sink, read_section};
 use super::scalars::{
-    ApiVersion, DnsAddress, HttpsUrl, InterfaceName, Kind, LabelKey, LabelValue, Namespace, Number, Port, ProviderName,
-    Size, Timeout,
+    ApiVersion, DnsAddress, FilePath, HttpsUrl, InterfaceName, Kind, LabelKey, LabelValue, Namespace, Number, Port,
+    ProviderName, Size, Timeout,
 };
 use crate::model::site::{
     AccessLog, AccessLogFormat, Admin, Alias, Allow, CONTROLLER, Certificates, Challenge, Class, Cluster, Dns,
@@ -474,7 +474,7 @@ impl Section for Dns {
             else for the address.";
         let forward = f.list("forward", forward);
         let authorities = "A file with the certificates of those who may certify resolvers, in PEM.";
-        let forward_authorities = f.optional::<String>("forwardAuthorities", "the system's", authorities);
+        let forward_authorities = f.optional::<FilePath>("forwardAuthorities", "the system's", authorities);
         let forward_zones = f.list("forwardZones", "Other resolvers for some domains, at home.");
         let rebind = "Domains of others that may lead to private addresses; from everybody else such answers are left \
             out (DNS rebinding).";
@@ -494,7 +494,7 @@ impl Section for Dns {
         let owner = f.optional::<LabelValue>("owner", "the site's name", owner).map(|owner| owner.0);
         let owner = owner.filter(|owner| !owner.is_empty());
         let providers = providers.into_iter().map(|(name, provider)| (name.0, provider)).collect();
-        let forward_authorities = forward_authorities.map(Into::into);
+        let forward_authorities = forward_authorities.map(|file| file.0.into());
         Some(Self {
             addresses,
             zones,

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use super::{ResolverPlan, Upstream, Zone, addresses_of};
 use crate::model::address::is_public;
 use crate::model::site::{Node, Role, Site};
+use crate::model::snapshot::Facts;
 use crate::model::{GateName, Host};
 
 const PORT: u16 = 53;
@@ -25,8 +26,17 @@ pub(super) fn home(site: &Site) -> Vec<IpAddr> {
     sorted(own.into_iter())
 }
 
-/// The public addresses of the external gate: its own, else those of the nodes that serve it.
-pub(super) fn public(site: &Site) -> Vec<IpAddr> {
+/// The public addresses of the external gate: its own, else those of the nodes that serve it. Those of edges that are silent
+/// are left out, unless none is left.
+pub(super) fn public(site: &Site, facts: &Facts) -> Vec<IpAddr> {
+    let all = all_public(site);
+    let silent = site.nodes.iter().filter(|node| facts.silent_edges.contains(&node.name));
+    let silent: BTreeSet<IpAddr> = silent.flat_map(|node| node.public_addresses.iter().copied()).collect();
+    let heard: Vec<IpAddr> = all.iter().copied().filter(|address| !silent.contains(address)).collect();
+    if heard.is_empty() { all } else { heard }
+}
+
+fn all_public(site: &Site) -> Vec<IpAddr> {
     let Some(gate) = site.gates.get(&GateName::External) else { return Vec::new() };
     let own = gate.addresses.iter().copied().filter(|address| is_public(*address));
     let own = sorted(own);
