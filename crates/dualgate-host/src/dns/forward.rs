@@ -74,18 +74,20 @@ pub(super) async fn forward(
         let due = resolver.due().map(|due| started + due);
         tokio::select! {
             asked = questions.recv() => match asked {
-                Some((question, asker)) => resolver.ask(question, asker, started.elapsed()),
+                Some((question, asker)) => {
+                    // Whoever is handed on by what is answered now is helped by whom to ask now.
+                    if known.has_changed().is_ok_and(|changed| changed) {
+                        follow(&mut known, &mut resolver, &mut connections);
+                    }
+                    resolver.ask(question, asker, started.elapsed());
+                }
                 None => return,
             },
             Some(event) = events.recv() => match event {
                 Event::Arrived(attempt, message) => resolver.arrived(attempt, &message, started.elapsed()),
                 Event::Failed(attempt) => resolver.failed(attempt, started.elapsed()),
             },
-            Ok(()) = known.changed() => {
-                let known = known.borrow_and_update().clone();
-                resolver.follow(known.responder.clone());
-                connections.trust(known.trust.clone());
-            }
+            Ok(()) = known.changed() => follow(&mut known, &mut resolver, &mut connections),
             () = until(due) => resolver.pass(started.elapsed()),
         }
         while let Some(action) = resolver.action() {
@@ -111,6 +113,12 @@ pub(super) async fn forward(
         *told.lock().unwrap_or_else(PoisonError::into_inner) =
             Forwarding { counts: resolver.counts(), answers, octets, away: resolver.away() };
     }
+}
+
+fn follow(known: &mut watch::Receiver<Arc<Known>>, resolver: &mut Resolver<Waiting>, connections: &mut Connections) {
+    let known = known.borrow_and_update().clone();
+    resolver.follow(known.responder.clone());
+    connections.trust(known.trust.clone());
 }
 
 async fn until(due: Option<Instant>) {

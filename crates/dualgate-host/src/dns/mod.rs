@@ -191,8 +191,9 @@ impl Dns {
         let gone: Vec<SocketAddr> = self.open.keys().copied().filter(|address| !is_planned(address)).collect();
         if self.answered.as_ref().is_none_or(|answered| !Arc::ptr_eq(answered, &self.plan)) {
             let responder = Arc::new(running.common.responder.load().followed_by(&self.plan));
-            running.common.responder.store(responder.clone());
-            running.known.send_replace(Arc::new(Known { responder, trust: self.trust.clone() }));
+            let known = Known { responder: responder.clone(), trust: self.trust.clone() };
+            running.known.send_replace(Arc::new(known));
+            running.common.responder.store(responder);
             self.answered = Some(self.plan.clone());
         }
         for address in gone {
