@@ -105,6 +105,9 @@ impl fmt::Display for ProxyChange {
     }
 }
 
+/// Certificates, and the entry points that they are for.
+type Shown = (Arc<[Arc<Certificate>]>, Vec<(EntryPointId, EntryPointIndex)>);
+
 /// The data plane of this process.
 #[derive(Debug)]
 pub struct Proxy {
@@ -127,7 +130,7 @@ pub struct Proxy {
     /// Sockets of a predecessor that no plan has named yet.
     inherited: BTreeMap<Spot, Vec<OwnedFd>>,
     /// The certificates that are shown, and where.
-    shown: (Arc<[Arc<Certificate>]>, Vec<(EntryPointId, EntryPointIndex)>),
+    shown: Shown,
     /// What is wrong with them.
     refused: Vec<Finding>,
     /// What is wrong with what is served.

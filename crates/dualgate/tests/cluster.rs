@@ -335,3 +335,39 @@ fn one_of_two_processes_says_in_statuses_where_an_ingress_is_served_and_the_othe
     let lease = server.objects().get("Lease", "dualgate-system", "dualgate").unwrap();
     assert_eq!(lease["spec"]["leaseTransitions"], 1, "{lease:#}");
 }
+
+/// Nobody listens at this provider; who writes says so.
+fn tries_to_publish(node: &Node) -> Result<bool, String> {
+    let published = &node.document("/status")?["published"][0];
+    let is_failed = published["error"].as_str().is_some_and(|error| error.contains("http://127.0.0.1:1/"));
+    if published.is_null() || is_failed { Ok(is_failed) } else { Err(published.to_string()) }
+}
+
+#[test]
+fn one_of_two_processes_writes_to_providers_and_the_other_goes_on() {
+    let (homes, api) = ([public_home(), public_home()], Api::start());
+    api.write("{apiVersion: v1, kind: Namespace, metadata: {name: dualgate-system}}");
+    api.write(&gated("web", &[], "external", ""));
+    for home in &homes {
+        let site = std::fs::read_to_string(home.directory.join("site.yaml")).unwrap();
+        let dns = "dns:\n  forward: [127.0.0.1]\n  providers: {hook: {type: webhook, url: 'http://127.0.0.1:1'}}\n  \
+                   zones: [{name: example.org, publish: 'provider:hook'}]\n";
+        home.directory.write("site.yaml", &format!("{site}{dns}"));
+    }
+    let mut nodes = homes.each_ref().map(|home| from_cluster(home, &api.kubeconfig(home)));
+    nodes.iter().for_each(Node::wait_until_ready);
+    let first = eventually("one of them writes", || match [&nodes[0], &nodes[1]].map(tries_to_publish) {
+        [Ok(true), Ok(false)] => Ok(0),
+        [Ok(false), Ok(true)] => Ok(1),
+        both => Err(format!("{both:?}")),
+    });
+    assert!(writes_statuses(&nodes[first]) && !writes_statuses(&nodes[1 - first]));
+    nodes[1 - first].wait_until_no_finding("dns-publish");
+    nodes[first].wait_for_finding("dns-publish", "hook: read zone `example.org`: GET http://127.0.0.1:1/");
+    nodes[first].signal(Signal::TERM);
+    nodes[first].wait();
+    eventually("the other one writes", || match tries_to_publish(&nodes[1 - first]) {
+        Ok(true) => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+}

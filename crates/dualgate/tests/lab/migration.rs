@@ -293,7 +293,7 @@ fn keep_addresses(directory: &Path) {
     home.stranger_goes();
     // MetalLB has given an address of each family, and announces them.
     let (old, later) = (format!("{SERVICES}/balanced"), format!("{SERVICES}/another"));
-    ask(&home.lab, Ask::apply(&*old, "test", balanced("balanced")));
+    ask(&home.lab, Ask::apply(&old, "test", balanced("balanced")));
     let entries = GIVEN.map(|address| json!({"ip": address, "ipMode": "VIP"}));
     let status = json!({"status": {"loadBalancer": {"ingress": entries}}});
     ask(&home.lab, Ask::merge(format!("{old}/status"), status));
@@ -308,7 +308,7 @@ fn keep_addresses(directory: &Path) {
     home.are_at(GIVEN, &home.nodes());
     home.answers(GIVEN, HOST, "grafana-");
     assert_eq!(named(&home.lab, &old), GIVEN);
-    ask(&home.lab, Ask::apply(&*later, "test", balanced("another")));
+    ask(&home.lab, Ask::apply(&later, "test", balanced("another")));
     until("another Service has addresses", &home.lab, LIMIT, || named(&home.lab, &later).len() == 2);
     let given = named(&home.lab, &later);
     assert!(given.iter().all(|address| !GIVEN.contains(&address.as_str())), "{given:?}");
