@@ -8,8 +8,8 @@ use crate::plan::dns::{DnsPlan, ResolverPlan};
 
 const NXDOMAIN: u8 = 3;
 const SERVFAIL: u8 = 2;
-const HOME: &str = "192.168.178.1:53";
-const OTHER: &str = "[2001:db8::53]:53";
+const HOME: &str = "192.168.178.1";
+const OTHER: &str = "2001:db8::53";
 
 fn millis(n: u64) -> Duration {
     Duration::from_millis(n)
@@ -27,7 +27,7 @@ fn name(text: &str) -> Name {
 }
 
 fn upstream(text: &str) -> Arc<Upstream> {
-    Upstream::plain(text.parse().unwrap())
+    Arc::new(text.parse().unwrap())
 }
 
 /// A resolver and those around it. Askers are numbers.

@@ -190,8 +190,9 @@ impl<'a> There<'a> {
             for (key, set) in all.iter().filter(|(key, _)| key.rtype == RecordType::TXT) {
                 let (Mark::Of(owner), Some(of)) = (Mark::read(set), marked(&key.name, place)) else { continue };
                 let is_start = of.rtype == RecordType::SOA || of.rtype == RecordType::NS && of.name == publication.at;
-                // What has a mark is a record and no mark.
-                let is_record = place == Place::Usual && ours.contains_key(key);
+                // What has a mark is a record and no mark; so is what stands where a record is wanted.
+                let is_record =
+                    place == Place::Usual && (ours.contains_key(key) || publication.wanted.contains_key(key));
                 let is_ours = publication.is_ours(&key.name) && publication.is_ours(&of.name);
                 if !is_ours || is_start || is_record || is_mark(&of, place) {
                     continue;
