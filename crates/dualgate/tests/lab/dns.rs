@@ -1,5 +1,6 @@
 //! Names: what each client is told by real questions, and that it reaches what it was told.
 
+use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::ops::AddAssign as _;
@@ -27,6 +28,7 @@ pub const TRIALS: &[Trial] = &[
     ("names_are_answered_while_the_kubernetes_api_is_away", without_api),
     ("a_flood_of_questions_in_somebodys_name_is_damped", flood),
     ("kdig_asks_at_home_and_from_the_internet", kdig),
+    ("zonemaster_finds_the_edge_a_name_server_as_it_should_be", zonemaster),
 ];
 
 const WHOAMI: &str = "whoami.yourdomain.com";
@@ -308,4 +310,112 @@ fn kdig(directory: &Path) {
     // `/etc/resolv.conf` of a client names dualgate: nothing has to be said.
     let plain = run(&lab, directory, "lan-client", "kdig", &["+short", PAPERLESS, "AAAA"]);
     assert_eq!(plain.trim(), HOME[1]);
+}
+
+/// A root and a `com` of our own, on the Internet's side: the edge is asked as it would be by everybody.
+const ROOTS: &str = "\
+server:
+    rundir: {run}
+    listen: [ 198.51.100.7@53, 2001:db8:7::7@53 ]
+database:
+    storage: {run}
+zone:
+  - domain: .
+    file: {run}/root.zone
+  - domain: com.
+    file: {run}/com.zone
+log:
+  - target: stderr
+    any: info
+";
+const ROOT_ZONE: &str = "\
+. 86400 IN SOA ns.nic. hostmaster.nic. 1 14400 3600 1209600 86400
+. 86400 IN NS ns.nic.
+ns.nic. 86400 IN A 198.51.100.7
+ns.nic. 86400 IN AAAA 2001:db8:7::7
+com. 86400 IN NS ns.nic.
+";
+const COM_ZONE: &str = "\
+com. 86400 IN SOA ns.nic. hostmaster.nic. 1 14400 3600 1209600 86400
+com. 86400 IN NS ns.nic.
+yourdomain.com. 86400 IN NS ns1.yourdomain.com.
+ns1.yourdomain.com. 86400 IN A 203.0.113.10
+ns1.yourdomain.com. 86400 IN AAAA 2001:db8:1::10
+";
+
+/// What has to be said of the edge.
+const GOOD: [&str; 12] = [
+    "HAS_NAMESERVERS",
+    "ONE_SOA_SERIAL",
+    "ADDRESSES_MATCH",
+    "ARE_AUTHORITATIVE",
+    "NAMES_MATCH",
+    "NO_RECURSOR",
+    "EDNS0_SUPPORT",
+    "AXFR_FAILURE",
+    "SAME_SOURCE_IP",
+    "NO_UPWARD_REFERRAL",
+    "QNAME_CASE_SENSITIVE",
+    "CASE_QUERIES_RESULTS_OK",
+];
+/// What may be said beside it, and why.
+const FAULTS: [(&str, &str); 15] = [
+    ("NAMESERVER_IP_PRIVATE_NETWORK", "the lab has addresses for documentation"),
+    ("NAMESERVER_IP_WITHOUT_REVERSE", "reverse names of the edge are its provider's; the lab has none"),
+    ("NOT_ENOUGH_NS_DEL", "one edge is one name server"),
+    ("NOT_ENOUGH_NS_CHILD", "one edge is one name server"),
+    ("NOT_ENOUGH_IPV4_NS_CHILD", "one edge is one name server"),
+    ("NOT_ENOUGH_IPV6_NS_CHILD", "one edge is one name server"),
+    ("NOT_ENOUGH_IPV4_NS_DEL", "one edge is one name server"),
+    ("NOT_ENOUGH_IPV6_NS_DEL", "one edge is one name server"),
+    ("NEITHER_DNSKEY_NOR_DS", "zones are not signed"),
+    ("NOT_SIGNED", "zones are not signed"),
+    ("RNAME_MAIL_DOMAIN_INVALID", "the example receives no mail"),
+    ("Z09_MISSING_MAIL_TARGET", "the example receives no mail"),
+    ("REFRESH_MINIMUM_VALUE_LOWER", "nobody transfers the zone"),
+    ("RETRY_MINIMUM_VALUE_LOWER", "nobody transfers the zone"),
+    ("SOA_DEFAULT_TTL_MAXIMUM_VALUE_LOWER", "a name that comes is there within a minute"),
+];
+
+fn zonemaster(directory: &Path) {
+    if !has("zonemaster_finds_the_edge_a_name_server_as_it_should_be", &["zonemaster-cli", "knotd"]) {
+        return;
+    }
+    let lab = seed(directory);
+    // What the host sees as its own `/run`.
+    let (at, seen) = (directory.join("hosts/internet-client/run/roots"), "/run/roots");
+    std::fs::create_dir_all(&at).unwrap();
+    let write = |name: &str, text: &str| {
+        std::fs::write(at.join(name), text.replace("{run}", seen)).unwrap();
+        format!("{seen}/{name}")
+    };
+    write("root.zone", ROOT_ZONE);
+    write("com.zone", COM_ZONE);
+    let conf = write("knot.conf", ROOTS);
+    let hints =
+        write("hints", ". 3600 IN NS ns.nic.\nns.nic. 3600 IN A 198.51.100.7\nns.nic. 3600 IN AAAA 2001:db8:7::7\n");
+    let mut knot = Command::new("knotd");
+    knot.args(["-c", &conf]);
+    let host = lab.host("internet-client").expect("a host that is on");
+    let _knot = lab.nodes().processes().spawn(&host, knot, &at.join("knot.log")).expect("knotd starts");
+    until("the root answers", &lab, LIMIT, || {
+        asked(&lab, "internet-client", "198.51.100.7", "ns.nic", Family::V4)
+            .is_ok_and(|told| told == leads(&["198.51.100.7"]))
+    });
+    let options = ["--hints", &hints, "--level", "INFO", "--no-progress", "--raw", "--show-testcase", "yourdomain.com"];
+    let said = run(&lab, directory, "internet-client", "zonemaster-cli", &options);
+    let tags = |level: fn(&str) -> bool| -> BTreeSet<&str> {
+        let of_level = said.lines().filter_map(|line| match line.split_whitespace().collect::<Vec<&str>>()[..] {
+            [_, at, _, tag, ..] if level(at) => Some(tag),
+            _ => None,
+        });
+        of_level.collect()
+    };
+    let (faults, good) = (tags(|level| level != "INFO"), tags(|level| level == "INFO"));
+    for tag in GOOD {
+        assert!(good.contains(tag), "{tag} is missing in\n{said}");
+    }
+    let unknown: Vec<_> = faults.iter().filter(|tag| !FAULTS.iter().any(|(known, _)| known == *tag)).collect();
+    assert!(unknown.is_empty(), "{unknown:?} in\n{said}");
+    FAULTS.iter().filter(|(tag, _)| faults.contains(tag)).for_each(|(tag, why)| println!("{tag}: {why}"));
 }
