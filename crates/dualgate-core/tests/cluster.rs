@@ -8,17 +8,18 @@
 //! `plan::ipam` does. `DUALGATE_BLESS=1 cargo test -p dualgate-core --test cluster` writes what is found; review the
 //! difference.
 
+use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
 use dualgate_core::case::{Case, Families, NOW};
-use dualgate_core::lower;
+use dualgate_core::lower::{self, Lowered};
 use dualgate_core::model::snapshot::{Facts, Generation};
-use dualgate_core::model::{Assignments, Snapshot};
+use dualgate_core::model::{Assignments, Object, ObjectName, ObjectSet, Site, Snapshot};
 use dualgate_core::parse::{site, yaml};
-use dualgate_core::plan::cluster::{Write, cluster};
+use dualgate_core::plan::cluster::{Memo, Write, cluster};
 use dualgate_core::plan::{ipam, public};
 use serde_json::{Value, json};
 
@@ -42,11 +43,45 @@ struct World {
     api: Api,
     assigned: Arc<Assignments>,
     now: i64,
+    step: RefCell<Step>,
+}
+
+/// What is kept from one look to the next: what stays as it is stays the same value, as sources have it.
+#[derive(Default)]
+struct Step {
+    site: Option<Arc<Site>>,
+    objects: Arc<ObjectSet>,
+    lowered: Lowered,
+    memo: Memo,
+}
+
+impl Step {
+    fn writes(&mut self, mut snapshot: Snapshot) -> Vec<Write> {
+        let site = self.site.take().filter(|site| **site == *snapshot.site).unwrap_or(snapshot.site);
+        self.site = Some(site.clone());
+        let former = |new: &Arc<Object>| {
+            let ObjectName { namespace, name } = &new.key.name;
+            let former = self.objects.get(&new.key.kind, namespace, name).filter(|old| **old == *new);
+            former.unwrap_or(new).clone()
+        };
+        let objects = snapshot.objects.objects.iter().map(former).collect();
+        self.objects = Arc::new(ObjectSet { objects, findings: Vec::new() });
+        (snapshot.site, snapshot.objects) = (site, self.objects.clone());
+        self.lowered.update_to(&snapshot);
+        self.memo.writes(&snapshot, &self.lowered)
+    }
 }
 
 impl World {
     fn new(families: Families, keys: &str) -> Self {
-        let mut world = Self { families, site: String::new(), api: Api::default(), assigned: Arc::default(), now: NOW };
+        let mut world = Self {
+            families,
+            site: String::new(),
+            api: Api::default(),
+            assigned: Arc::default(),
+            now: NOW,
+            step: RefCell::default(),
+        };
         world.set_site(keys);
         world
     }
@@ -87,7 +122,9 @@ impl World {
     /// What is to be written.
     fn writes(&self) -> Vec<Write> {
         let snapshot = self.snapshot();
-        cluster(&snapshot, &lower::snapshot(&snapshot)).diff(&snapshot.objects)
+        let writes = cluster(&snapshot, &lower::snapshot(&snapshot)).diff(&snapshot.objects);
+        assert_eq!(self.step.borrow_mut().writes(snapshot), writes, "step by step it is something else");
+        writes
     }
 
     /// Addresses are assigned and everything is written that is to be.

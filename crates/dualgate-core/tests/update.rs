@@ -14,7 +14,7 @@ use dualgate_core::model::snapshot::{Facts, Generation};
 use dualgate_core::model::{Finding, NodeName, Object, ObjectKey, ObjectSet, Site, Snapshot};
 use dualgate_core::plan::dns::DnsPlan;
 use dualgate_core::plan::proxy::{Backends, ProxyPlan};
-use dualgate_core::plan::{self, NodePlan, Planner, public};
+use dualgate_core::plan::{self, NodePlan, Planner, cluster, public};
 use dualgate_core::route::{Action, EntryPointIndex, Route, Table};
 use dualgate_wire::dns::cookie::CookieSecret;
 use dualgate_wire::dns::{Name, RecordType};
@@ -295,7 +295,7 @@ fn assert_same(
     let mut site = SITES[0].clone();
     let mut planners: Vec<Planner> = nodes.iter().map(|_| Planner::default()).collect();
     let mut responders: Vec<Responder> = nodes.iter().map(|_| Responder::default()).collect();
-    let mut lints = Lints::default();
+    let (mut lints, mut written) = (Lints::default(), cluster::Memo::default());
     let (mut of_cut, mut told) = (public::Memo::default(), Vec::new());
     for (generation, step) in (1..).zip(steps) {
         if let Some(number) = step.site {
@@ -319,6 +319,8 @@ fn assert_same(
         }
         let lowered = planners[0].lowered();
         prop_assert_eq!(of_lowered(lowered), of_lowered(&lower::snapshot(&snapshot)));
+        let writes = cluster::cluster(&snapshot, lowered).diff(&snapshot.objects);
+        prop_assert_eq!(written.writes(&snapshot, lowered), writes);
         prop_assert_eq!(findings(lints.of(&snapshot, lowered)), findings(objects::objects(&snapshot)));
         let cut: Vec<Vec<u8>> = nodes.iter().map(|node| cut(&snapshot, node)).collect();
         if !of_cut.may_differ(&snapshot, lowered) {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use dualgate_core::lower::Lowered;
 use dualgate_core::model::site::{Node, Site};
 use dualgate_core::model::{Finding, NodeName, Snapshot};
-use dualgate_core::plan;
+use dualgate_core::plan::cluster::Memo;
 use dualgate_kube::access::Access;
 use dualgate_kube::status::{Handle, View, Wanted, writer};
 use tokio::task::JoinHandle;
@@ -24,6 +24,7 @@ struct Writing {
     task: JoinHandle<()>,
     /// What was said last.
     wanted: Wanted,
+    memo: Memo,
 }
 
 impl Drop for Writing {
@@ -45,7 +46,7 @@ impl Cluster {
         let access = Access { kubeconfig: kubeconfig.map(Path::to_owned), context };
         let (handle, writer) = writer(access, node);
         let task = tokio::task::spawn_local(writer.run());
-        Self(Some(Writing { handle, task, wanted: Wanted::default() }))
+        Self(Some(Writing { handle, task, wanted: Wanted::default(), memo: Memo::default() }))
     }
 
     /// For whoever shows how it is.
@@ -61,8 +62,11 @@ impl Cluster {
     /// Plans what is to be written, if this node writes. What comes from the disk may be of yesterday.
     pub fn plan(&mut self, snapshot: &Snapshot, lowered: &Lowered, is_from_source: bool) {
         let Some(writing) = &mut self.0 else { return };
-        let Some(reign) = writing.handle.reign().filter(|_| is_from_source) else { return };
-        let writes = plan::cluster::cluster(snapshot, lowered).diff(&snapshot.objects);
+        let Some(reign) = writing.handle.reign().filter(|_| is_from_source) else {
+            writing.memo = Memo::default();
+            return;
+        };
+        let writes = writing.memo.writes(snapshot, lowered);
         writing.wanted.reign = reign;
         writing.wanted.writes = Arc::new(writes);
         writing.wanted.objects = snapshot.objects.clone();

@@ -95,6 +95,8 @@ pub struct Contest {
 #[derive(Clone, Debug, Default)]
 pub struct Writes {
     jobs: BTreeMap<ObjectKey, Job>,
+    /// Those that do not stand: few, while the others are as many as the objects.
+    open: BTreeSet<ObjectKey>,
     /// When which job is to be looked at.
     agenda: BTreeSet<(Duration, ObjectKey)>,
     under_way: usize,
@@ -145,8 +147,8 @@ impl Writes {
     pub fn want(&mut self, writes: Vec<Write>, now: Duration) {
         let mut wanted: BTreeMap<ObjectKey, Write> =
             writes.into_iter().map(|write| (write.object.clone(), write)).collect();
-        let rests = |(key, job): &(&ObjectKey, &Job)| job.state == State::Stands && !wanted.contains_key(*key);
-        let moved: Vec<ObjectKey> = self.jobs.iter().filter(|job| !rests(job)).map(|(key, _)| key.clone()).collect();
+        let falls = |key: &&ObjectKey| self.jobs.contains_key(*key) && !self.open.contains(*key);
+        let moved: Vec<ObjectKey> = self.open.iter().chain(wanted.keys().filter(falls)).cloned().collect();
         for key in moved {
             match wanted.remove(&key) {
                 Some(write) => self.differs(&key, write, now),
@@ -155,6 +157,7 @@ impl Writes {
         }
         for (key, write) in wanted {
             self.agenda.insert((now, key.clone()));
+            self.open.insert(key.clone());
             self.jobs.insert(key, Job::new(write, now));
         }
     }
@@ -245,13 +248,12 @@ impl Writes {
 
     /// How many objects do not say what is planned.
     pub fn count_wanted(&self) -> usize {
-        self.jobs.values().filter(|job| job.wanted.is_some()).count()
+        self.wanted().count()
     }
 
     /// The objects that another controller sets back.
     pub fn contests(&self) -> impl Iterator<Item = Contest> {
-        let contested = self.jobs.iter().filter(|(_, job)| job.lost > 0 && job.wanted.is_some());
-        contested.map(|(object, job)| Contest {
+        self.wanted().filter(|(_, job)| job.lost > 0).map(|(object, job)| Contest {
             object: object.clone(),
             other: job.wanted.as_ref().and_then(|write| write.replaces.clone()),
             times: job.lost,
@@ -262,7 +264,7 @@ impl Writes {
     /// What does not work.
     pub fn findings(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
-        for (object, job) in self.jobs.iter().filter(|(_, job)| job.wanted.is_some()) {
+        for (object, job) in self.wanted() {
             if job.lost > 0 {
                 findings.push(contested(object, job));
             }
@@ -277,6 +279,12 @@ impl Writes {
             findings.push(finding.help("run `dualgate install` again: it grants the rights that are needed"));
         }
         findings
+    }
+
+    /// The objects that do not say what is planned.
+    fn wanted(&self) -> impl Iterator<Item = (&ObjectKey, &Job)> {
+        let open = self.open.iter().filter_map(|key| self.jobs.get_key_value(key));
+        open.filter(|(_, job)| job.wanted.is_some())
     }
 
     fn made(&mut self, object: &ObjectKey, resource: Option<&str>, now: Duration) {
@@ -364,9 +372,14 @@ impl Writes {
         self.agenda.remove(&(job.at, key.clone()));
         (job.state, job.at) = (state, at);
         self.agenda.insert((at, key.clone()));
+        match state {
+            State::Stands => drop(self.open.remove(key)),
+            State::Due | State::Yielding | State::UnderWay | State::Settling => drop(self.open.insert(key.clone())),
+        }
     }
 
     fn forget(&mut self, key: &ObjectKey) {
+        self.open.remove(key);
         if let Some(job) = self.jobs.remove(key) {
             self.agenda.remove(&(job.at, key.clone()));
         }

@@ -19,9 +19,10 @@ use std::sync::Arc;
 
 use super::ipam::{self, ServiceUse};
 use crate::lower::{Lowered, LoweredIngress};
+use crate::model::changes::changes;
 use crate::model::object::{Body, Object, Service};
 use crate::model::site::{Role, Site};
-use crate::model::{Family, GateName, NodeName, ObjectName, ObjectSet, Snapshot};
+use crate::model::{Family, GateName, NodeName, ObjectKey, ObjectName, ObjectSet, Snapshot};
 use crate::route::{Action, EntryPointSet};
 
 mod write;
@@ -86,37 +87,142 @@ impl ClusterPlan {
             let planned = self.labels.get(&NodeName::new(object.key.name.name.clone()));
             write::of_node(object, planned.cloned().unwrap_or_default())
         }));
-        writes.extend(objects.of_kind("Service").iter().filter_map(|object| self.of_service(object)));
+        writes.extend(
+            objects
+                .of_kind("Service")
+                .iter()
+                .filter_map(|object| of_service(object, self.services.get(&object.key.name))),
+        );
         writes
-    }
-
-    fn of_service(&self, object: &Object) -> Option<Write> {
-        let Body::Service(service) = &object.body else { return None };
-        match self.services.get(&object.key.name) {
-            Some(ServiceStatus::AsItIs) => None,
-            Some(ServiceStatus::Says { addresses, transition }) => {
-                write::of_service(object, service, addresses, transition)
-            }
-            None => write::nothing(object),
-        }
     }
 }
 
+fn of_service(object: &Object, planned: Option<&ServiceStatus>) -> Option<Write> {
+    let Body::Service(service) = &object.body else { return None };
+    match planned {
+        Some(ServiceStatus::AsItIs) => None,
+        Some(ServiceStatus::Says { addresses, transition }) => {
+            write::of_service(object, service, addresses, transition)
+        }
+        None => write::nothing(object),
+    }
+}
+
+/// What is to be written, from one snapshot to the next: [`cluster`] and [`ClusterPlan::diff`] for what changed, so that a
+/// change costs work for itself.
+#[derive(Debug, Default)]
+pub struct Memo {
+    site: Option<Arc<Site>>,
+    objects: Arc<ObjectSet>,
+    ingresses: Vec<Arc<LoweredIngress>>,
+    services: BTreeMap<ObjectName, ServiceStatus>,
+    writes: BTreeMap<ObjectKey, Write>,
+}
+
+impl Memo {
+    /// What is to be written so that the objects say what is planned, in their order.
+    pub fn writes(&mut self, snapshot: &Snapshot, lowered: &Lowered) -> Vec<Write> {
+        if !self.site.as_ref().is_some_and(|site| Arc::ptr_eq(site, &snapshot.site)) {
+            *self = Self { site: Some(snapshot.site.clone()), ..Self::default() };
+        }
+        let mut found = self.of_ingresses(snapshot, lowered);
+        found.extend(self.of_nodes(snapshot));
+        let services = services(snapshot);
+        found.extend(self.of_services(snapshot, &services));
+        for (key, write) in found {
+            match write {
+                Some(write) => drop(self.writes.insert(key, write)),
+                None => drop(self.writes.remove(&key)),
+            }
+        }
+        self.services = services;
+        self.ingresses.clone_from(&lowered.ingresses);
+        self.objects = snapshot.objects.clone();
+        self.writes.values().cloned().collect()
+    }
+
+    /// The objects of a kind that are others than before, or gone.
+    fn changed<'a>(&'a self, snapshot: &'a Snapshot, kind: &str) -> impl Iterator<Item = &'a ObjectKey> {
+        let (before, after) = (self.objects.of_kind(kind), snapshot.objects.of_kind(kind));
+        let changes = changes(before, after, |object| &object.key);
+        changes.into_iter().filter_map(|(old, new)| new.or(old)).map(|object| &object.key)
+    }
+
+    fn of_ingresses(&self, snapshot: &Snapshot, lowered: &Lowered) -> Vec<(ObjectKey, Option<Write>)> {
+        let of_lowered = changes(&self.ingresses, &lowered.ingresses, |ingress| &ingress.key().name);
+        let of_lowered = of_lowered.into_iter().filter_map(|(old, new)| new.or(old)).map(|ingress| ingress.key());
+        let touched: BTreeSet<&ObjectKey> = of_lowered.chain(self.changed(snapshot, "Ingress")).collect();
+        let mut served = Served::new(&snapshot.site, lowered);
+        let mut write = |key: &ObjectKey| {
+            let object = object(snapshot, key)?;
+            let Body::Ingress(ingress) = &object.body else { return None };
+            let at = lowered.ingresses.binary_search_by(|ingress| ingress.key().name.cmp(&key.name));
+            let lowered = at.ok().and_then(|at| lowered.ingresses.get(at));
+            let addresses = lowered.map(|lowered| served.addresses(lowered));
+            write::of_ingress(object, ingress, addresses.as_deref().unwrap_or_default())
+        };
+        touched.into_iter().map(|key| (key.clone(), write(key))).collect()
+    }
+
+    fn of_nodes(&self, snapshot: &Snapshot) -> Vec<(ObjectKey, Option<Write>)> {
+        let mut labels = labels(&snapshot.site);
+        let mut write = |key: &ObjectKey| {
+            let planned = labels.remove(&NodeName::new(key.name.name.clone()));
+            write::of_node(object(snapshot, key)?, planned.unwrap_or_default())
+        };
+        self.changed(snapshot, "Node").map(|key| (key.clone(), write(key))).collect()
+    }
+
+    fn of_services(
+        &self,
+        snapshot: &Snapshot,
+        told: &BTreeMap<ObjectName, ServiceStatus>,
+    ) -> Vec<(ObjectKey, Option<Write>)> {
+        let names = told.keys().chain(self.services.keys());
+        let others = names.filter(|name| told.get(*name) != self.services.get(*name));
+        let changed = self.changed(snapshot, "Service").map(|key| &key.name);
+        let touched: BTreeSet<&ObjectName> = others.chain(changed).collect();
+        let write = |name: &ObjectName| {
+            let object = snapshot.objects.get("Service", &name.namespace, &name.name)?;
+            of_service(object, told.get(name))
+        };
+        let key = |name: &ObjectName| ObjectKey { kind: "Service".into(), name: name.clone() };
+        touched.into_iter().map(|name| (key(name), write(name))).collect()
+    }
+}
+
+fn object<'a>(snapshot: &'a Snapshot, key: &ObjectKey) -> Option<&'a Arc<Object>> {
+    snapshot.objects.get(&key.kind, &key.name.namespace, &key.name.name)
+}
+
 fn ingresses(site: &Site, lowered: &Lowered) -> BTreeMap<ObjectName, Arc<[IpAddr]>> {
-    let gates = GateName::ALL.map(|gate| (gate, lowered.entry_points.of_gate(gate)));
-    let served = |ingress: &Arc<LoweredIngress>| {
-        let routes = ingress.routes.iter().filter(|route| matches!(route.action, Action::Forward(_)));
-        routes.fold(EntryPointSet::default(), |set, route| set.or(route.entry_points))
-    };
-    // Nearly all Ingresses are served at the same few sets of gates.
-    let mut shared: BTreeMap<[bool; 2], Arc<[IpAddr]>> = BTreeMap::new();
-    let mut addresses = |set: EntryPointSet| {
-        let at = gates.map(|(_, points)| points.intersects(set));
-        let of_gates = || gates.iter().zip(at).filter(|(_, at)| *at).flat_map(|((gate, _), _)| published(site, *gate));
-        shared.entry(at).or_insert_with(|| of_gates().collect()).clone()
-    };
-    let told = lowered.ingresses.iter().map(|ingress| (ingress.key().name.clone(), addresses(served(ingress))));
+    let mut served = Served::new(site, lowered);
+    let told = lowered.ingresses.iter().map(|ingress| (ingress.key().name.clone(), served.addresses(ingress)));
     told.filter(|(_, addresses)| !addresses.is_empty()).collect()
+}
+
+/// Where Ingresses are served.
+struct Served<'a> {
+    site: &'a Site,
+    gates: [(GateName, EntryPointSet); 2],
+    /// Nearly all Ingresses are served at the same few sets of gates.
+    shared: BTreeMap<[bool; 2], Arc<[IpAddr]>>,
+}
+
+impl<'a> Served<'a> {
+    fn new(site: &'a Site, lowered: &Lowered) -> Self {
+        let gates = GateName::ALL.map(|gate| (gate, lowered.entry_points.of_gate(gate)));
+        Self { site, gates, shared: BTreeMap::new() }
+    }
+
+    fn addresses(&mut self, ingress: &LoweredIngress) -> Arc<[IpAddr]> {
+        let routes = ingress.routes.iter().filter(|route| matches!(route.action, Action::Forward(_)));
+        let set = routes.fold(EntryPointSet::default(), |set, route| set.or(route.entry_points));
+        let at = self.gates.map(|(_, points)| points.intersects(set));
+        let gates = self.gates.iter().zip(at).filter(|(_, at)| *at);
+        let of_gates = || gates.flat_map(|((gate, _), _)| published(self.site, *gate)).collect();
+        self.shared.entry(at).or_insert_with(of_gates).clone()
+    }
 }
 
 /// Where clients reach a gate, IPv4 first: its virtual IPs, else the addresses of the nodes that serve it. Behind an
