@@ -31,8 +31,9 @@ use domain::base::{Message, MessageBuilder, Name, Rtype};
 use domain::rdata::AllRecordData;
 use dualgate_core::case::{Case, Families};
 use dualgate_core::machine::dns::{Responder, Transport, Verdict};
+use dualgate_core::model::snapshot::Facts;
 use dualgate_core::model::{NodeName, ObjectName, Snapshot};
-use dualgate_core::plan;
+use dualgate_core::plan::{self, public};
 use dualgate_wire::dns::cookie::{Asked, CookieSecret};
 
 #[path = "dns/elsewhere.rs"]
@@ -118,7 +119,7 @@ fn ask(snapshot: &Snapshot, elsewhere: &Elsewhere, question: &str) -> Vec<String
             .unwrap();
     }
     let over = if options.contains(&"tcp") { Transport::Tcp } else { Transport::Udp };
-    let responder = Responder::new(&plan::node(snapshot, &node).dns);
+    let responder = Responder::new(&plan::node(&known_to(snapshot, &node), &node).dns);
     let mut answer = Vec::new();
     match responder.answer(&builder.finish(), from, over, &SECRET, NOW, &mut answer) {
         Verdict::Answer { asker, .. } if cookie.is_some() => {
@@ -129,6 +130,16 @@ fn ask(snapshot: &Snapshot, elsewhere: &Elsewhere, question: &str) -> Vec<String
         Verdict::Forward(_) if elsewhere.0.is_empty() => vec!["-> forward".to_owned()],
         Verdict::Forward(question) => elsewhere.resolve(responder, question),
     }
+}
+
+/// An edge knows what home tells it, and hears no other edge.
+fn known_to(snapshot: &Snapshot, node: &NodeName) -> Snapshot {
+    if snapshot.site.tunnel.is_none() || !snapshot.site.node(node).is_some_and(|node| node.is_edge()) {
+        return snapshot.clone();
+    }
+    let objects = Arc::new(public::public(snapshot, node));
+    let facts = Facts { silent_edges: Arc::default(), ..snapshot.facts.clone() };
+    Snapshot { objects, facts, ..snapshot.clone() }
 }
 
 /// What an asker sends as its cookies.

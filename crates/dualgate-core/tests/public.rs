@@ -8,6 +8,7 @@ use dualgate_core::case::{Case, Families};
 use dualgate_core::model::address::Family;
 use dualgate_core::model::object::{AddressType, Body};
 use dualgate_core::model::site::Role;
+use dualgate_core::model::snapshot::Facts;
 use dualgate_core::model::{Finding, NodeName, ObjectSet, Snapshot};
 use dualgate_core::parse::object::dump;
 use dualgate_core::plan::proxy::{ProxyPlan, ServerAddress};
@@ -50,7 +51,8 @@ fn numbered_by_rule(route: &Route) -> Route {
 }
 
 fn with_objects(snapshot: &Snapshot, objects: ObjectSet) -> Snapshot {
-    Snapshot { objects: Arc::new(objects), ..snapshot.clone() }
+    let facts = Facts { silent_edges: Arc::default(), ..snapshot.facts.clone() };
+    Snapshot { objects: Arc::new(objects), facts, ..snapshot.clone() }
 }
 
 /// As it goes over the wire and is read at the edge.
@@ -69,7 +71,10 @@ fn faults(snapshot: &Snapshot, edge: &NodeName) -> Vec<String> {
     let unknown = cut.findings.iter().filter(|finding| !is_known(finding));
     let mut faults: Vec<String> =
         unknown.map(|finding| format!("the cut has a mistake of its own: {finding}")).collect();
-    let whole = seen(&plan::node(snapshot, edge));
+    // Whoever answers hears himself.
+    let mut of_all = snapshot.clone();
+    Arc::make_mut(&mut of_all.facts.silent_edges).remove(edge);
+    let whole = seen(&plan::node(&of_all, edge));
     let read = told(&cut);
     if read.objects != cut.objects {
         faults.push("the edge reads something else than home wrote".to_owned());
@@ -288,6 +293,42 @@ fn the_edge_learns_which_pods_are_behind_which_node_if_the_site_file_does_not_sa
     });
     assert_eq!(nodes, [expected]);
     assert_eq!(faults(&snapshot, &edge), Vec::<String>::new());
+}
+
+#[test]
+fn an_edge_learns_which_other_one_home_does_not_hear_if_it_would_lead_there() {
+    let site = |publish: &str| {
+        format!(
+            "== site
+apiVersion: dualgate.dev/v1alpha1
+kind: Site
+lan: {{subnets: [192.168.178.0/24]}}
+nodes:
+- {{name: home1, roles: [server, internal-gate], addresses: [192.168.178.5]}}
+- {{name: edge, roles: [external-gate, dns], addresses: [192.168.178.201], publicAddresses: [203.0.113.10]}}
+- {{name: other, roles: [external-gate, dns], addresses: [192.168.178.202], publicAddresses: [203.0.113.20]}}
+gates: {{internal: {{}}, external: {{}}}}
+ingressClasses: [{{controller: dualgate.dev/ingress-controller}}]
+dns: {{public: true, zones: [{{name: example.org, publish: {publish}}}]}}
+{EXAMPLE}"
+        )
+    };
+    let nodes = |publish: &str, silent: &[&str]| {
+        let mut snapshot = Case::parse("silent", &site(publish)).unwrap().snapshot(Families::V4).unwrap();
+        snapshot.facts.silent_edges = Arc::new(silent.iter().map(|name| NodeName::new(*name)).collect());
+        let edge = NodeName::new("edge");
+        assert_eq!(faults(&snapshot, &edge), Vec::<String>::new());
+        let cut = public::public(&snapshot, &edge);
+        let nodes = cut.objects.iter().filter(|object| matches!(object.body, Body::Node(_)));
+        nodes.map(|object| dump(object)).collect::<Vec<Value>>()
+    };
+    let expected = json!({
+        "apiVersion": "v1", "kind": "Node", "metadata": {"name": "other", "annotations": {"dualgate.dev/silent": "true"}},
+    });
+    assert_eq!(nodes("edge", &["other"]), [expected]);
+    for (publish, silent) in [("edge", &[][..]), ("edge", &["edge"]), ("home-only", &["other"])] {
+        assert_eq!(nodes(publish, silent), [json!(null); 0], "{publish} {silent:?}");
+    }
 }
 
 /// Only a folder can hold such a Service. The first port with the number counts, whoever names which.

@@ -17,6 +17,7 @@
 //! | EndpointSlice | servers come from slices | port, address and pod of each server |
 //! | Secret | its certificate is shown at the external gate | `tls.crt`, `tls.key` |
 //! | Node | the tunnel's plan needs it | `podCIDRs` |
+//! | Node | home does not hear this other edge, and names would lead there | that it is silent, as annotation |
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -40,7 +41,7 @@ use crate::model::{Digest, GateName, HostPattern, NodeName, ObjectName, Secret, 
 use crate::parse::object::{Parsed, dump, dump_text, object_with};
 use crate::parse::time;
 use crate::plan::proxy::{Backend, Scheme, Server, ServerAddress};
-use crate::plan::tunnel;
+use crate::plan::{dns, tunnel};
 use crate::route::{Action, BackendIndex, EntryPointSet, PathPattern, Route, RoutePart};
 
 const PRIORITY: &str = "traefik.ingress.kubernetes.io/router.priority";
@@ -103,6 +104,7 @@ pub struct Memo {
     /// Those that are placed at the external gate.
     ingresses: Vec<Arc<LoweredIngress>>,
     certificates: Vec<Arc<SiteCertificate>>,
+    silent_edges: Arc<BTreeSet<NodeName>>,
 }
 
 impl Memo {
@@ -122,12 +124,14 @@ impl Memo {
             || changes.iter().flat_map(|(old, new)| [*old, *new]).flatten().any(is_of_all)
             || !same(&self.ingresses, &ingresses)
             || !same(&self.certificates, &lowered.certificates)
+            || self.silent_edges != snapshot.facts.silent_edges
             || ingresses.iter().any(is_named);
         *self = Self {
             site: Some(snapshot.site.clone()),
             objects: snapshot.objects.clone(),
             ingresses,
             certificates: lowered.certificates.clone(),
+            silent_edges: snapshot.facts.silent_edges.clone(),
         };
         differs
     }
@@ -555,7 +559,7 @@ fn endpoint(address: IpAddr, pod: Option<&str>) -> Value {
     }
 }
 
-/// The Nodes without which the tunnel's plan would be another.
+/// The Nodes without which the plan of the tunnel or of names would be another.
 fn nodes(snapshot: &Snapshot, node: &NodeName) -> Vec<Value> {
     let is_of_site =
         |object: &Object| snapshot.site.nodes.iter().any(|node| *object.key.name.name == *node.name.as_str());
@@ -576,12 +580,18 @@ fn nodes(snapshot: &Snapshot, node: &NodeName) -> Vec<Value> {
             at += 1;
         }
     }
-    let value = |object: &Arc<Object>| {
-        let Body::Node(body) = &object.body else { return None };
+    let silent = snapshot.site.node(node).map(|node| dns::silent_for(snapshot, node)).unwrap_or_default();
+    let mut values: BTreeMap<&str, Value> = BTreeMap::new();
+    let bare = |name: &str| json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}});
+    for object in &kept {
+        let Body::Node(body) = &object.body else { continue };
         let nets: Vec<String> = body.pod_cidrs.iter().map(ToString::to_string).collect();
-        Some(json!({
-            "apiVersion": "v1", "kind": "Node", "metadata": {"name": *object.key.name.name}, "spec": {"podCIDRs": nets},
-        }))
-    };
-    kept.iter().filter_map(value).collect()
+        let name = &*object.key.name.name;
+        values.entry(name).or_insert_with(|| bare(name))["spec"] = json!({"podCIDRs": nets});
+    }
+    for edge in silent {
+        let name = edge.as_str();
+        values.entry(name).or_insert_with(|| bare(name))["metadata"]["annotations"] = json!({dns::SILENT: "true"});
+    }
+    values.into_values().collect()
 }

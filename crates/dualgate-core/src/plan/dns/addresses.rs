@@ -9,9 +9,8 @@ use ipnet::IpNet;
 
 use super::{ResolverPlan, Upstream, Zone, addresses_of};
 use crate::model::address::is_public;
-use crate::model::site::{Node, Role, Site};
-use crate::model::snapshot::Facts;
-use crate::model::{GateName, Host};
+use crate::model::site::{Node, Publish, Role, Site};
+use crate::model::{GateName, Host, NodeName, Object, Snapshot};
 
 const PORT: u16 = 53;
 
@@ -26,14 +25,52 @@ pub(super) fn home(site: &Site) -> Vec<IpAddr> {
     sorted(own.into_iter())
 }
 
+/// On a Node: home does not hear this edge, so that nobody is to be led to it. Home tells it to the other edges.
+pub const SILENT: &str = "dualgate.dev/silent";
+
 /// The public addresses of the external gate: its own, else those of the nodes that serve it. Those of edges that are silent
 /// are left out, unless none is left.
-pub(super) fn public(site: &Site, facts: &Facts) -> Vec<IpAddr> {
+pub(super) fn public(snapshot: &Snapshot) -> Vec<IpAddr> {
+    heard(&snapshot.site, &silent(snapshot))
+}
+
+fn silent(snapshot: &Snapshot) -> BTreeSet<&NodeName> {
+    let is_said = |object: &Arc<Object>| object.meta.annotations.get(SILENT) == Some("true");
+    let said = snapshot.objects.of_kind("Node").iter().filter(|object| is_said(object));
+    let said: BTreeSet<&str> = said.map(|object| &*object.key.name.name).collect();
+    let edges = snapshot.site.nodes.iter().filter(|node| node.is_edge()).map(|node| &node.name);
+    edges.filter(|edge| snapshot.facts.silent_edges.contains(*edge) || said.contains(edge.as_str())).collect()
+}
+
+/// An address that several edges have is silent when all of them are.
+fn heard(site: &Site, silent: &BTreeSet<&NodeName>) -> Vec<IpAddr> {
+    let (gone, there): (Vec<&Node>, Vec<&Node>) = site.nodes.iter().partition(|node| silent.contains(&node.name));
+    let of = |nodes: &[&Node]| nodes.iter().flat_map(|node| node.public_addresses.iter().copied()).collect();
+    let (gone, there): (BTreeSet<IpAddr>, BTreeSet<IpAddr>) = (of(&gone), of(&there));
     let all = all_public(site);
-    let silent = site.nodes.iter().filter(|node| facts.silent_edges.contains(&node.name));
-    let silent: BTreeSet<IpAddr> = silent.flat_map(|node| node.public_addresses.iter().copied()).collect();
-    let heard: Vec<IpAddr> = all.iter().copied().filter(|address| !silent.contains(address)).collect();
+    let is_heard = |address: &IpAddr| !gone.contains(address) || there.contains(address);
+    let heard: Vec<IpAddr> = all.iter().copied().filter(is_heard).collect();
     if heard.is_empty() { all } else { heard }
+}
+
+/// The silent edges that an edge has to know of, as it would lead clients there.
+pub(crate) fn silent_for<'a>(snapshot: &'a Snapshot, node: &Node) -> BTreeSet<&'a NodeName> {
+    let site = &*snapshot.site;
+    let answers = site.dns.as_ref().is_some_and(|dns| {
+        node.has(Role::Dns) && dns.public && dns.zones.iter().any(|zone| zone.publish == Publish::Edge)
+    });
+    if !answers {
+        return BTreeSet::new();
+    }
+    let mut silent = silent(snapshot);
+    silent.remove(&node.name);
+    let told = heard(site, &silent);
+    let matters = |edge: &&NodeName| {
+        let mut others = silent.clone();
+        others.remove(edge);
+        heard(site, &others) != told
+    };
+    silent.iter().copied().filter(matters).collect()
 }
 
 fn all_public(site: &Site) -> Vec<IpAddr> {

@@ -15,6 +15,9 @@ mod addresses;
 mod hosts;
 mod zones;
 
+pub use addresses::SILENT;
+pub(crate) use addresses::silent_for;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};

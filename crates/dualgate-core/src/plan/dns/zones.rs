@@ -36,7 +36,7 @@ pub(super) fn zones(snapshot: &Snapshot, lowered: &Lowered, view: View, former: 
     let site = &snapshot.site;
     let Some(dns) = &site.dns else { return Vec::new() };
     let places = Places::of(dns, view);
-    let targets = Targets::of(&addresses::home(site), &addresses::public(site, &snapshot.facts));
+    let targets = Targets::of(&addresses::home(site), &addresses::public(snapshot));
     former.hosts.update(site, lowered, view, targets, &places);
     let mut drafts = Drafts::of(site, view, &places, &former.hosts);
     drafts.site_file(dns);
