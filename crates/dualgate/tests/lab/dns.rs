@@ -43,7 +43,7 @@ const NODES: [&str; 3] = ["k3s-node1", "k3s-node2", "k3s-node3"];
 const LIMIT: Duration = Duration::from_secs(20);
 const NXDOMAIN: u8 = 3;
 
-fn asked(lab: &Lab, from: &str, server: &str, name: &str, of: Family) -> Result<Resolved, Trouble> {
+pub fn asked(lab: &Lab, from: &str, server: &str, name: &str, of: Family) -> Result<Resolved, Trouble> {
     let host = lab.host(from).expect("a host that is on");
     resolve(&host, SocketAddr::new(ip(server), 53), name, of, Duration::from_secs(5))
 }
@@ -54,7 +54,7 @@ fn told(lab: &Lab, from: &str, server: &str, name: &str, of: Family) -> Resolved
         .unwrap_or_else(|trouble| panic!("{from} -> {server} about {name}: {trouble}\n{}", logs(lab)))
 }
 
-fn leads(addresses: &[&str]) -> Resolved {
+pub fn leads(addresses: &[&str]) -> Resolved {
     Resolved { code: 0, addresses: addresses.iter().map(|address| ip(address)).collect() }
 }
 

@@ -5,13 +5,15 @@
 use std::path::Path;
 use std::time::Duration;
 
+use dualgate_core::model::Family;
 use dualgate_lab::cluster::Patience;
 use dualgate_lab::control::Operator as _;
 use dualgate_lab::lab::Lab;
 use dualgate_lab::report::{Check, Verdict};
 use dualgate_lab::trial::Trial;
 
-use crate::site::{example, get, logs, seed, start};
+use crate::dns::{asked, leads};
+use crate::site::{example, get, logs, seed, start, until};
 
 pub const TRIALS: &[Trial] = &[
     ("the_seed_passes_every_check", the_seed),
@@ -144,10 +146,11 @@ lan: {{subnets: [192.168.178.0/24, 'fda8:a1db:5685::/64'], router: {{kind: fritz
 nodes:
 - {{name: home1, roles: [server, internal-gate, virtual-ips], addresses: [192.168.178.5, 'fda8:a1db:5685::5']}}
 - {{name: home2, roles: [server, internal-gate, virtual-ips], addresses: [192.168.178.6, 'fda8:a1db:5685::6']}}
-- {{name: east, roles: [external-gate], addresses: [192.168.178.201, 'fda8:a1db:5685::201'], publicAddresses: [203.0.113.10, '2001:db8:1::10']}}
-- {{name: west, roles: [external-gate], addresses: [192.168.178.202, 'fda8:a1db:5685::202'], publicAddresses: [203.0.113.20, '2001:db8:2::20']}}
+- {{name: east, roles: [external-gate, dns], addresses: [192.168.178.201, 'fda8:a1db:5685::201'], publicAddresses: [203.0.113.10, '2001:db8:1::10']}}
+- {{name: west, roles: [external-gate, dns], addresses: [192.168.178.202, 'fda8:a1db:5685::202'], publicAddresses: [203.0.113.20, '2001:db8:2::20']}}
 gates: {{internal: {{addresses: [192.168.178.10, 'fda8:a1db:5685::10']}}, external: {{}}}}
 tunnel: {{mtu: 1380}}
+dns: {{public: true, zones: [{{name: yourdomain.com, publish: edge}}]}}
 "
         ),
     );
@@ -155,10 +158,27 @@ tunnel: {{mtu: 1380}}
     for address in ["203.0.113.10", "2001:db8:1::10", "203.0.113.20", "2001:db8:2::20"] {
         answers(&lab, "internet-client", address);
     }
+    let east = ["203.0.113.10", "2001:db8:1::10"];
+    let both = [["203.0.113.10", "203.0.113.20"], ["2001:db8:1::10", "2001:db8:2::20"]];
+    let west_leads = |lab: &Lab, of: Family, addresses: &[&str]| {
+        let told = asked(lab, "internet-client", "203.0.113.20", HOST, of);
+        told.is_ok_and(|told| told == leads(addresses))
+    };
+    let lead = |lab: &Lab, to: [&[&str]; 2]| {
+        until(&format!("west leads to {to:?}"), lab, Duration::from_secs(60), || {
+            [Family::V4, Family::V6].into_iter().zip(to).all(|(of, to)| west_leads(lab, of, to))
+        });
+    };
+    lead(&lab, [&both[0], &both[1]]);
     lab.fail("east").unwrap();
     lab.wait_until_ready(Duration::from_secs(5)).unwrap();
     answers(&lab, "internet-client", "203.0.113.20");
     answers(&lab, "internet-client", "2001:db8:2::20");
+    // Home tells the other one that it is not there, and when it is there again.
+    lead(&lab, [&both[0][1..], &both[1][1..]]);
+    lab.heal("east").unwrap();
+    lead(&lab, [&both[0], &both[1]]);
+    east.iter().for_each(|address| answers(&lab, "internet-client", address));
 }
 
 fn router_holds_the_tunnel(directory: &Path) {
