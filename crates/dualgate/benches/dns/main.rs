@@ -2,19 +2,25 @@
 //!
 //! Each server has one thread on the first processor and the same zone; `dnsperf` asks from the second one. The servers take
 //! turns, several rounds, so that what else the machine does meets all of them. What counts is what a server's own processes
-//! used. Then a zone of 10,000 names is changed while it is asked for. A peer that is not installed is left out, and said so.
+//! used. Then one of 10,000 names goes or comes while others are asked for. A peer that is not installed is left out, and said
+//! so.
 
 mod servers;
 
+use std::fmt::Write as _;
+use std::net::{SocketAddr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{JoinHandle, park_timeout, spawn};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
+use dualgate_core::case::{Case, Families};
 use dualgate_core::model::snapshot::{Facts, Generation};
-use dualgate_core::model::{NodeName, Snapshot};
-use dualgate_core::{parse, plan};
+use dualgate_core::model::{NodeName, ObjectSet, Snapshot};
+use dualgate_core::plan;
 use dualgate_host::dns::Dns;
 
 use servers::{Kind, Server};
@@ -27,6 +33,8 @@ const NAMES: usize = 200;
 /// Names of the zone that changes.
 const MANY: usize = 10_000;
 const ROUNDS: usize = 5;
+/// How often one of them goes or comes.
+const CHANGES: usize = 10;
 /// Seconds of a round.
 const ROUND: u32 = 4;
 
@@ -101,39 +109,105 @@ fn load(questions: &Path, port: u16) -> anyhow::Result<u64> {
     }
 }
 
-/// A zone of many names changes: what the plan, and what the exchange of what is answered takes.
+/// Of many Ingresses one goes or comes, while every name is asked for in turn.
 fn change() -> anyhow::Result<()> {
-    let node = NodeName::new("here");
-    let snapshot = |generation: u64, last: &str| -> anyhow::Result<Snapshot> {
-        let text = servers::site(1, 1, MANY).replace("192.0.2.199}", &format!("{last}}}"));
-        let (site, findings) = parse::site::site("site.yaml", &text);
-        let site = site.with_context(|| format!("the site of the benchmark is wrong: {findings:?}"))?;
-        let facts = Facts { now: 1_800_000_000 + generation as i64, ..Facts::default() };
-        Ok(Snapshot { generation: Generation(generation), site: Arc::new(site), objects: Arc::default(), facts })
-    };
+    let node = NodeName::new("home1");
+    let case = Case::parse("bench", &ingresses()).map_err(anyhow::Error::msg)?;
+    let whole = case.snapshot(Families::Both).map_err(anyhow::Error::msg)?;
+    let address = UdpSocket::bind("127.0.0.1:0")?.local_addr()?;
     let (mut planner, mut dns) = (plan::Planner::default(), Dns::new(1));
     let mut longest = (0.0_f64, 0.0_f64);
-    for round in 0..6 {
-        let snapshot = snapshot(round + 1, if round % 2 == 0 { "198.51.100.1" } else { "198.51.100.2" })?;
+    let mut asking = None;
+    for round in 0..=CHANGES {
+        let gone = (round % 2 == 1).then(|| format!("app{}", round * 7 + 3));
+        let objects = whole.objects.objects.iter().filter(|object| gone.as_deref() != Some(&*object.key.name.name));
+        let objects = Arc::new(ObjectSet { objects: objects.cloned().collect(), findings: Vec::new() });
+        let facts = Facts { now: whole.facts.now + round as i64, ..whole.facts.clone() };
+        let snapshot = Snapshot { generation: Generation(round as u64 + 1), objects, facts, ..whole.clone() };
         let began = Instant::now();
         let mut plan = planner.plan(&snapshot, &node).dns;
         let planned = began.elapsed();
-        // Port 0 is any that is free.
-        plan.listen = vec!["127.0.0.1:0".parse()?];
+        plan.listen = vec![address];
         let began = Instant::now();
         dns.plan(plan);
         dns.converge();
         let changed = began.elapsed();
-        if round > 0 {
+        if round == 0 {
+            asking = Some(Asking::start(address)?);
+        } else {
             longest = (longest.0.max(planned.as_secs_f64()), longest.1.max(changed.as_secs_f64()));
+            park_timeout(Duration::from_millis(50));
         }
     }
+    let (asked, failed) = asking.map(Asking::end).unwrap_or_default();
     println!(
-        "a zone of {MANY} names changes: planned in {:.1} ms, and answered from {:.1} ms later (longest of 5)",
+        "one of {MANY} names goes or comes: all is planned in {:.1} ms, and answered from {:.1} ms later (longest of \
+         {CHANGES}); of {asked} questions meanwhile {failed} failed",
         longest.0 * 1e3,
         longest.1 * 1e3
     );
     Ok(())
+}
+
+/// Asks for one name after the other, one at a time.
+struct Asking(Arc<AtomicBool>, JoinHandle<(usize, usize)>);
+
+impl Asking {
+    fn start(server: SocketAddr) -> anyhow::Result<Self> {
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        socket.connect(server)?;
+        socket.set_read_timeout(Some(Duration::from_secs(2)))?;
+        let end = Arc::new(AtomicBool::new(false));
+        let is_over = end.clone();
+        let asking = spawn(move || {
+            let (mut asked, mut failed) = (0, 0);
+            while !is_over.load(Ordering::Relaxed) {
+                // A multiple of seven never goes.
+                let answered = ask(&socket, asked as u16, asked * 7 % (MANY - MANY % 7));
+                asked += 1;
+                failed += usize::from(answered != Some(true));
+            }
+            (asked, failed)
+        });
+        Ok(Self(end, asking))
+    }
+
+    fn end(self) -> (usize, usize) {
+        self.0.store(true, Ordering::Relaxed);
+        self.1.join().unwrap_or_default()
+    }
+}
+
+/// Whether the name leads somewhere; `None` without an answer.
+fn ask(socket: &UdpSocket, id: u16, number: usize) -> Option<bool> {
+    let [high, low] = id.to_be_bytes();
+    let mut question = vec![high, low, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+    for label in [&*format!("app{number}"), "example", "org"] {
+        question.push(u8::try_from(label.len()).ok()?);
+        question.extend_from_slice(label.as_bytes());
+    }
+    question.extend_from_slice(&[0, 0, 1, 0, 1]);
+    socket.send(&question).ok()?;
+    let mut answer = [0; 512];
+    let length = socket.recv(&mut answer).ok()?;
+    let answer = answer.get(..length).filter(|answer| answer.len() > 12)?;
+    Some(answer[..2] == [high, low] && answer[3] & 15 == 0 && answer[7] == 1)
+}
+
+fn ingresses() -> String {
+    let site = "dns: {zones: [{name: example.org, publish: edge}]}\nexposure: {default: [internal, external]}";
+    let mut text = format!("== site\n{site}\n== services\nweb http=80\n== objects\n");
+    for number in 0..MANY {
+        let _ = writeln!(
+            text,
+            "---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {{name: app{number}, namespace: default}}
+spec: {{rules: [{{host: app{number}.example.org, http: {{paths: [{{path: /, pathType: Prefix, backend: {{service: {{name: web, port: {{name: http}}}}}}}}]}}}}]}}"
+        );
+    }
+    text
 }
 
 fn is_there(program: &str) -> bool {
