@@ -18,7 +18,7 @@ use crate::route::{Action, EntryPointIndex, PathPattern, Route, Table};
 /// How many examples a finding gives.
 const EXAMPLES: usize = 3;
 
-/// How many Ingresses are lowered in both readings at a time: it bounds the memory that this takes.
+/// How many Ingresses are looked at at a time, where they share no host: it bounds the memory that this takes.
 const BATCH: usize = 100;
 
 /// What is read differently, by Ingress.
@@ -47,8 +47,12 @@ impl Readings {
         let hosts = Hosts::of(changed().chain(near.filter(has_touched)).map(|ingress| &*ingress.object));
         changed().for_each(|ingress| drop(self.0.remove(&ingress.key().name)));
         let again: Vec<&Arc<LoweredIngress>> = hosts.reached(lowered, by_host);
-        for batch in again.chunks(BATCH) {
+        let (mut rest, mut size) = (again.as_slice(), BATCH);
+        while !rest.is_empty() {
+            let (batch, after) = rest.split_at(size.min(rest.len()));
             let part = part((snapshot, lowered, by_host), batch);
+            // Where many share a host, each part holds them all: then as many are looked at.
+            (rest, size) = (after, part.objects.of_kind("Ingress").len().max(BATCH));
             for ingress in batch {
                 self.0.remove(&ingress.key().name);
             }
