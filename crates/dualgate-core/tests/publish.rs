@@ -231,6 +231,8 @@ fn an_owner_moves_from_external_dns_with_its_records() {
     let text = "! a.example.org A: it belongs to `default`: it is left as it is";
     assert_eq!(shown(&diff(&zone, &there, as_is)), [text]);
     zone.owner = "default".into();
+    assert_eq!(shown(&diff(&zone, &there, as_is)), [text], "the owner is the site's name by chance");
+    zone.takes_over = true;
     let found = diff(&zone, &there, as_is);
     assert_eq!(shown(&found), ["delete old.example.org CNAME", "update a.example.org A"]);
     let after = applied(&there, &found);
@@ -239,7 +241,62 @@ fn an_owner_moves_from_external_dns_with_its_records() {
     assert_eq!(diff(&zone, &after, as_is), Diff::default());
 }
 
-const NAMES: [&str; 9] = [
+#[test]
+fn only_a_site_file_that_names_the_owner_takes_over() {
+    assert!(!published("")[0].takes_over);
+    let text = SITE.replace("dns:\n  forward", "dns:\n  owner: home\n  forward");
+    let snapshot = Case::parse("publish", &text).unwrap().snapshot(Families::Both).unwrap();
+    let zones = publish(&snapshot, &lower::snapshot(&snapshot));
+    assert!(zones[0].takes_over && &*zones[0].owner == "home");
+}
+
+#[test]
+fn where_names_are_to_stay_a_set_goes_only_for_what_it_excludes() {
+    let all = [
+        ("example.org A", "203.0.113.10"),
+        ("example.org AAAA", "2001:db8:1::10"),
+        ("example.org MX", "10 mail.example.net"),
+    ];
+    let before = zone(&all, PublishPolicy::Sync);
+    let there = applied(&Sets::new(), &diff(&before, &Sets::new(), as_is));
+    let found =
+        |wanted: &[(&str, &str)], there: &Sets| shown(&diff(&zone(wanted, PublishPolicy::UpsertOnly), there, as_is));
+    assert_eq!(found(&all[2..], &there), ["kept example.org A", "kept example.org AAAA"]);
+    assert_eq!(
+        found(&[all[0], all[2]], &there),
+        ["delete example.org AAAA"],
+        "half of the answers would lead elsewhere"
+    );
+    assert_eq!(found(&all[..2], &there), ["kept example.org MX"]);
+    // What cannot be written is no reason.
+    let mut blocked = there.clone();
+    blocked.extend(sets(&[("example.org CAA", "0 issue \"example.net\"")]));
+    let cname = [("example.org CNAME", "www.example.net")];
+    let shown = found(&cname, &blocked);
+    assert!(!shown.iter().any(|line| line.starts_with("delete")), "{shown:?}");
+}
+
+#[test]
+fn a_mark_of_another_owner_counts_before_its_records_are_there() {
+    let zone = zone(&[("a.example.org A", "203.0.113.10"), ("b.example.org A", "203.0.113.10")], PublishPolicy::Sync);
+    let mark = Mark::write("other", "ingress/x/y", 60);
+    let there: Sets = ["a-a.example.org TXT", "_dualgate-a.b.example.org TXT"].map(|at| (key(at), mark.clone())).into();
+    let text = ["a", "b"].map(|name| format!("! {name}.example.org A: it belongs to `other`: it is left as it is"));
+    assert_eq!(shown(&diff(&zone, &there, as_is)), text);
+}
+
+#[test]
+fn a_name_whose_mark_would_be_a_wildcards_is_not_written() {
+    let zone = zone(&[("_wildcard.example.org A", "203.0.113.10")], PublishPolicy::Sync);
+    let there = sets(&[("*.example.org A", "198.51.100.1")]);
+    let found = diff(&zone, &there, as_is);
+    let text =
+        "! _wildcard.example.org A: a name that begins with `_wildcard` is reserved: marks of wildcards stand there";
+    assert_eq!(shown(&found), [text]);
+}
+
+const NAMES: [&str; 10] = [
+    "_wildcard.example.org",
     "example.org",
     "a.example.org",
     "b.example.org",
@@ -293,10 +350,12 @@ proptest! {
         wanted in prop::collection::vec(some_set(), 0..8),
         others in prop::collection::vec(there(), 0..12),
         upsert in any::<bool>(),
+        takes_over in any::<bool>(),
     ) {
         let policy = if upsert { PublishPolicy::UpsertOnly } else { PublishPolicy::Sync };
         let one = |(key, set): (SetKey, Set)| (key, Wanted { set, from: "ingress/apps/web".into() });
         let mut zone = zone(&[], policy);
+        zone.takes_over = takes_over;
         // Something of ours is there from before, as somebody wrote around it.
         zone.wanted = Arc::new(first.into_iter().map(one).collect());
         let mut existing: Sets = applied(&Sets::new(), &diff(&zone, &Sets::new(), as_is));
@@ -312,10 +371,12 @@ proptest! {
                 Some(SetKey::new(key.name.parent()?.child(&kind)?, RecordType::TXT))
             };
             let ours = |at: Option<SetKey>| at.and_then(|at| existing.get(&at)).is_some_and(|set| Mark::read(set) == Mark::Of("home".into()));
-            ours(mark_name(key)) || ours(usual())
+            ours(mark_name(key)) || takes_over && ours(usual())
         };
         for (key, set) in &existing {
-            let is_ours = is_marked(key) || key.rtype == RecordType::TXT && Mark::read(set) == Mark::Of("home".into());
+            let counts = takes_over || key.name.to_string().starts_with("_dualgate-");
+            let is_mark = counts && key.rtype == RecordType::TXT && Mark::read(set) == Mark::Of("home".into());
+            let is_ours = is_marked(key) || is_mark;
             if !is_ours || !zone.is_ours(&key.name) {
                 prop_assert_eq!(after.get(key), Some(set), "{} was changed", key);
             }

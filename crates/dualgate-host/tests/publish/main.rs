@@ -28,6 +28,7 @@ fn publication(access: ProviderAccess, wanted: &[&str]) -> Publication {
         name: "provider".into(),
         provider: Arc::new(provider),
         owner: "home".into(),
+        takes_over: false,
         policy: PublishPolicy::Sync,
         wanted: Arc::new(wanted.iter().map(one).collect::<BTreeMap<_, _>>()),
         except: Vec::new(),

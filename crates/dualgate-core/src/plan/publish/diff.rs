@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use dualgate_wire::dns::{Name, RecordType};
 
-use super::mark::{Mark, Place, is_mark, mark_name, marked};
+use super::mark::{Mark, Place, is_mark, is_reserved, mark_name, marked};
 use super::{Publication, Set, SetKey, Sets, Wanted};
 use crate::model::site::PublishPolicy;
 
@@ -106,6 +106,8 @@ pub enum Why {
     Delegated(Name),
     /// There is no room for its mark.
     Long,
+    /// Its mark would be a wildcard's.
+    Reserved,
 }
 
 impl Why {
@@ -117,6 +119,7 @@ impl Why {
             Self::Mark(_) => "remove the TXT record at the provider",
             Self::Delegated(_) => "make it a zone of its own in `dns.zones`",
             Self::Long => "use a shorter name",
+            Self::Reserved => "use another name",
         }
     }
 }
@@ -133,6 +136,9 @@ impl fmt::Display for Conflict {
             Why::Mark(mark) => write!(f, "`{mark}` would be its mark, and says something else"),
             Why::Delegated(name) => write!(f, "`{name}` is another server's zone"),
             Why::Long => f.write_str("its name is too long to be marked"),
+            Why::Reserved => {
+                f.write_str("a name that begins with `_wildcard` is reserved: marks of wildcards stand there")
+            }
         }
     }
 }
@@ -148,17 +154,22 @@ pub fn diff(publication: &Publication, existing: &Sets, fit: impl Fn(&SetKey, &S
             None => diff.unfit.push(key.clone()),
         }
     }
-    let names: BTreeSet<&Name> = wanted.keys().map(|key| &key.name).collect();
+    let mut written: BTreeMap<&Name, Vec<RecordType>> = BTreeMap::new();
     for (key, (set, one)) in &wanted {
-        match there.why_not(publication, key, set) {
-            Some(why) => diff.conflicts.push(Conflict { key: (*key).clone(), why }),
-            None => diff.changes.extend(there.change(publication, key, set, one, &fit)),
+        if let Some(why) = there.why_not(publication, key, set) {
+            diff.conflicts.push(Conflict { key: (*key).clone(), why });
+            continue;
         }
+        written.entry(&key.name).or_default().push(key.rtype);
+        diff.changes.extend(there.change(publication, key, set, one, &fit));
     }
     for (key, marks) in there.ours.iter().filter(|(key, _)| !wanted.contains_key(key)) {
         let is_kept = match publication.policy {
             PublishPolicy::Sync => false,
-            PublishPolicy::UpsertOnly => !names.contains(&key.name),
+            // Only what is in the way of something that is written goes.
+            PublishPolicy::UpsertOnly => {
+                !written.get(&key.name).into_iter().flatten().any(|other| excludes(*other, key.rtype))
+            }
         };
         if is_kept {
             diff.kept.push(key.clone());
@@ -197,7 +208,8 @@ impl<'a> There<'a> {
                 if !is_ours || is_start || is_record || is_mark(&of, place) {
                     continue;
                 }
-                if owner == *publication.owner {
+                // Whoever did not name his owner did not ask for what another program marked with the same one.
+                if owner == *publication.owner && (place == Place::Ours || publication.takes_over) {
                     ours.entry(of).or_default().push(key.clone());
                     marks.insert(key);
                 } else {
@@ -213,29 +225,28 @@ impl<'a> There<'a> {
 
     /// Who is in the way of a wanted set.
     fn why_not(&self, publication: &Publication, key: &SetKey, set: &Set) -> Option<Why> {
+        if is_reserved(&key.name) {
+            return Some(Why::Reserved);
+        }
         let Some(mark) = mark_name(key) else { return Some(Why::Long) };
         if is_mark(key, Place::Ours) {
             return Some(Why::Mark(key.clone()));
         }
         let is_marked = self.ours.contains_key(key);
-        if !is_marked && let Some(there) = self.all.get(key) {
-            return Some(match self.theirs.get(key) {
-                Some(owner) => Why::Owner(owner.clone()),
-                None if there.data == set.data => Why::Same,
-                None => Why::Foreign(key.clone()),
-            });
+        if !is_marked {
+            // Also without the records: who writes the mark first is about to write them.
+            if let Some(owner) = self.theirs.get(key) {
+                return Some(Why::Owner(owner.clone()));
+            }
+            if let Some(there) = self.all.get(key) {
+                return Some(if there.data == set.data { Why::Same } else { Why::Foreign(key.clone()) });
+            }
         }
         if self.all.contains_key(&mark) && !self.ours.get(key).is_some_and(|marks| marks.contains(&mark)) {
             return Some(Why::Mark(mark));
         }
         let others = self.foreign.get(&key.name).map(Vec::as_slice).unwrap_or_default();
-        let excludes = |other: &&RecordType| match (key.rtype, **other) {
-            // What signs a zone stands beside everything.
-            (_, RecordType::RRSIG | RecordType::NSEC) => false,
-            (RecordType::CNAME, _) | (_, RecordType::CNAME) => true,
-            (one, other) => leads(one) && leads(other),
-        };
-        if let Some(other) = others.iter().find(excludes) {
+        if let Some(other) = others.iter().find(|other| excludes(key.rtype, **other)) {
             return Some(Why::Foreign(SetKey::new(key.name.clone(), *other)));
         }
         let above = std::iter::successors(Some(key.name.clone()), Name::parent);
@@ -272,6 +283,16 @@ impl<'a> There<'a> {
 
     fn gone(&self, key: &SetKey) -> Edit {
         Edit { key: key.clone(), before: self.all.get(key).cloned(), after: None }
+    }
+}
+
+/// Whether a set of one type is not to stand beside another's of the other type.
+fn excludes(one: RecordType, other: RecordType) -> bool {
+    match (one, other) {
+        // What signs a zone stands beside everything.
+        (_, RecordType::RRSIG | RecordType::NSEC) => false,
+        (RecordType::CNAME, _) | (_, RecordType::CNAME) => true,
+        (one, other) => leads(one) && leads(other),
     }
 }
 

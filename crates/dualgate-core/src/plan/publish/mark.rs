@@ -47,8 +47,16 @@ impl Mark {
     }
 }
 
-/// Where the mark of a set stands; `None` if its name would be too long.
+/// Whether a name's mark would stand where a wildcard's does.
+pub(super) fn is_reserved(name: &Name) -> bool {
+    name.labels().next().is_some_and(|first| first.eq_ignore_ascii_case(WILDCARD))
+}
+
+/// Where the mark of a set stands; `None` if its name would be too long, or is reserved.
 pub fn mark_name(key: &SetKey) -> Option<SetKey> {
+    if is_reserved(&key.name) {
+        return None;
+    }
     let first = [PREFIX, key.rtype.to_string().to_ascii_lowercase().as_bytes()].concat();
     let plain = match key.name.is_wildcard() {
         true => key.name.parent()?.child(WILDCARD)?,
@@ -73,7 +81,7 @@ pub(super) fn marked(at: &Name, place: Place) -> Option<SetKey> {
     match place {
         Place::Ours => {
             let word = first.strip_prefix(PREFIX)?;
-            let plain = above.labels().next() != Some(WILDCARD);
+            let plain = !is_reserved(&above);
             let name = if plain { above } else { above.parent()?.child(b"*")? };
             let of = SetKey::new(name, rtype(word)?);
             mark_name(&of).is_some_and(|mark| mark.name == *at).then_some(of)
@@ -123,6 +131,7 @@ mod tests {
         }
         let long = vec!["a".repeat(60); 4].join(".");
         assert_eq!(mark_name(&key(&long, RecordType::A)), None);
+        assert_eq!(mark_name(&key("_wildcard.example.org", RecordType::A)), None);
     }
 
     #[test]

@@ -81,6 +81,8 @@ pub struct Publication {
     pub provider: Arc<Provider>,
     /// Whose records they are.
     pub owner: Arc<str>,
+    /// Whether marks of this owner count where external-dns puts them: only if the site file names the owner.
+    pub takes_over: bool,
     /// What happens to what is not wanted.
     pub policy: PublishPolicy,
     /// What is to be there.
@@ -118,6 +120,7 @@ pub fn publish(snapshot: &Snapshot, lowered: &Lowered) -> Vec<Publication> {
             at,
             name: name.as_str().into(),
             owner: owner.clone(),
+            takes_over: dns.owner.is_some(),
             policy: policy(provider),
             provider: Arc::new(provider.clone()),
             wanted: Arc::new(wanted(&zone)),
