@@ -140,6 +140,12 @@ fn what_the_internet_is_to_see_is_published_and_nothing_of_the_zones_start() {
 fn while_something_cannot_be_read_no_name_goes() {
     let zones = published(&format!("{}---\nkind: [\n", ingress("a", "a.example.org", "external")));
     assert_eq!(zones[0].policy, PublishPolicy::UpsertOnly);
+    let policy = |object: &str| published(&format!("---\n{object}\n"))[0].policy;
+    let ingress = "apiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {name: web, namespace: apps}\nspec: 1";
+    assert_eq!(policy(ingress), PublishPolicy::UpsertOnly, "it was refused");
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: a b}\nspec: {}";
+    assert_eq!(policy(service), PublishPolicy::UpsertOnly, "nobody knows whose it is");
+    assert_eq!(policy("title: no manifest"), PublishPolicy::Sync);
     assert_eq!(published("")[0].policy, PublishPolicy::Sync);
 }
 

@@ -21,9 +21,9 @@ pub use mark::{Mark, mark_name};
 
 use super::dns::{Origin, View, zones};
 use crate::lower::Lowered;
-use crate::model::finding::Place;
+use crate::model::finding::{Place, Severity};
 use crate::model::site::{Dns, Provider, Publish, PublishPolicy, Site};
-use crate::model::{Code, Finding, ObjectSet, Snapshot};
+use crate::model::{Code, Finding, ObjectKey, ObjectSet, Snapshot};
 
 /// What a set of records is known by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -142,7 +142,15 @@ fn owner(site: &Site, dns: &Dns) -> Arc<str> {
 
 /// Whether something of the source was never read.
 fn is_broken(objects: &ObjectSet) -> bool {
-    objects.findings.iter().any(|finding| matches!(finding.code, Code::Syntax | Code::Unreadable))
+    let is_there = |key: &ObjectKey| objects.of_kind(&key.kind).iter().any(|object| object.key == *key);
+    objects.findings.iter().any(|finding| match (finding.code, &finding.at.object) {
+        (Code::Syntax | Code::Unreadable, _) => true,
+        // An object that was refused as a whole.
+        (Code::ObjectInvalid, Some(key)) => matches!(&*key.kind, "Ingress" | "Service") && !is_there(key),
+        // It does not even say what it is.
+        (Code::ObjectInvalid, None) => finding.severity == Severity::Error,
+        _ => false,
+    })
 }
 
 /// Start and name servers of a zone are its provider's.
