@@ -19,7 +19,7 @@ use ipnet::IpNet;
 pub const ELSEWHERE: &str = "www.example.net";
 /// What it leads to.
 pub const THERE: [&str; 2] = ["198.51.100.80", "2001:db8:80::80"];
-/// A name of somebody else that stands for one of the site's: what is behind it depends on who asks.
+/// A name of somebody else that stands for one of the site's.
 pub const BACK: &str = "back.example.net";
 const PORT: u16 = 53;
 

@@ -57,6 +57,11 @@ impl Chain {
         self.authoritative
     }
 
+    /// The name that was asked for, if it is behind us.
+    pub fn first(&self) -> Option<&Name> {
+        self.passed.first()
+    }
+
     pub(super) fn passed(&self) -> &[Name] {
         &self.passed
     }

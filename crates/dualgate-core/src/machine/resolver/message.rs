@@ -7,6 +7,7 @@ use dualgate_wire::dns::{
     Class, Flags, Full, HEADER, Name, Opt, Rcode, Record, RecordType, Section, UDP_LIMIT, Writer, records,
 };
 
+use super::Telling;
 use crate::machine::dns::{Chain, MAX_CHAIN, Question};
 
 /// Octets of the head of an option.
@@ -46,8 +47,10 @@ pub struct Kept {
     pub ttl: u32,
     /// Through which names it leads, from the one that was asked for.
     aliases: Box<[Alias]>,
-    /// How many of these lead to a name that is ours: what follows is for us to say.
+    /// How many of these lead to a name that is ours: where the chain began in our zones, what follows is for us to say.
     pub home: Option<usize>,
+    /// Whether it tells an address of the home network, which is told to nobody.
+    pub is_blocked: bool,
 }
 
 /// A CNAME.
@@ -71,6 +74,7 @@ impl Kept {
             ttl,
             aliases: Box::default(),
             home: None,
+            is_blocked: false,
         }
     }
 
@@ -85,32 +89,27 @@ impl Kept {
         self.aliases.iter().position(|alias| is_ours(&alias.target)).map(|index| index + 1)
     }
 
-    /// From so many of its aliases on it is for us to say; it may be kept for as long as these say.
-    pub fn ends_at_home(&mut self, aliases: usize) {
-        self.home = Some(aliases);
-        self.ttl = self.aliases[..aliases].iter().map(|alias| alias.ttl).min().unwrap_or(0).min(LONGEST);
-    }
-
     /// Adds so many of its aliases to a question's chain, which then asks for what the last one stands for.
-    pub fn follow(&self, aliases: usize, age: u32, question: &mut Question) {
+    pub fn follow(&self, aliases: usize, telling: Telling, question: &mut Question) {
         for alias in &self.aliases[..aliases] {
             if question.chain.ends_at(alias.owner.as_wire()) {
                 break;
             }
-            question.chain.push(&alias.owner, alias.ttl.saturating_sub(age), &alias.target);
+            question.chain.push(&alias.owner, telling.left(alias.ttl), &alias.target);
             question.name = alias.target.clone();
         }
     }
 
-    /// The answer for an asker. Times to live are `age` seconds less; of a stale answer they are [`STALE_TTL`].
-    pub fn answer(&self, question: &Question, age: u32, remark: Option<Remark>, into: &mut Vec<u8>) {
+    /// The answer for an asker.
+    pub fn answer(&self, question: &Question, telling: Telling, into: &mut Vec<u8>) {
+        let remark = telling.remark;
         let opt = question.opt.map(|opt| Opt { error: remark.map(|remark| remark as u16), ..opt });
         let wants_signatures = opt.is_some_and(|opt| opt.dnssec_ok);
         let is_whole = question.chain.is_empty();
         let authenticated = self.authenticated && wants_signatures && remark.is_none() && is_whole;
         let mut flags = Flags { authenticated, ..question.flags() };
         let mut writer = Writer::new(into, &question.query(), question.limit, opt);
-        let left = |ttl: u32| if remark == Some(Remark::Stale) { STALE_TTL } else { ttl.saturating_sub(age) };
+        let left = |ttl: u32| telling.left(ttl);
         let written = match (is_whole, self.code) {
             (true, _) => self.copy(&mut writer),
             // Nothing is said of a part only.
@@ -159,17 +158,14 @@ impl Kept {
         records(&self.octets).into_iter().flatten().map_while(Result::ok)
     }
 
-    /// The records of these types among the answers: what an address is told with. Of what is ours to say, there is nothing.
+    /// The records of these types among the answers: what an address is told with.
     pub fn data(&self, types: &[RecordType]) -> impl Iterator<Item = (RecordType, &[u8])> {
-        let answers = self.records().filter(|record| record.section == 1 && self.home.is_none());
+        let answers = self.records().filter(|record| record.section == 1);
         answers.filter(|record| types.contains(&record.rtype)).map(|record| (record.rtype, record.data))
     }
 }
 
 const SECTIONS: [Section; 3] = [Section::Answer, Section::Authority, Section::Additional];
-
-/// What a stale answer says that it may be kept for (RFC 8767 4).
-const STALE_TTL: u32 = 30;
 
 /// Whether a question is encrypted on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -297,6 +293,7 @@ impl Asked<'_> {
             ttl,
             aliases: self.aliases(message),
             home: None,
+            is_blocked: false,
         })
     }
 

@@ -5,8 +5,8 @@
 //! upstream that is silent costs [`NEXT`], then the next one is asked, too; after [`STALE_AFTER`] an answer whose time is over
 //! is told, if there is one (RFC 8767). Answers that lead into the home network are not told (rebinding).
 //!
-//! Where an answer leads to a name that is ours, our zones say the rest; where these lead out again, the rest is asked for.
-//! Whoever asks hears the whole chain at once.
+//! Where a chain begins in our zones and comes back to a name that is ours, our zones say the rest; where these lead out again,
+//! the rest is asked for. Whoever asks hears the whole chain at once. A chain that begins elsewhere leads where others say.
 //!
 //! `now` is any clock that does not go back. Nothing is sent here: [`Resolver::next`] says what to do.
 
@@ -45,12 +45,14 @@ const OPEN: usize = 512;
 const ASKERS: usize = 64;
 /// How long it is remembered that nobody answers (RFC 9520 3.2), in seconds.
 const FAILED: u32 = 5;
+/// What a stale answer says that it may be kept for (RFC 8767 4), in seconds.
+const STALE_TTL: u32 = 30;
 /// How long it is remembered that an answer led home.
 const BLOCKED: u32 = 60;
 /// By which browsers are told to ask the network's own resolver.
 const CANARY: &[u8] = b"\x13use-application-dns\x03net\0";
-/// Names that are local by definition: reverse zones and `home.arpa`.
-const ARPA: &[u8] = b"\x04arpa\0";
+/// Names that are local by definition (RFC 8375). Reverse zones are not: whoever has addresses of his own has one.
+const HOME_ARPA: &[u8] = b"\x04home\x04arpa\0";
 
 /// How a question is carried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -439,16 +441,16 @@ impl<A> Resolver<A> {
         let Some(attempt) = self.forget(id) else { return };
         self.upstreams.answered(&attempt.upstream);
         let Some(key) = attempt.key else { return };
-        let mut remark = None;
-        self.leads_home(&kept, &key).into_iter().for_each(|aliases| kept.ends_at_home(aliases));
         if !self.may_lead_home(&key.name) && rebind::points_home(&kept) {
             self.counts.blocked += 1;
-            (kept, remark) = (Kept::made(Rcode::NoError, BLOCKED), Some(Remark::Blocked));
+            kept.is_blocked = true;
+            kept.ttl = BLOCKED;
         }
+        kept.home = self.leads_home(&kept, &key);
         let kept = Arc::new(kept);
         self.cache.keep(&key, kept.clone(), now);
         for (question, asker) in self.close(&key) {
-            self.tell(&kept, question, asker, Telling { remark, ..Telling::fresh(now) });
+            self.tell(&kept, question, asker, Telling::fresh(now));
         }
     }
 
@@ -457,7 +459,7 @@ impl<A> Resolver<A> {
     fn may_lead_home(&self, name: &Name) -> bool {
         let plan = self.responder.resolver();
         let mut named = plan.rebind_allowed.iter().chain(plan.per_zone.iter().map(|(zone, _)| zone));
-        is_below(name, ARPA) || named.any(|zone| name.is_within(zone))
+        is_below(name, HOME_ARPA) || named.any(|zone| name.is_within(zone))
     }
 
     /// The attempts for this question have been silent for a while.
@@ -482,7 +484,7 @@ impl<A> Resolver<A> {
         self.tell_stale(key, now);
         let failed = Arc::new(Kept::made(Rcode::ServFail, FAILED));
         let askers = self.close(key);
-        if self.cache.find(key, now).is_none() {
+        if self.find(key, now).is_none() {
             self.cache.keep(key, failed.clone(), now);
         }
         for (question, asker) in askers {
@@ -504,13 +506,24 @@ impl<A> Resolver<A> {
         self.tell(&Kept::made(Rcode::ServFail, 0), question, asker, Telling::fresh(now));
     }
 
-    /// Tells an asker what was answered; where that leads to a name of ours, what our zones say, and so on.
+    /// Whether our zones say what is behind a name of ours. A name of others leads where others say: otherwise whoever owns one
+    /// could lead a browser to what is known at home only.
+    fn goes_home(&self, question: &Question) -> bool {
+        let first = question.chain.first().unwrap_or(&question.name);
+        self.responder.is_ours(first, question.rtype) || self.may_lead_home(first)
+    }
+
+    /// Tells an asker what was answered; where that leads from our zones back to a name of ours, what these say, and so on.
     fn tell(&mut self, kept: &Kept, mut question: Question, asker: A, telling: Telling) {
         let mut message = Vec::new();
-        match kept.home {
-            None => kept.answer(&question, telling.age, telling.remark, &mut message),
+        match kept.home.filter(|_| self.goes_home(&question)) {
+            None if kept.is_blocked => {
+                let blocked = Telling { remark: Some(Remark::Blocked), ..telling };
+                Kept::made(Rcode::NoError, BLOCKED).answer(&question, blocked, &mut message);
+            }
+            None => kept.answer(&question, telling, &mut message),
             Some(aliases) => {
-                kept.follow(aliases, telling.age, &mut question);
+                kept.follow(aliases, telling, &mut question);
                 match self.responder.resume(&question, &mut message) {
                     Verdict::Forward(question) => return self.look(question, asker, telling.now),
                     Verdict::Answer { .. } | Verdict::Silence => {}
@@ -537,6 +550,11 @@ impl Telling {
 
     fn stale(now: Duration) -> Self {
         Self { now, age: 0, remark: Some(Remark::Stale) }
+    }
+
+    /// What is left of a time to live.
+    fn left(self, ttl: u32) -> u32 {
+        if self.remark == Some(Remark::Stale) { STALE_TTL } else { ttl.saturating_sub(self.age) }
     }
 }
 

@@ -371,7 +371,10 @@ fn answers_that_lead_home_are_not_told_but_for_local_names() {
         world.ask_as(question("evil.example.org", rtype), 1);
         world.answer(&[(0, rtype, 300, data.clone())]);
         assert_eq!(world.only_told(), (1, 0, vec![]), "{data:?}");
-        assert_eq!(world.resolver.counts().blocked, 1);
+        world.ask_as(question("x.8.b.d.0.1.0.0.2.ip6.arpa", rtype), 1);
+        world.answer(&[(0, rtype, 300, data.clone())]);
+        assert_eq!(world.only_told(), (1, 0, vec![]), "{data:?} of a reverse zone");
+        assert_eq!(world.resolver.counts().blocked, 2);
         for name in ["nas.example.org", "a.nas.example.org", "x.corp.example", "printer.home.arpa"] {
             world.ask_as(question(name, rtype), 2);
             world.answer(&[(0, rtype, 300, data.clone())]);
