@@ -185,11 +185,13 @@ impl Dns {
                 }
             }
         }
+        let believed = self.trust.is_some();
         self.believe();
+        let is_trust_another = believed != self.trust.is_some();
         let Some(running) = &self.running else { return };
         let is_planned = |address: &SocketAddr| self.plan.listen.contains(address);
         let gone: Vec<SocketAddr> = self.open.keys().copied().filter(|address| !is_planned(address)).collect();
-        if self.answered.as_ref().is_none_or(|answered| !Arc::ptr_eq(answered, &self.plan)) {
+        if is_trust_another || self.answered.as_ref().is_none_or(|answered| !Arc::ptr_eq(answered, &self.plan)) {
             let responder = Arc::new(running.common.responder.load().followed_by(&self.plan));
             let known = Known { responder: responder.clone(), trust: self.trust.clone() };
             running.known.send_replace(Arc::new(known));
@@ -212,11 +214,11 @@ impl Dns {
         (told.plan, told.listening) = (self.plan.clone(), self.open.keys().copied().collect());
     }
 
-    /// Whom of the planned resolvers to believe: read again with each plan that has others.
+    /// Whom of the planned resolvers to believe: read again with each plan that has others, and until it can be read.
     fn believe(&mut self) {
         let planned = self.plan.resolver.as_ref();
         let known = self.answered.as_ref().and_then(|answered| answered.resolver.as_ref());
-        if planned != known || self.answered.is_none() {
+        if planned != known || self.answered.is_none() || self.distrust.is_some() {
             (self.trust, self.distrust) = (None, None);
             let all = planned.iter().flat_map(|plan| {
                 plan.upstreams.iter().chain(plan.per_zone.iter().flat_map(|(_, upstreams)| upstreams))
@@ -233,7 +235,7 @@ impl Dns {
             let message = format!("no resolver is asked by TLS or HTTPS, as none could be believed: {why}");
             let finding = Finding::new(Code::Unreadable, Place::default(), message);
             let help = "install the system's certificates of authorities (`ca-certificates`), or name a file with them in \
-                `dns.forwardAuthorities`";
+                `dns.forwardAuthorities`; in a pod that is one below /var/lib/dualgate";
             self.findings.push(finding.help(help));
         }
     }

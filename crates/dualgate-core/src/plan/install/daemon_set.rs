@@ -7,13 +7,16 @@ use serde_json::{Value, json};
 
 use super::{EDGE, HOME, NAMESPACE, SITE, SITE_FILE, labels};
 use crate::model::NodeName;
-use crate::model::site::{HomeEnd, Site};
+use crate::model::site::{HomeEnd, Provider, ProviderAccess, Site};
+use crate::model::upstream::{Upstream, UpstreamProtocol};
 
 /// Where state is kept, on the node and in the pod.
 pub(super) const STATE: &str = "/var/lib/dualgate";
 /// Where the site file is in the pod.
 const SITE_FOLDER: &str = "/etc/dualgate";
 const TUN: &str = "/dev/net/tun";
+/// The authorities that the node believes, as Debian, Alpine, Arch and openSUSE have them: the image has none of its own.
+const AUTHORITIES: &str = "/etc/ssl/certs";
 
 /// Addresses are handed over, and the tunnel is taken down, beside the requests that are still open.
 const MARGIN_SECONDS: u64 = 15;
@@ -27,13 +30,32 @@ pub(super) fn can_write(path: &str) -> bool {
 /// The gates of home. They read the cluster, and are told by nobody.
 pub(super) fn home(site: &Site, image: &str, nodes: &[NodeName]) -> Value {
     let tunnelled = site.tunnel.as_ref().is_some_and(|tunnel| tunnel.home_end == HomeEnd::Nodes);
-    daemon_set(site, &Gate { name: HOME, component: "home", source: "cluster", image, nodes, tunnelled })
+    daemon_set(
+        site,
+        &Gate { name: HOME, component: "home", source: "cluster", image, nodes, tunnelled, believes: believes(site) },
+    )
+}
+
+/// Whether somebody is spoken to by TLS whose certificate only authorities vouch for.
+fn believes(site: &Site) -> bool {
+    let Some(dns) = &site.dns else { return false };
+    let of_zones = dns.forward_zones.iter().flat_map(|zone| &zone.to);
+    let is_encrypted = |upstream: &Upstream| match upstream.protocol {
+        UpstreamProtocol::Plain => false,
+        UpstreamProtocol::Tls { .. } | UpstreamProtocol::Https { .. } => dns.forward_authorities.is_none(),
+    };
+    let is_certified = |provider: &Provider| match &provider.access {
+        ProviderAccess::Rfc2136 { .. } => false,
+        ProviderAccess::Webhook { url } => url.starts_with("https:"),
+        ProviderAccess::Ionos { .. } | ProviderAccess::Cloudflare { .. } => true,
+    };
+    dns.forward.iter().chain(of_zones).any(is_encrypted) || dns.providers.values().any(is_certified)
 }
 
 /// The gates of edges. Home tells them what is public.
 pub(super) fn edge(site: &Site, image: &str, nodes: &[NodeName]) -> Value {
     let tunnelled = site.tunnel.is_some();
-    daemon_set(site, &Gate { name: EDGE, component: "edge", source: "home", image, nodes, tunnelled })
+    daemon_set(site, &Gate { name: EDGE, component: "edge", source: "home", image, nodes, tunnelled, believes: false })
 }
 
 struct Gate<'a> {
@@ -44,6 +66,8 @@ struct Gate<'a> {
     nodes: &'a [NodeName],
     /// Whether these nodes hold an end of the tunnel.
     tunnelled: bool,
+    /// Whether they need the node's authorities.
+    believes: bool,
 }
 
 fn daemon_set(site: &Site, gate: &Gate<'_>) -> Value {
@@ -158,6 +182,10 @@ fn volumes(gate: &Gate<'_>) -> Vec<Value> {
     if gate.tunnelled {
         volumes.push(json!({"name": "tun", "hostPath": {"path": TUN, "type": "CharDevice"}}));
     }
+    if gate.believes {
+        // Without a type: a node without the folder is no reason not to serve.
+        volumes.push(json!({"name": "authorities", "hostPath": {"path": AUTHORITIES}}));
+    }
     volumes
 }
 
@@ -169,6 +197,9 @@ fn mounts(gate: &Gate<'_>) -> Vec<Value> {
     ];
     if gate.tunnelled {
         mounts.push(json!({"name": "tun", "mountPath": TUN}));
+    }
+    if gate.believes {
+        mounts.push(json!({"name": "authorities", "mountPath": AUTHORITIES, "readOnly": true}));
     }
     mounts
 }
