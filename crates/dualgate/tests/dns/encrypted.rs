@@ -132,13 +132,15 @@ fn a_connection_that_the_resolver_closes_is_made_again() {
 }
 
 #[test]
-fn authorities_that_cannot_be_read_are_a_finding() {
-    let directory = Directory::new();
+fn authorities_that_cannot_be_read_are_a_finding_until_they_can() {
+    let (directory, authority) = (Directory::new(), Authority::new());
+    let upstream = Encrypted::start(Kind::Tls, &authority.issue(&[NAME]));
     let (home, reserved) = (Home::new(), reserve_pair());
     let file = directory.path().join("none.pem");
     let dns = format!(
-        "dns:\n  addresses: ['{}']\n  zones: [{{name: example.org}}]\n  forward: ['tls://127.0.0.1:1#{NAME}']\n  forwardAuthorities: {}\n",
+        "dns:\n  addresses: ['{}']\n  zones: [{{name: example.org}}]\n  forward: ['{}']\n  forwardAuthorities: {}\n",
         reserved[0].address,
+        upstream.url(NAME),
         file.display(),
     );
     let site = home.site(&dns).replace("external-gate, controller]", "external-gate, controller, dns]");
@@ -147,4 +149,10 @@ fn authorities_that_cannot_be_read_are_a_finding() {
     node.wait_for_finding("unreadable", "none.pem");
     let answer = by_udp(reserved[0].address, "www.example.net", A).unwrap();
     assert_eq!(answer.code, SERVFAIL);
+    std::fs::write(&file, authority.pem()).unwrap();
+    node.wait_until_no_finding("unreadable");
+    eventually("it is believed", || match by_udp(reserved[0].address, "www.example.net", A) {
+        Ok(answer) if answer.code == 0 => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
 }
