@@ -16,8 +16,9 @@ use support::{Home, Node, Reservation, application, eventually, reserve_pair};
 const A: u16 = 1;
 const AAAA: u16 = 28;
 const NXDOMAIN: u8 = 3;
-/// A name of ours that stands for somebody else's.
-const OUT: &str = "{name: out, type: CNAME, value: www.example.net}";
+/// Names of ours that stand for somebody else's; the second of these stands for one of ours.
+const OUT: &str =
+    "{name: out, type: CNAME, value: www.example.net}, {name: there, type: CNAME, value: back.example.net}";
 
 /// A home whose DNS answers for `example.org` and asks an upstream for everything else.
 struct Names {
@@ -89,8 +90,10 @@ fn a_client_hears_where_a_name_leads_at_once_whoever_knows_it() {
         for ask in [by_udp, by_tcp] {
             assert_eq!(addresses(ask(at, "out.example.org", A)), ips(&["203.0.113.99"]), "{at}");
             // What others know of our names is not what this view says of them.
-            assert_eq!(addresses(ask(at, "back.example.net", A)), ips(&["127.0.0.1"]), "{at}");
-            assert_eq!(addresses(ask(at, "back.example.net", AAAA)), ips(&["::1"]), "{at}");
+            assert_eq!(addresses(ask(at, "there.example.org", A)), ips(&["127.0.0.1"]), "{at}");
+            assert_eq!(addresses(ask(at, "there.example.org", AAAA)), ips(&["::1"]), "{at}");
+            // Their own names are theirs.
+            assert_eq!(addresses(ask(at, "back.example.net", A)), ips(&["203.0.113.99"]), "{at}");
         }
     }
     assert_eq!(names.upstream.asked(), 3, "each of them once");

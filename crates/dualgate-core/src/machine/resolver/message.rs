@@ -45,6 +45,8 @@ pub struct Kept {
     ttls: Box<[(u32, u32)]>,
     /// How long it may be kept, in seconds: nothing for what may not.
     pub ttl: u32,
+    /// How long all of it may be told.
+    pub whole: u32,
     /// Through which names it leads, from the one that was asked for.
     aliases: Box<[Alias]>,
     /// How many of these lead to a name that is ours: where the chain began in our zones, what follows is for us to say.
@@ -72,6 +74,7 @@ impl Kept {
             start: 0,
             ttls: Box::default(),
             ttl,
+            whole: ttl,
             aliases: Box::default(),
             home: None,
             is_blocked: false,
@@ -87,6 +90,14 @@ impl Kept {
     /// How many of its aliases lead to the first name that is ours.
     pub fn leads_home(&self, is_ours: impl Fn(&Name) -> bool) -> Option<usize> {
         self.aliases.iter().position(|alias| is_ours(&alias.target)).map(|index| index + 1)
+    }
+
+    /// From so many of its aliases on it is for us to say, where the chain began with us: for that it may be kept as long as
+    /// these say.
+    pub fn ends_at_home(&mut self, aliases: usize) {
+        self.home = Some(aliases);
+        let of_aliases = self.aliases[..aliases].iter().map(|alias| alias.ttl).min().unwrap_or(0);
+        self.ttl = self.ttl.max(of_aliases.min(LONGEST));
     }
 
     /// Adds so many of its aliases to a question's chain, which then asks for what the last one stands for.
@@ -291,6 +302,7 @@ impl Asked<'_> {
             start,
             ttls: ttls.into(),
             ttl,
+            whole: ttl,
             aliases: self.aliases(message),
             home: None,
             is_blocked: false,

@@ -234,7 +234,7 @@ impl<A> Resolver<A> {
         let order = self.order(&key.name);
         let is_hopeless = order.iter().all(|upstream| self.upstreams.is_away(upstream));
         match self.find(&key, now) {
-            Some(Found::Fresh(kept, age)) => {
+            Some(Found::Fresh(kept, age)) if age < kept.whole || self.goes_home(&question) => {
                 self.counts.hits += 1;
                 self.tell(&kept, question, asker, Telling { age, ..Telling::fresh(now) });
             }
@@ -444,9 +444,9 @@ impl<A> Resolver<A> {
         if !self.may_lead_home(&key.name) && rebind::points_home(&kept) {
             self.counts.blocked += 1;
             kept.is_blocked = true;
-            kept.ttl = BLOCKED;
+            (kept.ttl, kept.whole) = (BLOCKED, BLOCKED);
         }
-        kept.home = self.leads_home(&kept, &key);
+        self.leads_home(&kept, &key).into_iter().for_each(|aliases| kept.ends_at_home(aliases));
         let kept = Arc::new(kept);
         self.cache.keep(&key, kept.clone(), now);
         for (question, asker) in self.close(&key) {
