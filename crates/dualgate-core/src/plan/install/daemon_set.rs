@@ -15,7 +15,7 @@ pub(super) const STATE: &str = "/var/lib/dualgate";
 /// Where the site file is in the pod.
 const SITE_FOLDER: &str = "/etc/dualgate";
 const TUN: &str = "/dev/net/tun";
-/// The authorities that the node believes, as Debian, Alpine, Arch and openSUSE have them: the image has none of its own.
+/// The authorities that the node believes, as Debian, Ubuntu and Alpine have them: the image has none of its own.
 const AUTHORITIES: &str = "/etc/ssl/certs";
 
 /// Addresses are handed over, and the tunnel is taken down, beside the requests that are still open.
