@@ -219,16 +219,16 @@ fn deaf() -> (Socket, Vec<Socket>, SocketAddr) {
 async fn a_server_that_does_not_answer_is_given_up_and_left_out_afterwards() {
     let (_listener, _waiting, deaf) = deaf();
     let (listen, server) = (free("127.0.0.1:0"), tcp_echo("127.0.0.1:0", "well").await);
-    let settings = ProxySettings { connect_timeout: Duration::from_millis(400), ..ProxySettings::default() };
+    let settings = ProxySettings { connect_timeout: Duration::from_secs(2), ..ProxySettings::default() };
     let _forwarder = Forwarder::start_with(&[tcp(&[listen], &[deaf, server])], settings, 1).await;
     let start = Instant::now();
     assert_eq!(within(ask_tcp(listen, "x")).await.unwrap(), "well");
-    assert!(start.elapsed() >= Duration::from_millis(400), "the first one was not tried");
+    assert!(start.elapsed() >= Duration::from_secs(2), "the first one was not tried");
     let start = Instant::now();
     for _ in 0..4 {
         assert_eq!(within(ask_tcp(listen, "x")).await.unwrap(), "well");
     }
-    assert!(start.elapsed() < Duration::from_millis(400), "it is tried again at once");
+    assert!(start.elapsed() < Duration::from_secs(2), "it is tried again at once");
 }
 
 #[tokio::test]
@@ -334,12 +334,12 @@ async fn connections_of_services_count_against_the_most_that_there_may_be() {
 #[tokio::test]
 async fn a_connection_without_an_octet_for_too_long_is_reset_on_both_sides() {
     let (listen, server) = (free("[::1]:0"), TcpListener::bind("[::1]:0").await.unwrap());
-    let settings = ProxySettings { tunnel_idle_timeout: Duration::from_millis(300), ..ProxySettings::default() };
+    let settings = ProxySettings { tunnel_idle_timeout: Duration::from_millis(1500), ..ProxySettings::default() };
     let _forwarder = Forwarder::start_with(&[tcp(&[listen], &[server.local_addr().unwrap()])], settings, 1).await;
     let (mut client, mut pod) = joined(listen, &server).await;
     let start = Instant::now();
     for _ in 0..4 {
-        tokio::time::sleep(Duration::from_millis(150)).await;
+        tokio::time::sleep(Duration::from_millis(500)).await;
         pod.write_all(b"x").await.unwrap();
         within(client.read_exact(&mut [0; 1])).await.unwrap();
     }
@@ -347,7 +347,7 @@ async fn a_connection_without_an_octet_for_too_long_is_reset_on_both_sides() {
         let error = within(end.read(&mut [0; 1])).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     }
-    assert!(start.elapsed() >= Duration::from_millis(900), "an octet did not move the deadline");
+    assert!(start.elapsed() >= Duration::from_millis(3500), "an octet did not move the deadline");
 }
 
 #[tokio::test]
@@ -398,7 +398,7 @@ async fn plans_change_under_load_without_a_lost_connection() {
 #[tokio::test]
 async fn a_service_that_goes_is_closed_at_once_and_its_connections_end_after_the_drain_time() {
     let (listen, server) = (free("127.0.0.1:0"), TcpListener::bind("127.0.0.1:0").await.unwrap());
-    let settings = ProxySettings { drain_timeout: Duration::from_millis(500), ..ProxySettings::default() };
+    let settings = ProxySettings { drain_timeout: Duration::from_secs(3), ..ProxySettings::default() };
     let plan = [tcp(&[listen], &[server.local_addr().unwrap()])];
     let mut forwarder = Forwarder::start_with(&plan, settings, 1).await;
     let (mut client, mut pod) = joined(listen, &server).await;
@@ -411,7 +411,7 @@ async fn a_service_that_goes_is_closed_at_once_and_its_connections_end_after_the
         let error = within(end.read(&mut [0; 1])).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     }
-    assert!(start.elapsed() >= Duration::from_millis(500));
+    assert!(start.elapsed() >= Duration::from_secs(3));
     // It may come back.
     forwarder.change(&plan).await;
     joined(listen, &server).await;
@@ -436,7 +436,7 @@ async fn a_successor_takes_the_sockets_over_without_a_lost_connection() {
     let mut new = Forwarder::idle(1);
     new.proxy.inherit(old.proxy.sockets().copies());
     new.change(&plan).await;
-    let draining = old.proxy.drain(Duration::from_millis(500));
+    let draining = old.proxy.drain(Duration::from_secs(3));
     let going_on = async {
         for _ in 0..4 {
             kept.write_all(b"y").await.unwrap();
