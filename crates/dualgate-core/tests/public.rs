@@ -9,7 +9,7 @@ use dualgate_core::model::address::Family;
 use dualgate_core::model::object::{AddressType, Body};
 use dualgate_core::model::site::Role;
 use dualgate_core::model::snapshot::Facts;
-use dualgate_core::model::{Finding, NodeName, ObjectSet, Snapshot};
+use dualgate_core::model::{Finding, NodeName, Object, ObjectSet, Snapshot};
 use dualgate_core::parse::object::dump;
 use dualgate_core::plan::proxy::{ProxyPlan, ServerAddress};
 use dualgate_core::plan::tunnel::TunnelPlan;
@@ -92,11 +92,23 @@ fn faults(snapshot: &Snapshot, edge: &NodeName) -> Vec<String> {
         let mut objects = read.objects.clone();
         let object = objects.remove(left_out);
         let without = with_objects(snapshot, ObjectSet { objects, findings: Vec::new() });
-        if seen(&plan::node(&without, edge)) == whole {
+        if seen(&plan::node(&without, edge)) == whole && !shares_its_certificate(&object, &without) {
             faults.push(format!("nothing needs {}: {}", object.key, dump(&object)));
         }
     }
     faults
+}
+
+/// Two Ingresses may show one certificate for all of its names, and neither need be there for the other to do so.
+fn shares_its_certificate(object: &Object, others: &Snapshot) -> bool {
+    let Body::Ingress(ingress) = &object.body else { return false };
+    let of_others = |secret: &Option<String>| {
+        others.objects.of_namespace("Ingress", &object.key.name.namespace).iter().any(|other| match &other.body {
+            Body::Ingress(other) => other.tls.iter().any(|tls| tls.secret == *secret),
+            _ => false,
+        })
+    };
+    !ingress.tls.is_empty() && ingress.tls.iter().all(|tls| of_others(&tls.secret))
 }
 
 fn edges(snapshot: &Snapshot) -> Vec<NodeName> {
