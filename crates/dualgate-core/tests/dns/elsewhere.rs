@@ -37,7 +37,7 @@ impl Elsewhere {
                 Action::Send { attempt, message, .. } => {
                     let query = Query::parse(&message).unwrap();
                     said.push(format!("asked {}", Name::from_wire(query.name).unwrap()));
-                    resolver.arrived(attempt, &self.answer(&message, &query), now);
+                    resolver.arrived(attempt, &self.answer(&message, &query), 0, now);
                 }
                 Action::Forget(_) => {}
                 Action::Answer { message, .. } => said.extend(super::shown(&message)),

@@ -1,24 +1,26 @@
 //! Questions to resolvers that are spoken to encrypted: DNS over TLS (RFC 7858) and DNS over HTTPS (RFC 8484).
 //!
 //! Each upstream has one connection, made when something is asked and kept while it is used; many questions are on their way
-//! at a time, and answers come in any order. What a connection that had answered before leaves unanswered is asked once more
-//! in another one: servers close those of which they hear nothing.
+//! at a time, and answers come in any order. A question without an answer is given up alone; a connection in which nothing at
+//! all is heard while something is asked is dead. What a connection that had answered before leaves unanswered is asked once
+//! more in another one: servers close those of which they hear nothing.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dualgate_core::machine::resolver::AttemptId;
+use dualgate_core::machine::resolver::{AttemptId, GIVE_UP};
 use dualgate_core::plan::dns::{Upstream, UpstreamProtocol};
 use h2::client::SendRequest;
-use http::{Request, StatusCode, header};
+use http::{HeaderMap, Request, StatusCode, header};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use tokio::io::{AsyncWriteExt as _, split};
+use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf, split};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -33,8 +35,9 @@ use super::tcp;
 const CONNECT: Duration = Duration::from_secs(4);
 /// A connection on which nothing is asked for so long ends.
 const IDLE: Duration = Duration::from_secs(30);
-/// One that leaves questions unanswered for so long is dead.
-const SILENT: Duration = Duration::from_secs(5);
+/// One in which nothing is heard for so long while something is asked is dead. Whoever asks is still there when another one
+/// has answered.
+const SILENT: Duration = Duration::from_millis(1800);
 /// How many questions are on their way in a connection.
 const PIPELINE: usize = 128;
 /// How many wait for one.
@@ -90,6 +93,8 @@ impl Trust {
 /// The connections to all upstreams.
 pub(super) struct Connections {
     trust: Option<Arc<Trust>>,
+    /// Who may be asked.
+    upstreams: BTreeSet<Arc<Upstream>>,
     lines: BTreeMap<Arc<Upstream>, mpsc::Sender<Wanted>>,
     happened: mpsc::Sender<Event>,
 }
@@ -98,38 +103,45 @@ pub(super) struct Connections {
 struct Wanted {
     attempt: AttemptId,
     message: Vec<u8>,
+    since: Instant,
     /// Whether it was sent before, in a connection that ended.
     again: bool,
+}
+
+impl Wanted {
+    /// Whether whoever asked waits for it.
+    fn is_wanted(&self) -> bool {
+        self.since.elapsed() < GIVE_UP
+    }
 }
 
 impl Connections {
     /// None yet; what comes of questions goes there.
     pub fn new(happened: mpsc::Sender<Event>) -> Self {
-        Self { trust: None, lines: BTreeMap::new(), happened }
+        Self { trust: None, upstreams: BTreeSet::new(), lines: BTreeMap::new(), happened }
     }
 
-    /// Whom to believe from now on: with others than before, each connection is made again.
-    pub fn trust(&mut self, trust: Option<Arc<Trust>>) {
+    /// Whom to ask from now on, and whom of them to believe: with others to believe than before, each connection is made
+    /// again.
+    pub fn follow(&mut self, upstreams: BTreeSet<Arc<Upstream>>, trust: Option<Arc<Trust>>) {
         let is_same = match (&self.trust, &trust) {
             (Some(one), Some(other)) => Arc::ptr_eq(one, other),
             (None, None) => true,
             (Some(_), None) | (None, Some(_)) => false,
         };
-        if !is_same {
-            self.lines.clear();
-            self.trust = trust;
-        }
+        self.lines.retain(|upstream, _| is_same && upstreams.contains(upstream));
+        (self.upstreams, self.trust) = (upstreams, trust);
     }
 
     /// Asks; `false` if that cannot be done.
     pub fn ask(&mut self, attempt: AttemptId, to: &Arc<Upstream>, message: Vec<u8>) -> bool {
-        let Some(trust) = &self.trust else { return false };
+        let Some(trust) = self.trust.as_ref().filter(|_| self.upstreams.contains(to)) else { return false };
         let line = self.lines.entry(to.clone()).or_insert_with(|| {
             let (line, wanted) = mpsc::channel(WAITING);
             tokio::task::spawn_local(Line::new(to.clone(), trust.clone(), wanted, self.happened.clone()).run());
             line
         });
-        line.try_send(Wanted { attempt, message, again: false }).is_ok()
+        line.try_send(Wanted { attempt, message, since: Instant::now(), again: false }).is_ok()
     }
 }
 
@@ -141,20 +153,25 @@ struct Line {
     happened: mpsc::Sender<Event>,
     /// What is to be sent next.
     queue: VecDeque<Wanted>,
-    /// Whether this connection has answered anything.
-    has_answered: bool,
-    /// What went wrong the last time, so that it is told once.
+    /// What was sent in this connection, by its number there.
+    open: BTreeMap<u16, Wanted>,
+    /// The number of what is sent next: none is soon given again, so that no late answer is taken for another one.
+    next: u16,
+    /// What went wrong since something was answered, so that it is told once.
     trouble: Option<String>,
 }
 
 /// Why a connection ended.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
     /// Nobody wants anything more of this upstream.
     Unwanted,
     /// Nothing was asked for a while.
     Idle,
-    /// It broke, or was closed; these were not answered.
-    Broken(Vec<Wanted>),
+    /// It was never there, or answered nothing before it broke.
+    Useless,
+    /// It broke, or was closed, after it had answered something.
+    Broken,
 }
 
 impl Line {
@@ -164,8 +181,8 @@ impl Line {
         wanted: mpsc::Receiver<Wanted>,
         happened: mpsc::Sender<Event>,
     ) -> Self {
-        let (queue, has_answered, trouble) = (VecDeque::new(), false, None);
-        Self { to, trust, wanted, happened, queue, has_answered, trouble }
+        let (queue, open, next, trouble) = (VecDeque::new(), BTreeMap::new(), 0, None);
+        Self { to, trust, wanted, happened, queue, open, next, trouble }
     }
 
     /// Until nobody wants anything of this upstream.
@@ -175,31 +192,11 @@ impl Line {
                 let Some(first) = self.wanted.recv().await else { return };
                 self.queue.push_back(first);
             }
-            self.has_answered = false;
-            let connected = match timeout(CONNECT, self.trust.connect(&self.to)).await {
-                Ok(connected) => connected,
-                Err(_) => Err(io::ErrorKind::TimedOut.into()),
-            };
-            let end = match connected {
-                Ok(stream) => {
-                    self.trouble = None;
-                    match self.to.protocol.clone() {
-                        UpstreamProtocol::Https { path, .. } => self.by_https(stream, &path).await,
-                        UpstreamProtocol::Plain | UpstreamProtocol::Tls { .. } => self.by_tls(stream).await,
-                    }
-                }
-                Err(error) => {
-                    self.tell(&error.to_string());
-                    while let Ok(wanted) = self.wanted.try_recv() {
-                        self.queue.push_back(wanted);
-                    }
-                    End::Broken(Vec::new())
-                }
-            };
-            match end {
-                End::Unwanted => return,
+            match self.connect().await {
                 End::Idle => {}
-                End::Broken(unanswered) => self.broken(unanswered).await,
+                End::Broken => self.ask_again().await,
+                End::Useless => self.fail().await,
+                End::Unwanted => return self.fail().await,
             }
         }
     }
@@ -211,140 +208,207 @@ impl Line {
         }
     }
 
-    /// What a connection that served before leaves open is asked in another one; the rest has failed.
-    async fn broken(&mut self, unanswered: Vec<Wanted>) {
-        let mut later = VecDeque::new();
-        for wanted in unanswered.into_iter().chain(self.queue.drain(..)) {
-            if self.has_answered && !wanted.again {
-                later.push_back(Wanted { again: true, ..wanted });
-            } else {
-                let _ = self.happened.send(Event::Failed(wanted.attempt)).await;
-            }
+    /// What was left open is asked in another connection; what was so once before has failed.
+    async fn ask_again(&mut self) {
+        let open = std::mem::take(&mut self.open).into_values();
+        let (failed, again): (Vec<_>, Vec<_>) = open.partition(|wanted| wanted.again);
+        for wanted in again.into_iter().rev() {
+            self.queue.push_front(Wanted { again: true, ..wanted });
         }
-        self.queue = later;
+        for wanted in failed {
+            let _ = self.happened.send(Event::Failed(wanted.attempt)).await;
+        }
     }
 
-    async fn answered(&mut self, attempt: AttemptId, message: Vec<u8>) {
-        self.has_answered = true;
-        let _ = self.happened.send(Event::Arrived(attempt, message)).await;
+    /// Nothing that was asked until now is answered here.
+    async fn fail(&mut self) {
+        let open = std::mem::take(&mut self.open).into_values();
+        for wanted in open.chain(self.queue.drain(..)) {
+            let _ = self.happened.send(Event::Failed(wanted.attempt)).await;
+        }
     }
 
-    async fn by_tls(&mut self, stream: TlsStream<TcpStream>) -> End {
-        let (mut reading, mut writing) = split(stream);
-        let (read, mut answers) = mpsc::channel(PIPELINE);
-        let mut reader = JoinSet::new();
-        reader.spawn_local(async move {
-            while let Ok(message) = tcp::message(&mut reading).await {
-                if read.send(message).await.is_err() {
-                    return;
-                }
-            }
-        });
-        // Numbers are ours here: those of questions may meet.
-        let (mut open, mut next) = (BTreeMap::<u16, Wanted>::new(), 0_u16);
-        let mut heard = Instant::now();
-        let unanswered = |open: BTreeMap<u16, Wanted>| End::Broken(open.into_values().collect());
-        loop {
-            while open.len() < PIPELINE
-                && let Some(wanted) = self.queue.pop_front()
-            {
-                while open.contains_key(&next) {
-                    next = next.wrapping_add(1);
-                }
-                if open.is_empty() {
-                    heard = Instant::now();
-                }
-                let framed = numbered(&wanted.message, next).and_then(|message| tcp::framed(&message));
-                let Some(framed) = framed else { continue };
-                open.insert(next, wanted);
-                match timeout(SILENT, write(&mut writing, &framed)).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(_)) | Err(_) => return unanswered(open),
-                }
-            }
-            let patience = if open.is_empty() { IDLE } else { SILENT };
+    async fn connect(&mut self) -> End {
+        let (trust, to) = (self.trust.clone(), self.to.clone());
+        let mut connecting = pin!(timeout(CONNECT, Connection::make(&trust, &to)));
+        let connected = loop {
             tokio::select! {
-                wanted = self.wanted.recv(), if open.len() < PIPELINE => match wanted {
+                connected = &mut connecting => break connected,
+                wanted = self.wanted.recv(), if self.queue.len() < WAITING => match wanted {
                     Some(wanted) => self.queue.push_back(wanted),
                     None => return End::Unwanted,
                 },
-                message = answers.recv() => {
-                    let Some(message) = message else { return unanswered(open) };
-                    heard = Instant::now();
-                    let number = message.first_chunk().map(|number| u16::from_be_bytes(*number));
-                    let Some(wanted) = number.and_then(|number| open.remove(&number)) else { continue };
-                    let asked = wanted.message.first_chunk().map_or(0, |number| u16::from_be_bytes(*number));
-                    if let Some(message) = numbered(&message, asked) {
-                        self.answered(wanted.attempt, message).await;
-                    }
-                }
-                () = sleep_until(heard + patience) => match open.is_empty() {
-                    true => return End::Idle,
-                    false => return unanswered(open),
-                },
             }
-        }
-    }
-
-    async fn by_https(&mut self, stream: TlsStream<TcpStream>, path: &str) -> End {
-        if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
-            self.tell("it does not speak HTTP/2");
-            return End::Broken(Vec::new());
-        }
-        let (sender, connection) = match timeout(CONNECT, h2::client::handshake(stream)).await {
-            Ok(Ok(both)) => both,
-            Ok(Err(_)) | Err(_) => return End::Broken(Vec::new()),
         };
-        let mut driver = JoinSet::new();
-        driver.spawn_local(connection);
-        let mut open = Asking::new();
-        let url = url(&self.to, path);
-        loop {
-            while open.len() < PIPELINE
-                && let Some(wanted) = self.queue.pop_front()
-            {
-                let (sender, url) = (sender.clone(), url.clone());
-                open.spawn_local(async move {
-                    let asked = timeout(SILENT, post(sender, &url, &wanted.message)).await;
-                    (wanted, asked.unwrap_or(Err(Unanswered::Broken)))
-                });
-            }
-            tokio::select! {
-                wanted = self.wanted.recv(), if open.len() < PIPELINE => match wanted {
-                    Some(wanted) => self.queue.push_back(wanted),
-                    None => return End::Unwanted,
-                },
-                Some(Ok((wanted, answer))) = open.join_next() => match answer {
-                    Ok(message) => self.answered(wanted.attempt, message).await,
-                    Err(Unanswered::Refused(why)) => {
-                        self.tell(&why);
-                        let _ = self.happened.send(Event::Failed(wanted.attempt)).await;
-                    }
-                    Err(Unanswered::Broken) => return self.rest(open, Some(wanted)).await,
-                },
-                // Each open question ends with it.
-                _ = driver.join_next() => return self.rest(open, None).await,
-                () = tokio::time::sleep(IDLE), if open.is_empty() => return End::Idle,
+        match connected.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+            Ok(connection) => self.converse(connection).await,
+            Err(error) => {
+                self.tell(&error.to_string());
+                End::Useless
             }
         }
     }
 
-    /// A connection has ended: what of its questions is answered all the same, and what is not.
-    async fn rest(&mut self, mut open: Asking, unanswered: Option<Wanted>) -> End {
-        let mut unanswered: Vec<Wanted> = unanswered.into_iter().collect();
-        while let Some(ended) = open.join_next().await {
-            match ended {
-                Ok((wanted, Ok(message))) => self.answered(wanted.attempt, message).await,
-                Ok((wanted, Err(_))) => unanswered.push(wanted),
-                Err(_) => {}
+    async fn converse(&mut self, mut connection: Connection) -> End {
+        let (mut heard, mut end) = (Instant::now(), End::Useless);
+        loop {
+            // Others were asked meanwhile, or it was given up.
+            self.open.retain(|_, wanted| wanted.is_wanted());
+            self.queue.retain(Wanted::is_wanted);
+            while self.open.len() < PIPELINE
+                && let Ok(place) = connection.questions.try_reserve()
+                && let Some(wanted) = self.queue.pop_front()
+            {
+                if self.open.is_empty() {
+                    heard = Instant::now();
+                }
+                place.send((self.next, wanted.message.clone()));
+                self.open.insert(self.next, wanted);
+                self.next = self.next.wrapping_add(1);
+            }
+            let patience = if self.open.is_empty() { IDLE } else { SILENT };
+            tokio::select! {
+                wanted = self.wanted.recv(), if self.queue.len() < WAITING => match wanted {
+                    Some(wanted) => self.queue.push_back(wanted),
+                    None => return End::Unwanted,
+                },
+                answer = connection.answers.recv() => {
+                    let Some((number, answer)) = answer else { return end };
+                    heard = Instant::now();
+                    let Some(wanted) = self.open.remove(&number) else { continue };
+                    match answer {
+                        Ok(answer) => {
+                            end = End::Broken;
+                            self.answered(wanted, answer).await;
+                        }
+                        Err(why) => {
+                            self.tell(&why);
+                            let _ = self.happened.send(Event::Failed(wanted.attempt)).await;
+                        }
+                    }
+                }
+                () = sleep_until(heard + patience) => return if self.open.is_empty() { End::Idle } else { end },
             }
         }
-        End::Broken(unanswered)
+    }
+
+    async fn answered(&mut self, wanted: Wanted, answer: Answer) {
+        if self.trouble.take().is_some() {
+            tracing::info!(upstream = %self.to, "a resolver answers again");
+        }
+        let asked = wanted.message.first_chunk().map_or(0, |number| u16::from_be_bytes(*number));
+        let event = match numbered(&answer.message, asked) {
+            Some(message) => Event::Arrived { attempt: wanted.attempt, message, age: answer.age },
+            None => Event::Failed(wanted.attempt),
+        };
+        let _ = self.happened.send(event).await;
     }
 }
 
-/// Questions over HTTPS with what came of them.
-type Asking = JoinSet<(Wanted, Result<Vec<u8>, Unanswered>)>;
+/// What an upstream answered.
+struct Answer {
+    message: Vec<u8>,
+    /// For how many seconds somebody on the way has kept it.
+    age: u32,
+}
+
+/// A question's number in this connection, and what came of it: an answer, or why there is none.
+type Answered = (u16, Result<Answer, String>);
+
+/// A connection while it lasts; questions have numbers of ours in it, as those of askers may meet.
+struct Connection {
+    questions: mpsc::Sender<(u16, Vec<u8>)>,
+    /// Ends with the connection.
+    answers: mpsc::Receiver<Answered>,
+    _tasks: JoinSet<()>,
+}
+
+impl Connection {
+    async fn make(trust: &Trust, to: &Upstream) -> io::Result<Self> {
+        let stream = trust.connect(to).await?;
+        let (questions, asked) = mpsc::channel(PIPELINE);
+        let (answered, answers) = mpsc::channel(PIPELINE);
+        let mut tasks = JoinSet::new();
+        match &to.protocol {
+            UpstreamProtocol::Https { path, .. } => {
+                if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
+                    return Err(io::Error::other("it does not speak HTTP/2"));
+                }
+                // What servers would tell without being asked is of no use here.
+                let handshake = h2::client::Builder::new().enable_push(false).handshake(stream).await;
+                let (sender, driver) = handshake.map_err(io::Error::other)?;
+                let url = url(to, path);
+                tasks.spawn_local(async move {
+                    tokio::select! {
+                        _ = driver => {}
+                        () = by_https(sender, url, asked, answered) => {}
+                    }
+                });
+            }
+            UpstreamProtocol::Plain | UpstreamProtocol::Tls { .. } => {
+                let (reading, writing) = split(stream);
+                tasks.spawn_local(async move {
+                    tokio::select! {
+                        () = write(writing, asked) => {}
+                        () = read(reading, answered) => {}
+                    }
+                });
+            }
+        }
+        Ok(Self { questions, answers, _tasks: tasks })
+    }
+}
+
+/// Ends when nothing more can be written.
+async fn write(mut to: WriteHalf<TlsStream<TcpStream>>, mut asked: mpsc::Receiver<(u16, Vec<u8>)>) {
+    while let Some((number, message)) = asked.recv().await {
+        let Some(framed) = numbered(&message, number).and_then(|message| tcp::framed(&message)) else { continue };
+        if to.write_all(&framed).await.is_err() || to.flush().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Ends when nothing more can be read.
+async fn read(mut from: ReadHalf<TlsStream<TcpStream>>, answered: mpsc::Sender<Answered>) {
+    while let Ok(message) = tcp::message(&mut from).await {
+        let Some(number) = message.first_chunk().map(|number| u16::from_be_bytes(*number)) else { return };
+        if answered.send((number, Ok(Answer { message, age: 0 }))).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Ends when nothing more can be asked.
+async fn by_https(
+    sender: SendRequest<Bytes>,
+    url: String,
+    mut asked: mpsc::Receiver<(u16, Vec<u8>)>,
+    answered: mpsc::Sender<Answered>,
+) {
+    let mut open = JoinSet::new();
+    loop {
+        tokio::select! {
+            question = asked.recv() => {
+                let Some((number, message)) = question else { return };
+                let (sender, url) = (sender.clone(), url.clone());
+                open.spawn_local(async move { (number, timeout(GIVE_UP, post(sender, &url, &message)).await) });
+            }
+            Some(Ok((number, came))) = open.join_next() => {
+                let came = match came {
+                    Ok(Ok(answer)) => Ok(answer),
+                    Ok(Err(Unanswered::Refused(why))) => Err(why),
+                    Ok(Err(Unanswered::Broken)) => return,
+                    // Whoever asked it knows.
+                    Err(_) => continue,
+                };
+                if answered.send((number, came)).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
 
 /// Why a question over HTTPS has no answer.
 enum Unanswered {
@@ -355,15 +419,21 @@ enum Unanswered {
 }
 
 impl From<h2::Error> for Unanswered {
-    fn from(_: h2::Error) -> Self {
-        Self::Broken
+    fn from(error: h2::Error) -> Self {
+        match error.reason() {
+            // Of this stream alone.
+            Some(reason) if error.is_reset() && error.is_remote() => {
+                Self::Refused(format!("it ends questions: {reason}"))
+            }
+            _ => Self::Broken,
+        }
     }
 }
 
 /// Asks by POST, which nobody on the way keeps (RFC 8484 4.1).
-async fn post(sender: SendRequest<Bytes>, url: &str, message: &[u8]) -> Result<Vec<u8>, Unanswered> {
-    let number = message.first_chunk().map_or(0, |number| u16::from_be_bytes(*number));
-    let body = numbered(message, 0).ok_or(Unanswered::Broken)?;
+async fn post(sender: SendRequest<Bytes>, url: &str, message: &[u8]) -> Result<Answer, Unanswered> {
+    let refused = |why: &str| Err(Unanswered::Refused(why.to_owned()));
+    let Some(body) = numbered(message, 0) else { return refused("no message") };
     let request = Request::post(url)
         .header(header::CONTENT_TYPE, MESSAGE)
         .header(header::ACCEPT, MESSAGE)
@@ -377,19 +447,26 @@ async fn post(sender: SendRequest<Bytes>, url: &str, message: &[u8]) -> Result<V
     if head.status != StatusCode::OK {
         return Err(Unanswered::Refused(format!("it answers {} to questions", head.status)));
     }
-    if head.headers.get(header::CONTENT_TYPE).is_none_or(|kind| kind.as_bytes() != MESSAGE.as_bytes()) {
-        return Err(Unanswered::Refused("it answers something else than DNS messages".to_owned()));
+    if !is_message(&head.headers) {
+        return refused("it answers something else than DNS messages");
     }
     let mut answer = Vec::new();
     while let Some(piece) = body.data().await {
         let piece = piece?;
         if answer.len() + piece.len() > LONGEST {
-            return Err(Unanswered::Refused("it answers more than a DNS message may have".to_owned()));
+            return refused("it answers more than a DNS message may have");
         }
         answer.extend_from_slice(&piece);
         body.flow_control().release_capacity(piece.len())?;
     }
-    numbered(&answer, number).ok_or_else(|| Unanswered::Refused("it answers no DNS message".to_owned()))
+    let age = head.headers.get(header::AGE).and_then(|age| age.to_str().ok()?.trim().parse().ok());
+    Ok(Answer { message: answer, age: age.unwrap_or(0) })
+}
+
+/// By its media type, which is spelt in any letters and may have parameters (RFC 9110 8.3.1).
+fn is_message(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()?.split(';').next());
+    kind.is_some_and(|kind| kind.trim().eq_ignore_ascii_case(MESSAGE))
 }
 
 fn url(to: &Upstream, path: &str) -> String {
@@ -406,9 +483,4 @@ fn numbered(message: &[u8], number: u16) -> Option<Vec<u8>> {
     let mut message = message.to_vec();
     message.get_mut(..2)?.copy_from_slice(&number.to_be_bytes());
     Some(message)
-}
-
-async fn write(to: &mut (impl tokio::io::AsyncWrite + Unpin), octets: &[u8]) -> io::Result<()> {
-    to.write_all(octets).await?;
-    to.flush().await
 }

@@ -43,7 +43,14 @@ pub struct Forwarding {
 /// What came of an attempt.
 pub(super) enum Event {
     /// A message.
-    Arrived(AttemptId, Vec<u8>),
+    Arrived {
+        /// Of which attempt.
+        attempt: AttemptId,
+        /// What came.
+        message: Vec<u8>,
+        /// For how many seconds somebody on the way has kept it.
+        age: u32,
+    },
     /// Nothing more comes.
     Failed(AttemptId),
 }
@@ -84,7 +91,7 @@ pub(super) async fn forward(
                 None => return,
             },
             Some(event) = events.recv() => match event {
-                Event::Arrived(attempt, message) => resolver.arrived(attempt, &message, started.elapsed()),
+                Event::Arrived { attempt, message, age } => resolver.arrived(attempt, &message, age, started.elapsed()),
                 Event::Failed(attempt) => resolver.failed(attempt, started.elapsed()),
             },
             Ok(()) = known.changed() => follow(&mut known, &mut resolver, &mut connections),
@@ -118,7 +125,7 @@ pub(super) async fn forward(
 fn follow(known: &mut watch::Receiver<Arc<Known>>, resolver: &mut Resolver<Waiting>, connections: &mut Connections) {
     let known = known.borrow_and_update().clone();
     resolver.follow(known.responder.clone());
-    connections.trust(known.trust.clone());
+    connections.follow(known.responder.resolver().all().cloned().collect(), known.trust.clone());
 }
 
 async fn until(due: Option<Instant>) {
@@ -162,7 +169,7 @@ async fn by_udp(attempt: AttemptId, to: SocketAddr, message: &[u8], happened: &m
     // Forged answers may come before the right one; the machine says when it is enough.
     loop {
         let length = socket.recv(&mut space).await?;
-        if happened.send(Event::Arrived(attempt, space[..length].to_vec())).await.is_err() {
+        if happened.send(Event::Arrived { attempt, message: space[..length].to_vec(), age: 0 }).await.is_err() {
             return Ok(());
         }
     }
@@ -174,7 +181,7 @@ async fn by_tcp(attempt: AttemptId, to: SocketAddr, message: &[u8], happened: &m
     let framed = tcp::framed(message).ok_or(io::ErrorKind::InvalidInput)?;
     stream.write_all(&framed).await?;
     let answer = tcp::message(&mut stream).await?;
-    let _ = happened.send(Event::Arrived(attempt, answer)).await;
+    let _ = happened.send(Event::Arrived { attempt, message: answer, age: 0 }).await;
     Ok(())
 }
 

@@ -1,8 +1,9 @@
 //! Resolvers that are spoken to encrypted: DNS over TLS and over HTTPS.
 
+use std::sync::mpsc;
 use std::time::Duration;
 
-use super::support::resolver::{by_tcp, by_udp, by_udp_within};
+use super::support::resolver::{Upstream, by_tcp, by_udp, by_udp_within};
 use super::support::{Authority, Directory, Encrypted, Home, Kind, Node, Reservation, eventually, reserve_pair};
 use super::{A, addresses, ips};
 
@@ -12,7 +13,7 @@ const SERVFAIL: u8 = 2;
 /// A home that asks encrypted.
 struct Asking {
     node: Node,
-    _home: Home,
+    home: Home,
     reserved: [Reservation; 2],
 }
 
@@ -20,24 +21,31 @@ impl Asking {
     fn of(authority: &Authority, resolvers: &[String]) -> Self {
         let (home, reserved) = (Home::new(), reserve_pair());
         home.directory.write("authorities.pem", &authority.pem());
-        let file = home.directory.join("authorities.pem");
-        let resolvers: Vec<String> = resolvers.iter().map(|resolver| format!("'{resolver}'")).collect();
-        let dns = format!(
-            "dns:\n  addresses: ['{}', '{}']\n  zones: [{{name: example.org}}]\n  forward: [{}]\n  forwardAuthorities: {}\n",
-            reserved[0].address,
-            reserved[1].address,
-            resolvers.join(", "),
-            file.display(),
-        );
-        let site = home.site(&dns).replace("external-gate, controller]", "external-gate, controller, dns]");
-        home.directory.write("site.yaml", &site);
-        Self { node: Node::serve(&home), _home: home, reserved }
+        write_site(&home, &reserved, resolvers);
+        Self { node: Node::serve(&home), home, reserved }
+    }
+
+    fn asks_from_now_on(&self, resolvers: &[String]) {
+        write_site(&self.home, &self.reserved, resolvers);
     }
 
     #[track_caller]
     fn is_told(&self, name: &str) {
         assert_eq!(addresses(by_udp(self.reserved[0].address, name, A)), ips(&["203.0.113.99"]), "{name}");
     }
+}
+
+fn write_site(home: &Home, reserved: &[Reservation; 2], resolvers: &[String]) {
+    let resolvers: Vec<String> = resolvers.iter().map(|resolver| format!("'{resolver}'")).collect();
+    let dns = format!(
+        "dns:\n  addresses: ['{}', '{}']\n  zones: [{{name: example.org}}]\n  forward: [{}]\n  forwardAuthorities: {}\n",
+        reserved[0].address,
+        reserved[1].address,
+        resolvers.join(", "),
+        home.directory.join("authorities.pem").display(),
+    );
+    let site = home.site(&dns).replace("external-gate, controller]", "external-gate, controller, dns]");
+    home.directory.write("site.yaml", &site);
 }
 
 #[test]
@@ -70,6 +78,61 @@ fn an_answer_that_takes_long_keeps_no_other_one_waiting() {
         home.is_told("quick.example.net");
         assert_eq!(addresses(slow.join().unwrap()), ips(&["203.0.113.99"]));
         assert_eq!(upstream.connections(), 1, "{kind:?}");
+    }
+}
+
+#[test]
+fn a_question_that_is_never_answered_costs_no_other_one_its_answer() {
+    let authority = Authority::new();
+    for kind in [Kind::Tls, Kind::Https] {
+        let upstream = Encrypted::start(kind, &authority.issue(&[NAME]));
+        let home = Asking::of(&authority, &[upstream.url(NAME)]);
+        let at = home.reserved[0].address;
+        let (tell, told) = mpsc::channel();
+        std::thread::spawn(move || tell.send(by_udp_within(Duration::from_secs(10), at, "never.example.net", A)));
+        let mut asked = 0;
+        let never = loop {
+            home.is_told(&format!("other{asked}.example.net"));
+            asked += 1;
+            if let Ok(answer) = told.recv_timeout(Duration::from_millis(100)) {
+                break answer;
+            }
+        };
+        assert_eq!(never.unwrap().code, SERVFAIL);
+        assert!(asked > 10, "{asked}");
+        assert_eq!(upstream.connections(), 1, "{kind:?}");
+    }
+}
+
+#[test]
+fn a_connection_that_goes_deaf_is_followed_by_another_one() {
+    let authority = Authority::new();
+    for kind in [Kind::Tls, Kind::Https] {
+        let upstream = Encrypted::start(kind, &authority.issue(&[NAME]));
+        let home = Asking::of(&authority, &[upstream.url(NAME)]);
+        home.is_told("before.example.net");
+        upstream.grow_deaf();
+        home.is_told("after.example.net");
+        assert_eq!(upstream.connections(), 2, "{kind:?}");
+        home.is_told("later.example.net");
+        assert_eq!(upstream.connections(), 2, "{kind:?}");
+    }
+}
+
+#[test]
+fn what_a_resolver_leaves_open_is_asked_of_others_as_soon_as_the_site_file_names_them() {
+    let authority = Authority::new();
+    for kind in [Kind::Tls, Kind::Https] {
+        let (former, now) = (Encrypted::start(kind, &authority.issue(&[NAME])), Upstream::start());
+        let home = Asking::of(&authority, &[former.url(NAME)]);
+        let at = home.reserved[0].address;
+        let asker = std::thread::spawn(move || by_udp_within(Duration::from_secs(10), at, "never.example.net", A));
+        eventually("it is asked", || match former.asked().len() {
+            0 => Err("not yet".to_owned()),
+            _ => Ok(()),
+        });
+        home.asks_from_now_on(&[now.address.to_string()]);
+        assert_eq!(addresses(asker.join().unwrap()), ips(&["203.0.113.99"]), "{kind:?}");
     }
 }
 

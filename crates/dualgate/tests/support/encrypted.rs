@@ -33,8 +33,8 @@ pub enum Kind {
     Https,
 }
 
-/// Answers as [`super::resolver::Upstream`] does; names that begin with `slow` once somebody asked for one that does not.
-/// Dropped, it is gone with all its connections.
+/// Answers as [`super::resolver::Upstream`] does; names that begin with `slow` once somebody asked for one that does not, and
+/// those that begin with `never` never. Dropped, it is gone with all its connections.
 pub struct Encrypted {
     /// Where it is.
     pub address: SocketAddr,
@@ -49,6 +49,8 @@ struct Shared {
     asked: Mutex<Vec<usize>>,
     /// Connections of another number than this one end.
     era: watch::Sender<usize>,
+    /// So many of the first connections are not answered any more.
+    deaf: AtomicUsize,
     /// How many names that are not slow were asked for.
     quick: watch::Sender<usize>,
 }
@@ -63,6 +65,7 @@ impl Encrypted {
             connections: AtomicUsize::new(0),
             asked: Mutex::default(),
             era: watch::channel(0).0,
+            deaf: AtomicUsize::new(0),
             quick: watch::channel(0).0,
         });
         let task = runtime().spawn(accept(listener, acceptor(kind, issued), kind, shared.clone()));
@@ -85,6 +88,11 @@ impl Encrypted {
     /// The lengths of all questions.
     pub fn asked(&self) -> Vec<usize> {
         self.shared.asked.lock().unwrap().clone()
+    }
+
+    /// Answers nothing any more in the connections that there are, and does not end them either.
+    pub fn grow_deaf(&self) {
+        self.shared.deaf.store(self.connections(), Relaxed);
     }
 
     /// Ends all connections; others can be made.
@@ -132,8 +140,8 @@ async fn serve(stream: TlsStream<TcpStream>, kind: Kind, shared: Arc<Shared>) {
     match kind {
         Kind::Tls => by_tls(stream, shared).await,
         Kind::Https => {
-            shared.connections.fetch_add(1, Relaxed);
-            let service = service_fn(move |request| by_https(request, shared.clone()));
+            let connection = shared.connections.fetch_add(1, Relaxed);
+            let service = service_fn(move |request| by_https(request, connection, shared.clone()));
             let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
             // What a client does with its connection is its own affair.
             let _ = server.serve_connection(TokioIo::new(stream), service).await;
@@ -152,24 +160,26 @@ async fn by_tls(stream: TlsStream<TcpStream>, shared: Arc<Shared>) {
             }
         }
     });
-    let mut is_first = true;
+    let mut connection = None;
     while let Ok(length) = reading.read_u16().await {
         // Who does not believe a certificate says so after the handshake of this side, and asks nothing.
-        if std::mem::take(&mut is_first) {
-            shared.connections.fetch_add(1, Relaxed);
-        }
+        let connection = *connection.get_or_insert_with(|| shared.connections.fetch_add(1, Relaxed));
         let mut question = vec![0; length.into()];
         if reading.read_exact(&mut question).await.is_err() {
             return;
         }
         let (shared, answers) = (shared.clone(), answers.clone());
         tokio::spawn(async move {
-            let _ = answers.send(shared.answer(&question).await).await;
+            let _ = answers.send(shared.answer(connection, &question).await).await;
         });
     }
 }
 
-async fn by_https(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn by_https(
+    request: Request<Incoming>,
+    connection: usize,
+    shared: Arc<Shared>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     let is_right = request.method() == Method::POST
         && request.uri().path() == "/dns-query"
         && request.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/dns-message");
@@ -180,14 +190,18 @@ async fn by_https(request: Request<Incoming>, shared: Arc<Shared>) -> Result<Res
         return Ok(response);
     }
     assert_eq!(question[..2], [0, 0], "RFC 8484 4.1: the same question is the same octets");
-    *response.body_mut() = Full::from(shared.answer(&question).await);
-    response.headers_mut().insert(CONTENT_TYPE, "application/dns-message".parse().unwrap());
+    *response.body_mut() = Full::from(shared.answer(connection, &question).await);
+    response.headers_mut().insert(CONTENT_TYPE, "Application/DNS-Message; charset=none".parse().unwrap());
     Ok(response)
 }
 
 impl Shared {
-    async fn answer(&self, question: &[u8]) -> Vec<u8> {
+    async fn answer(&self, connection: usize, question: &[u8]) -> Vec<u8> {
         self.asked.lock().unwrap().push(question.len());
+        let is_never = question[13..].to_ascii_lowercase().starts_with(b"never");
+        if is_never || connection < self.deaf.load(Relaxed) {
+            return std::future::pending().await;
+        }
         if question[13..].to_ascii_lowercase().starts_with(b"slow") {
             let _ = self.quick.subscribe().wait_for(|quick| *quick > 0).await;
         } else {

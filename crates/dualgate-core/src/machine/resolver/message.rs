@@ -81,6 +81,13 @@ impl Kept {
         }
     }
 
+    /// Somebody has kept it for so many seconds.
+    pub fn grow_older(&mut self, age: u32) {
+        let ttls = self.ttls.iter_mut().map(|(_, ttl)| ttl);
+        let of_aliases = self.aliases.iter_mut().map(|alias| &mut alias.ttl);
+        ttls.chain(of_aliases).chain([&mut self.ttl, &mut self.whole]).for_each(|ttl| *ttl = ttl.saturating_sub(age));
+    }
+
     /// How many octets it takes to keep it.
     pub fn size(&self) -> usize {
         let names = self.aliases.iter().map(|alias| size_of::<Alias>() + 2 * alias.target.as_wire().len());

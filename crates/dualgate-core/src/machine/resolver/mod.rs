@@ -105,7 +105,7 @@ pub struct Counts {
     pub sent: u64,
     /// Answered with a failure.
     pub failed: u64,
-    /// Answers of upstreams that led home.
+    /// Answers of upstreams that led home, and were not told.
     pub blocked: u64,
     /// Messages that answered nothing that was asked.
     pub foreign: u64,
@@ -182,16 +182,20 @@ impl<A> Resolver<A> {
         }
     }
 
-    /// What is ours, and whom to ask for the rest from now on. Open questions go on as they began; with other upstreams, what
-    /// is known is forgotten.
+    /// What is ours, and whom to ask for the rest from now on. With other upstreams, what is known is forgotten, and open
+    /// questions go on to those.
     pub fn follow(&mut self, responder: Arc<Responder>) {
-        let plan = responder.resolver();
-        if plan != self.responder.resolver() {
-            let all = plan.upstreams.iter().chain(plan.per_zone.iter().flat_map(|(_, upstreams)| upstreams));
-            self.upstreams.are(all.cloned());
-            self.cache.clear();
+        let former = std::mem::replace(&mut self.responder, responder);
+        if former.resolver() == self.responder.resolver() {
+            return;
         }
-        self.responder = responder;
+        self.upstreams.are(self.responder.resolver().all().cloned());
+        self.cache.clear();
+        let mut open = std::mem::take(&mut self.open);
+        for (key, open) in &mut open {
+            (open.order, open.attempts) = (self.order(&key.name), 0);
+        }
+        self.open = open;
     }
 
     /// What has happened.
@@ -259,15 +263,18 @@ impl<A> Resolver<A> {
         kept.leads_home(|name| self.responder.is_ours(name, key.rtype))
     }
 
-    /// What came back for an attempt.
-    pub fn arrived(&mut self, id: AttemptId, message: &[u8], now: Duration) {
+    /// What came back for an attempt, after somebody on the way had kept it for `age` seconds (RFC 8484 5.1).
+    pub fn arrived(&mut self, id: AttemptId, message: &[u8], age: u32, now: Duration) {
         let Some(attempt) = self.attempts.get(&id) else { return };
         match (attempt.asked().reply(message), attempt.over) {
             (Reply::Foreign, _) => self.counts.foreign += 1,
             (Reply::OtherLetters | Reply::Truncated, Carrier::Udp) => self.again_by_connection(id, now),
             // A connection has shown that it is the upstream who speaks; cut answers make no sense there.
             (Reply::OtherLetters | Reply::Truncated | Reply::Refused, _) => self.end_attempt(id, true, now),
-            (Reply::Answer(kept), _) => self.answered(id, kept, now),
+            (Reply::Answer(mut kept), _) => {
+                kept.grow_older(age);
+                self.answered(id, kept, now);
+            }
         }
     }
 
@@ -343,7 +350,9 @@ impl<A> Resolver<A> {
     /// Asks the next upstream in turn.
     fn attempt(&mut self, key: &Arc<Key>, now: Duration) {
         let Some(open) = self.open.get_mut(key) else { return };
-        let upstream = open.order[usize::from(open.attempts) % open.order.len()].clone();
+        let Some(upstream) = open.order.iter().cycle().nth(open.attempts.into()).cloned() else {
+            return self.give_up(key, now);
+        };
         open.attempts += 1;
         open.next = (open.attempts < ATTEMPTS).then_some(now + NEXT);
         let over = carrier(&upstream);
@@ -442,9 +451,8 @@ impl<A> Resolver<A> {
         self.upstreams.answered(&attempt.upstream);
         let Some(key) = attempt.key else { return };
         if !self.may_lead_home(&key.name) && rebind::points_home(&kept) {
-            self.counts.blocked += 1;
             kept.is_blocked = true;
-            (kept.ttl, kept.whole) = (BLOCKED, BLOCKED);
+            (kept.ttl, kept.whole) = (kept.ttl.min(BLOCKED), kept.whole.min(BLOCKED));
         }
         self.leads_home(&kept, &key).into_iter().for_each(|aliases| kept.ends_at_home(aliases));
         let kept = Arc::new(kept);
@@ -518,6 +526,7 @@ impl<A> Resolver<A> {
         let mut message = Vec::new();
         match kept.home.filter(|_| self.goes_home(&question)) {
             None if kept.is_blocked => {
+                self.counts.blocked += 1;
                 let blocked = Telling { remark: Some(Remark::Blocked), ..telling };
                 Kept::made(Rcode::NoError, BLOCKED).answer(&question, blocked, &mut message);
             }

@@ -92,7 +92,7 @@ impl World {
     }
 
     fn arrive(&mut self, attempt: AttemptId, message: &[u8]) {
-        self.resolver.arrived(attempt, message, self.now);
+        self.resolver.arrived(attempt, message, 0, self.now);
         self.act();
     }
 
@@ -187,6 +187,44 @@ fn an_answer_is_told_in_the_askers_letters_and_number_and_kept_while_its_time_ru
     world.pass(millis(200_000));
     world.ask(3, "www.example.org");
     assert_eq!((world.told.len(), world.sent.len()), (0, 2), "its time is over");
+}
+
+#[test]
+fn what_was_kept_on_the_way_lasts_shorter() {
+    let mut world = World::new();
+    for (asker, age, left) in [(1, 100, vec![200]), (2, 400, vec![0])] {
+        world.ask(asker, &format!("www{asker}.example.org"));
+        let (attempt, _, _, query) = world.sent.last().unwrap().clone();
+        world.resolver.arrived(attempt, &reply(&query, 0, &[a(300, [203, 0, 113, 7])]), age, world.now);
+        world.act();
+        let (to, code, records) = world.only_told();
+        assert_eq!((to, code, records.iter().map(|(ttl, _)| *ttl).collect()), (asker, 0, left));
+    }
+    world.ask(3, "www1.example.org");
+    assert_eq!(world.only_told(), (3, 0, vec![(200, vec![203, 0, 113, 7])]));
+    world.ask(4, "www2.example.org");
+    assert_eq!((world.told.len(), world.sent.len()), (0, 3), "it was over when it came");
+}
+
+#[test]
+fn questions_go_on_to_whom_to_ask_now() {
+    let plan = |upstreams| DnsPlan {
+        resolver: Some(ResolverPlan { upstreams, ..ResolverPlan::default() }),
+        ..DnsPlan::default()
+    };
+    let mut world = World::with(plan(vec![upstream(HOME)]).resolver.unwrap());
+    world.ask(1, "www.example.org");
+    world.resolver.follow(Arc::new(Responder::new(&plan(vec![upstream(OTHER)]))));
+    world.resolver.failed(world.sent[0].0, world.now);
+    world.act();
+    assert_eq!(world.upstreams_asked(), [HOME, OTHER]);
+    world.answer(&[a(300, [203, 0, 113, 7])]);
+    assert_eq!(world.only_told(), (1, 0, vec![(300, vec![203, 0, 113, 7])]));
+    // And to nobody where there is nobody.
+    world.ask(2, "www2.example.org");
+    world.resolver.follow(Arc::new(Responder::new(&plan(vec![]))));
+    world.pass(NEXT);
+    assert_eq!(world.only_told(), (2, SERVFAIL, vec![]));
 }
 
 #[test]

@@ -194,6 +194,13 @@ pub struct ResolverPlan {
     pub clients: Vec<IpNet>,
 }
 
+impl ResolverPlan {
+    /// Everybody who may be asked.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Upstream>> {
+        self.upstreams.iter().chain(self.per_zone.iter().flat_map(|(_, upstreams)| upstreams))
+    }
+}
+
 /// What a node answers.
 pub fn dns(snapshot: &Snapshot, node: &NodeName) -> DnsPlan {
     select(snapshot, &lower::snapshot(snapshot), node)
