@@ -49,6 +49,9 @@ pub fn line(report: &Report, now: u64) -> String {
     if *conflicts > 0 {
         let _ = write!(line, "; {conflicts} of them are somebody else's");
     }
+    if !report.refused.is_empty() {
+        let _ = write!(line, "; refused there: {}", report.refused.join(", "));
+    }
     if !report.unfit.is_empty() {
         let _ = write!(line, "; not taken there: {}", report.unfit.join(", "));
     }

@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use dualgate_core::plan::publish::{Change, Publication, Set, SetKey, Sets};
+use dualgate_core::plan::publish::{Change, Publication, Set, SetKey};
 use dualgate_wire::dns::{Rdata, RecordType};
 use hyper::Method;
 use serde::Deserialize;
@@ -12,12 +12,14 @@ use serde_json::{Value, json};
 
 use super::http::{Ask, Endpoint, ask, secret};
 use super::records::{Record, sets, steps};
-use super::{Applied, Failure, Provider, is_as_read, text};
+use super::{Applied, Failure, Provider, There, is_as_read, text};
 
 /// Where the API is.
 pub const URL: &str = "https://api.cloudflare.com/client/v4";
 /// The shortest time to live, but for enterprises.
 const TTL: u32 = 60;
+/// The longest one.
+const LONGEST: u32 = 86_400;
 /// Records of one page.
 const PAGE: usize = 1000;
 /// Pages at most.
@@ -53,13 +55,17 @@ impl fmt::Debug for Cloudflare {
 #[derive(Deserialize)]
 struct Envelope<T> {
     result: T,
-    #[serde(default)]
-    result_info: Option<Pages>,
+}
+
+/// Around one page of something.
+#[derive(Deserialize)]
+struct Page<T> {
+    result: Vec<T>,
+    result_info: Pages,
 }
 
 #[derive(Deserialize)]
 struct Pages {
-    #[serde(default)]
     total_pages: usize,
 }
 
@@ -90,12 +96,7 @@ impl Cloudflare {
         Ok(Self { endpoint: Endpoint::new(url)?, token: secret(file)? })
     }
 
-    async fn ask<T: DeserializeOwned>(
-        &self,
-        method: Method,
-        path: &str,
-        body: Option<Value>,
-    ) -> Result<Envelope<T>, Failure> {
+    async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<Value>) -> Result<T, Failure> {
         let mut fields = vec![("authorization", format!("Bearer {}", self.token))];
         if body.is_some() {
             fields.push(("content-type", "application/json".to_owned()));
@@ -115,9 +116,9 @@ impl Cloudflare {
         let mut records = Vec::new();
         for page in 1..=PAGES {
             let path = format!("/zones/{}/dns_records?per_page={PAGE}&page={page}", zone.id);
-            let told: Envelope<Vec<Told>> = self.ask(Method::GET, &path, None).await?;
+            let told: Page<Told> = self.ask(Method::GET, &path, None).await?;
             records.extend(told.result.iter().filter_map(read));
-            if told.result_info.is_none_or(|info| page >= info.total_pages) {
+            if page >= told.result_info.total_pages {
                 return Ok((zone.id, records));
             }
         }
@@ -126,19 +127,19 @@ impl Cloudflare {
 }
 
 fn read(told: &Told) -> Option<Record> {
-    let key = SetKey::new(told.name.parse().ok()?, told.rtype.parse().ok()?);
-    let number = |name: &str| told.data[name].as_u64();
-    let word = |name: &str| told.data[name].as_str();
+    let key = SetKey::new(told.name.parse().ok()?, text::rtype(&told.rtype));
     let content = match (key.rtype, told.priority) {
-        (RecordType::MX, Some(priority)) => format!("{priority} {}", told.content),
-        (RecordType::SRV, _) => {
-            let numbers = ["priority", "weight", "port"].map(number);
-            let [Some(priority), Some(weight), Some(port)] = numbers else { return None };
-            format!("{priority} {weight} {port} {}", word("target")?)
-        }
-        _ => told.content.clone(),
+        (RecordType::MX, Some(priority)) => Some(format!("{priority} {}", told.content)),
+        (RecordType::SRV, _) => service(&told.data),
+        _ => Some(told.content.clone()),
     };
-    Some(Record { id: told.id.clone(), ttl: told.ttl, data: text::read(key.rtype, &content), key })
+    let data = content.and_then(|content| text::read(key.rtype, &content));
+    Some(Record { id: told.id.clone(), ttl: told.ttl, data, key })
+}
+
+fn service(data: &Value) -> Option<String> {
+    let [priority, weight, port] = ["priority", "weight", "port"].map(|name| data[name].as_u64());
+    Some(format!("{} {} {} {}", priority?, weight?, port?, data["target"].as_str()?))
 }
 
 /// As it is posted. Some types have their parts one by one.
@@ -184,30 +185,33 @@ fn quoted(parameters: &str) -> String {
 }
 
 impl Provider for Cloudflare {
-    async fn records(&self, publication: &Publication) -> Result<Sets, Failure> {
-        Ok(sets(&self.zone(publication).await?.1))
-    }
-
-    fn fit(&self, key: &SetKey, set: &Set) -> Option<Set> {
-        let data = set.data.iter().map(text::joined).collect();
-        TYPES.contains(&key.rtype).then_some(Set { ttl: set.ttl.max(TTL), data })
+    async fn read(&self, publication: &Publication) -> Result<There, Failure> {
+        Ok(There { sets: sets(&self.zone(publication).await?.1), fit: Box::new(fit) })
     }
 
     async fn apply(&self, publication: &Publication, changes: &[Change]) -> Result<Applied, Failure> {
         let (zone, records) = self.zone(publication).await?;
         if !is_as_read(&sets(&records), changes) {
-            return Ok(Applied::Outdated(0));
+            return Ok(Applied::Part(0));
         }
-        let mut rest = changes;
-        while !rest.is_empty() {
-            let (body, count) = batch(&records, rest);
+        let mut done = 0;
+        while done < changes.len() {
+            let (body, count) = batch(&records, &changes[done..]);
             let path = format!("/zones/{zone}/dns_records/batch");
             let made: Result<Envelope<Value>, Failure> = self.ask(Method::POST, &path, Some(body)).await;
-            made.map_err(|failure| failure.during(&rest[0].record.key))?;
-            rest = &rest[count..];
+            match made {
+                Ok(_) => done += count,
+                Err(failure) if failure.is_refusal && done > 0 => return Ok(Applied::Part(done)),
+                Err(failure) => return Err(failure.during(&changes[done].record.key)),
+            }
         }
         Ok(Applied::All)
     }
+}
+
+fn fit(key: &SetKey, set: &Set) -> Option<Set> {
+    let data = set.data.iter().map(text::joined).collect();
+    TYPES.contains(&key.rtype).then_some(Set { ttl: set.ttl.clamp(TTL, LONGEST), data })
 }
 
 /// As many changes as one batch takes; a set and its mark stay together.
@@ -232,4 +236,16 @@ fn batch(records: &[Record], changes: &[Change]) -> (Value, usize) {
         count += 1;
     }
     (json!({"deletes": deletes, "puts": puts, "posts": posts}), count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_to_live_is_one_that_cloudflare_takes() {
+        let key = SetKey::new("a.example.org".parse().unwrap(), RecordType::A);
+        let kept = |ttl| fit(&key, &Set { ttl, data: [Rdata::A([192, 0, 2, 1].into())].into() }).map(|set| set.ttl);
+        assert_eq!([30, 3600, 604_800].map(kept), [Some(60), Some(3600), Some(86_400)]);
+    }
 }

@@ -27,9 +27,10 @@ const ANSWER: usize = 64 << 20;
 const SHOWN: usize = 300;
 
 /// Where an API is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Endpoint {
-    is_secure: bool,
+    /// `None` without TLS.
+    tls: Option<Arc<ClientConfig>>,
     host: String,
     port: u16,
     /// With what paths begin; no slash at its end.
@@ -41,22 +42,33 @@ impl Endpoint {
     pub fn new(url: &str) -> Result<Self, Failure> {
         let broken = || Failure::new(format!("`{url}` is not a URL"), "write one with http or https and a host");
         let uri: Uri = url.parse().map_err(|_| broken())?;
-        let is_secure = match uri.scheme_str() {
-            Some("https") => true,
-            Some("http") => false,
+        let host = uri.host().ok_or_else(broken)?.trim_matches(['[', ']']).to_owned();
+        let tls = match uri.scheme_str() {
+            Some("https") => Some(Arc::new(tls()?)),
+            Some("http") => None,
             _ => return Err(broken()),
         };
-        let host = uri.host().ok_or_else(broken)?.trim_matches(['[', ']']).to_owned();
-        let port = uri.port_u16().unwrap_or(if is_secure { 443 } else { 80 });
-        Ok(Self { is_secure, host, port, base: uri.path().trim_end_matches('/').to_owned() })
+        let (_, usual) = scheme(tls.as_ref());
+        let (port, base) = (uri.port_u16().unwrap_or(usual), uri.path().trim_end_matches('/').to_owned());
+        Ok(Self { tls, host, port, base })
     }
+
+    /// As URLs and requests name it: with its port only if that is not the usual one.
+    fn authority(&self) -> String {
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        let (_, usual) = scheme(self.tls.as_ref());
+        if self.port == usual { host } else { format!("{host}:{}", self.port) }
+    }
+}
+
+/// With the port that goes without saying.
+fn scheme(tls: Option<&Arc<ClientConfig>>) -> (&'static str, u16) {
+    if tls.is_some() { ("https", 443) } else { ("http", 80) }
 }
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = if self.is_secure { "https" } else { "http" };
-        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
-        write!(f, "{scheme}://{host}:{}{}", self.port, self.base)
+        write!(f, "{}://{}{}", scheme(self.tls.as_ref()).0, self.authority(), self.base)
     }
 }
 
@@ -120,12 +132,10 @@ async fn exchange(endpoint: &Endpoint, ask: Ask<'_>) -> Result<Answer, Failure> 
     let reach = "see whether it is reached from here";
     let tcp = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await;
     let tcp = tcp.map_err(|error| Failure::new(format!("connect: {error}"), reach))?;
-    if !endpoint.is_secure {
-        return send(endpoint, ask, tcp).await;
-    }
+    let Some(tls) = &endpoint.tls else { return send(endpoint, ask, tcp).await };
     let name = ServerName::try_from(endpoint.host.clone())
         .map_err(|_| Failure::new("its host has no name for TLS", "write a host name"))?;
-    let tls = TlsConnector::from(Arc::new(tls()?)).connect(name, tcp).await;
+    let tls = TlsConnector::from(tls.clone()).connect(name, tcp).await;
     let tls = tls.map_err(|error| Failure::new(format!("TLS: {error}"), "see whether it is the right host"))?;
     send(endpoint, ask, tls).await
 }
@@ -147,11 +157,10 @@ where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
 {
     let broken = |error: &dyn fmt::Display| Failure::new(error.to_string(), "it is tried again");
-    let host = if endpoint.host.contains(':') { format!("[{}]", endpoint.host) } else { endpoint.host.clone() };
     let mut request = Request::builder()
         .method(ask.method)
         .uri(format!("{}{}", endpoint.base, ask.path))
-        .header(header::HOST, format!("{host}:{}", endpoint.port))
+        .header(header::HOST, endpoint.authority())
         .header(header::USER_AGENT, concat!("dualgate/", env!("CARGO_PKG_VERSION")))
         .header(header::CONNECTION, "close");
     for (name, value) in ask.fields {
@@ -192,6 +201,9 @@ fn judge(answer: Answer, retry_after: &str) -> Result<Answer, Failure> {
         _ => "it is tried again",
     };
     let mut failure = Failure::new(what, help);
+    // The others are about who asks, or what is asked of, and not about what.
+    failure.is_refusal =
+        answer.status.is_client_error() && ![401, 403, 404, 408, 429].contains(&answer.status.as_u16());
     failure.after = match (answer.status.as_u16(), retry_after.parse().ok()) {
         (429 | 503, Some(seconds)) => Some(Duration::from_secs(seconds)),
         // A date, or nothing at all.
@@ -208,7 +220,7 @@ mod tests {
     #[test]
     fn endpoints_are_urls_with_a_host() {
         let shown = |url: &str| Endpoint::new(url).map(|endpoint| endpoint.to_string()).ok();
-        assert_eq!(shown("https://api.example.org/v1/"), Some("https://api.example.org:443/v1".to_owned()));
+        assert_eq!(shown("https://api.example.org/v1/"), Some("https://api.example.org/v1".to_owned()));
         assert_eq!(shown("http://[::1]:8888"), Some("http://[::1]:8888".to_owned()));
         assert_eq!((shown("ftp://example.org"), shown("localhost:8888"), shown("")), (None, None, None));
     }
@@ -224,6 +236,9 @@ mod tests {
         let after = |status, text| judge(answer(status), text).unwrap_err().after.map(|after| after.as_secs());
         assert_eq!((after(429, "7"), after(429, "Wed, 21 Oct 2026"), after(503, "9")), (Some(7), Some(60), Some(9)));
         assert_eq!((after(503, ""), after(500, "7")), (None, None));
+        let is_refusal = |status| judge(answer(status), "").unwrap_err().is_refusal;
+        assert_eq!([400, 409, 422].map(is_refusal), [true; 3]);
+        assert_eq!([401, 403, 404, 429, 500, 503].map(is_refusal), [false; 6]);
         assert_eq!(judge(answer(429), "7").unwrap_err().what, "429 Too Many Requests: slow down");
     }
 }

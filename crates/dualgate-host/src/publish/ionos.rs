@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use dualgate_core::plan::publish::{Change, Publication, Set, SetKey, Sets};
+use dualgate_core::plan::publish::{Change, Edit, Publication, Set, SetKey};
 use dualgate_wire::dns::{Rdata, RecordType};
 use hyper::Method;
 use serde::Deserialize;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::http::{Answer, Ask, Endpoint, ask, secret};
 use super::records::{Record, sets, steps};
-use super::{Applied, Failure, Provider, is_as_read, text};
+use super::{Applied, Failure, Provider, There, is_as_read, text};
 
 /// Where the API is.
 pub const URL: &str = "https://api.hosting.ionos.com/dns/v1";
@@ -42,11 +42,15 @@ impl fmt::Debug for Ionos {
     }
 }
 
+/// A zone of the list.
 #[derive(Deserialize)]
-struct Zone {
+struct Listed {
     id: String,
     name: String,
-    #[serde(default)]
+}
+
+#[derive(Deserialize)]
+struct Zone {
     records: Vec<Told>,
 }
 
@@ -60,6 +64,9 @@ struct Told {
     ttl: u32,
     #[serde(default)]
     prio: Option<u16>,
+    /// It is kept there, and told to nobody.
+    #[serde(default)]
+    disabled: bool,
 }
 
 impl Ionos {
@@ -79,7 +86,7 @@ impl Ionos {
 
     async fn zone(&self, publication: &Publication) -> Result<(String, Vec<Record>), Failure> {
         let answer = self.ask(Method::GET, "/zones", None).await?;
-        let zones: Vec<Zone> = answer.json()?;
+        let zones: Vec<Listed> = answer.json()?;
         let at = publication.at.to_string();
         let zone = zones.into_iter().find(|zone| zone.name.eq_ignore_ascii_case(&at)).ok_or_else(|| {
             Failure::new(
@@ -94,12 +101,13 @@ impl Ionos {
 }
 
 fn read(told: &Told) -> Option<Record> {
-    let key = SetKey::new(told.name.parse().ok()?, told.rtype.parse().ok()?);
+    let key = SetKey::new(told.name.parse().ok()?, text::rtype(&told.rtype));
     let content = match (key.rtype, told.prio) {
         (RecordType::MX | RecordType::SRV, Some(prio)) => format!("{prio} {}", told.content),
         _ => told.content.clone(),
     };
-    Some(Record { id: told.id.clone(), ttl: told.ttl, data: text::read(key.rtype, &content), key })
+    let data = text::read(key.rtype, &content).filter(|_| !told.disabled);
+    Some(Record { id: told.id.clone(), ttl: told.ttl, data, key })
 }
 
 /// What it says, and the number that stands beside it.
@@ -114,45 +122,77 @@ fn content(data: &Rdata) -> (String, u16) {
 }
 
 impl Provider for Ionos {
-    async fn records(&self, publication: &Publication) -> Result<Sets, Failure> {
-        Ok(sets(&self.zone(publication).await?.1))
-    }
-
-    fn fit(&self, key: &SetKey, set: &Set) -> Option<Set> {
-        let data = set.data.iter().map(text::joined).collect();
-        TYPES.contains(&key.rtype).then_some(Set { ttl: set.ttl.max(TTL), data })
+    async fn read(&self, publication: &Publication) -> Result<There, Failure> {
+        Ok(There { sets: sets(&self.zone(publication).await?.1), fit: Box::new(fit) })
     }
 
     async fn apply(&self, publication: &Publication, changes: &[Change]) -> Result<Applied, Failure> {
         let (zone, records) = self.zone(publication).await?;
         if !is_as_read(&sets(&records), changes) {
-            return Ok(Applied::Outdated(0));
+            return Ok(Applied::Part(0));
         }
-        for edit in changes.iter().flat_map(Change::edits) {
-            let made = async {
-                let steps = steps(&records, edit);
-                for (id, _, ttl, data) in &steps.replace {
-                    let (content, prio) = content(data);
-                    let body = json!({"content": content, "ttl": ttl, "prio": prio, "disabled": false});
-                    self.ask(Method::PUT, &format!("/zones/{zone}/records/{id}"), Some(body)).await?;
+        for (done, change) in changes.iter().enumerate() {
+            for edit in change.edits() {
+                match self.edit(&zone, &records, edit).await {
+                    Ok(()) => {}
+                    Err(failure) if failure.is_refusal && done > 0 => return Ok(Applied::Part(done)),
+                    Err(failure) => return Err(failure.during(&edit.key)),
                 }
-                let create: Vec<Value> = (steps.create.iter())
-                    .map(|(key, ttl, data)| {
-                        let (content, prio) = content(data);
-                        let (name, rtype) = (key.name.to_string(), key.rtype.to_string());
-                        json!({"name": name, "type": rtype, "content": content, "ttl": ttl, "prio": prio, "disabled": false})
-                    })
-                    .collect();
-                if !create.is_empty() {
-                    self.ask(Method::POST, &format!("/zones/{zone}/records"), Some(Value::Array(create))).await?;
-                }
-                for id in &steps.delete {
-                    self.ask(Method::DELETE, &format!("/zones/{zone}/records/{id}"), None).await?;
-                }
-                Ok::<(), Failure>(())
-            };
-            made.await.map_err(|failure| failure.during(&edit.key))?;
+            }
         }
         Ok(Applied::All)
+    }
+}
+
+impl Ionos {
+    async fn edit(&self, zone: &str, records: &[Record], edit: &Edit) -> Result<(), Failure> {
+        let steps = steps(records, edit);
+        for (id, _, ttl, data) in &steps.replace {
+            let (content, prio) = content(data);
+            let body = json!({"content": content, "ttl": ttl, "prio": prio, "disabled": false});
+            self.ask(Method::PUT, &format!("/zones/{zone}/records/{id}"), Some(body)).await?;
+        }
+        let create: Vec<Value> = (steps.create.iter())
+            .map(|(key, ttl, data)| {
+                let (content, prio) = content(data);
+                let (name, rtype) = (key.name.to_string(), key.rtype.to_string());
+                json!({"name": name, "type": rtype, "content": content, "ttl": ttl, "prio": prio, "disabled": false})
+            })
+            .collect();
+        if !create.is_empty() {
+            self.ask(Method::POST, &format!("/zones/{zone}/records"), Some(Value::Array(create))).await?;
+        }
+        for id in &steps.delete {
+            self.ask(Method::DELETE, &format!("/zones/{zone}/records/{id}"), None).await?;
+        }
+        Ok(())
+    }
+}
+
+fn fit(key: &SetKey, set: &Set) -> Option<Set> {
+    let data = set.data.iter().map(text::joined).collect();
+    TYPES.contains(&key.rtype).then_some(Set { ttl: set.ttl.max(TTL), data })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(rtype: &str, content: &str, disabled: bool) -> Record {
+        let told = json!({"id": "1", "name": "a.example.org", "type": rtype, "content": content, "ttl": 60, "disabled": disabled});
+        read(&serde_json::from_value(told).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn what_is_switched_off_or_unknown_is_there_and_says_nothing() {
+        assert!(record("A", "192.0.2.1", false).data.is_some());
+        assert_eq!(record("A", "192.0.2.1", true).data, None);
+        let unknown = record("NEW", "words", false);
+        assert_eq!((unknown.key.rtype, unknown.data), (RecordType(65_535), None));
+    }
+
+    #[test]
+    fn a_zone_without_its_records_is_not_taken_for_an_empty_one() {
+        assert!(serde_json::from_str::<Zone>(r#"{"id": "1", "name": "example.org"}"#).is_err());
     }
 }

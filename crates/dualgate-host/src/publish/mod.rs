@@ -12,6 +12,7 @@ pub mod rfc2136;
 mod text;
 pub mod webhook;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
 use std::time::Duration;
@@ -24,28 +25,40 @@ use ionos::Ionos;
 use rfc2136::Rfc2136;
 use webhook::Webhook;
 
-/// So often a zone is read again that somebody else changes meanwhile.
+/// So often in a row a zone is read again that somebody else changes meanwhile.
 const ROUNDS: usize = 3;
+/// And so often in all.
+const LOOKS: usize = 100;
+/// So many changes that are refused one by one, and none that is made, and it is not for what they say.
+const REFUSALS: usize = 4;
 
 /// Where the records of zones are.
 pub trait Provider {
-    /// Every set of records there; never a part of them.
-    fn records(&self, publication: &Publication) -> impl Future<Output = Result<Sets, Failure>>;
+    /// What is there.
+    fn read(&self, publication: &Publication) -> impl Future<Output = Result<There, Failure>>;
 
-    /// How it would keep a set; `None` if it cannot.
-    fn fit(&self, key: &SetKey, set: &Set) -> Option<Set>;
-
-    /// Makes changes in their order.
+    /// Makes changes in their order. Of those that it fails to make, none is half made but for its mark.
     fn apply(&self, publication: &Publication, changes: &[Change]) -> impl Future<Output = Result<Applied, Failure>>;
 }
+
+/// A zone at its provider.
+pub struct There {
+    /// Every set of records; never a part of them.
+    pub sets: Sets,
+    /// How the provider would keep a set.
+    pub fit: Fit,
+}
+
+/// How a set would be kept; `None` if it cannot.
+pub type Fit = Box<dyn Fn(&SetKey, &Set) -> Option<Set>>;
 
 /// What became of changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Applied {
     /// All are made.
     All,
-    /// The zone was not as it was read: so many were made, the others need another look.
-    Outdated(usize),
+    /// The first so many are made, and something is not as it was read: the others need another look.
+    Part(usize),
 }
 
 /// Why a provider could not be read or written.
@@ -57,12 +70,14 @@ pub struct Failure {
     pub help: String,
     /// How long the provider wants to be left alone.
     pub after: Option<Duration>,
+    /// Whether the provider does not want what was asked: others may be welcome all the same.
+    pub is_refusal: bool,
 }
 
 impl Failure {
     /// Of something.
     pub fn new(what: impl Into<String>, help: impl Into<String>) -> Self {
-        Self { what: what.into(), help: help.into(), after: None }
+        Self { what: what.into(), help: help.into(), after: None, is_refusal: false }
     }
 
     /// The same, while this was done.
@@ -111,21 +126,12 @@ pub fn open(publication: &Publication) -> Result<Opened, Failure> {
 }
 
 impl Provider for Opened {
-    async fn records(&self, publication: &Publication) -> Result<Sets, Failure> {
+    async fn read(&self, publication: &Publication) -> Result<There, Failure> {
         match self {
-            Self::Rfc2136(provider) => provider.records(publication).await,
-            Self::Webhook(provider) => provider.records(publication).await,
-            Self::Ionos(provider) => provider.records(publication).await,
-            Self::Cloudflare(provider) => provider.records(publication).await,
-        }
-    }
-
-    fn fit(&self, key: &SetKey, set: &Set) -> Option<Set> {
-        match self {
-            Self::Rfc2136(provider) => provider.fit(key, set),
-            Self::Webhook(provider) => provider.fit(key, set),
-            Self::Ionos(provider) => provider.fit(key, set),
-            Self::Cloudflare(provider) => provider.fit(key, set),
+            Self::Rfc2136(provider) => provider.read(publication).await,
+            Self::Webhook(provider) => provider.read(publication).await,
+            Self::Ionos(provider) => provider.read(publication).await,
+            Self::Cloudflare(provider) => provider.read(publication).await,
         }
     }
 
@@ -147,10 +153,10 @@ fn is_as_read(sets: &Sets, changes: &[Change]) -> bool {
 
 /// What a provider differs in.
 pub async fn look<P: Provider>(provider: &P, publication: &Publication) -> Result<Diff, Failure> {
-    let read = provider.records(publication).await;
-    let sets =
+    let read = provider.read(publication).await;
+    let there =
         read.map_err(|failure| failure.during(format!("{}: read zone `{}`", publication.name, publication.at)))?;
-    Ok(diff(publication, &sets, |key, set| provider.fit(key, set)))
+    Ok(diff(publication, &there.sets, there.fit))
 }
 
 /// What was done at a provider.
@@ -158,33 +164,71 @@ pub async fn look<P: Provider>(provider: &P, publication: &Publication) -> Resul
 pub struct Synced {
     /// The changes that were made.
     pub made: Vec<(Kind, SetKey)>,
+    /// What the provider does not take, and what it says.
+    pub refused: BTreeMap<SetKey, Failure>,
     /// What is left: conflicts, and what was kept.
     pub left: Diff,
 }
 
-/// Makes a provider say what is wanted.
+/// Makes a provider say what is wanted. What it refuses is found by halves, and keeps nothing else from being written.
 pub async fn sync<P: Provider>(provider: &P, publication: &Publication) -> Result<Synced, Failure> {
     let mut synced = Synced::default();
-    for _ in 0..ROUNDS {
+    let (mut looks, mut rounds) = (0, 0);
+    while looks < LOOKS && rounds < ROUNDS {
         let mut found = look(provider, publication).await?;
-        let changes = std::mem::take(&mut found.changes);
+        let mut changes = std::mem::take(&mut found.changes);
+        changes.retain(|change| !synced.refused.contains_key(&change.record.key));
         synced.left = found;
-        if changes.is_empty() {
+        let before = synced.made.len() + synced.refused.len();
+        if changes.is_empty() || change(provider, publication, &changes, &mut synced).await? == Done::All {
             return Ok(synced);
         }
-        let applied = provider.apply(publication, &changes).await;
-        let applied = applied
-            .map_err(|failure| failure.during(format!("{}: change zone `{}`", publication.name, publication.at)))?;
-        let count = match applied {
-            Applied::All => changes.len(),
-            Applied::Outdated(count) => count,
-        };
-        let made = changes.iter().take(count).map(|change| (change.kind, change.record.key.clone()));
-        synced.made.extend(made);
-        if applied == Applied::All {
-            return Ok(synced);
-        }
+        looks += 1;
+        rounds = if synced.made.len() + synced.refused.len() > before { 0 } else { rounds + 1 };
     }
     let what = format!("{}: zone `{}` changed {ROUNDS} times while it was written", publication.name, publication.at);
     Err(Failure::new(what, "somebody else writes to it all the time; it is tried again"))
+}
+
+/// How far changes came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Done {
+    /// Each is made, or refused.
+    All,
+    /// Some need another look.
+    Part,
+}
+
+async fn change<P: Provider>(
+    provider: &P,
+    publication: &Publication,
+    changes: &[Change],
+    synced: &mut Synced,
+) -> Result<Done, Failure> {
+    let mut left = vec![changes];
+    while let Some(part) = left.pop() {
+        let count = match provider.apply(publication, part).await {
+            Ok(Applied::All) => part.len(),
+            Ok(Applied::Part(count)) => count,
+            Err(failure) if failure.is_refusal && part.len() > 1 => {
+                let (first, second) = part.split_at(part.len() / 2);
+                left.extend([second, first]);
+                continue;
+            }
+            Err(failure) => {
+                let what = format!("{}: change zone `{}`", publication.name, publication.at);
+                let is_first = synced.made.is_empty() && synced.refused.len() + 1 == changes.len().min(REFUSALS);
+                if !failure.is_refusal || is_first {
+                    return Err(failure.during(what));
+                }
+                synced.refused.extend(part.iter().map(|change| (change.record.key.clone(), failure.clone())));
+                continue;
+            }
+        };
+        synced.made.extend(part.iter().take(count).map(|change| (change.kind, change.record.key.clone())));
+        if count < part.len() {
+            return Ok(Done::Part);
+        }
+    }
+    Ok(Done::All)
 }

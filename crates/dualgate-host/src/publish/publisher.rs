@@ -104,17 +104,15 @@ async fn keep(mut wanted: watch::Receiver<Publication>, told: Told) {
             Ok(provider) => sync(&provider, &publication).await,
             Err(failure) => Err(failure),
         };
+        let is_well = synced.as_ref().is_ok_and(|synced| synced.refused.is_empty());
+        failures = if is_well { 0 } else { failures.saturating_add(1) };
+        let grown = RETRY.saturating_mul(1 << failures.saturating_sub(1).min(16)).min(LONGEST);
         let pause = match &synced {
-            Ok(_) => {
-                failures = 0;
-                publication.provider.interval
-            }
-            Err(failure) => {
-                failures = failures.saturating_add(1);
-                let grown = RETRY.saturating_mul(1 << (failures - 1).min(16)).min(LONGEST);
-                failure.after.map_or(grown, |after| after.max(grown).min(LEFT_ALONE))
-            }
+            Ok(_) if is_well => publication.provider.interval,
+            Ok(_) => grown,
+            Err(failure) => failure.after.map_or(grown, |after| after.max(grown).min(LEFT_ALONE)),
         };
+        let is_away = synced.as_ref().is_err_and(|failure| !failure.is_refusal);
         told.tell(&publication, synced);
         let end = Instant::now() + pause;
         loop {
@@ -125,7 +123,7 @@ async fn keep(mut wanted: watch::Receiver<Publication>, told: Told) {
                         return;
                     }
                     // Who cannot be written to is not asked more often as more changes here.
-                    if failures == 0 || wanted.borrow().provider != publication.provider {
+                    if !is_away || wanted.borrow().provider != publication.provider {
                         break;
                     }
                 }
@@ -162,7 +160,8 @@ impl Told {
         let report = &mut zone.report;
         (report.zone, report.provider) = (publication.zone.to_string(), publication.name.to_string());
         report.wanted = publication.wanted.len();
-        let found = match synced {
+        let place = || Place { field: format!("dns.providers.{}", publication.name), ..Place::default() };
+        let found: Vec<Finding> = match synced {
             Ok(synced) => {
                 for (kind, key) in &synced.made {
                     tracing::info!(provider = %publication.name, "{} {key}", kind.as_str());
@@ -174,15 +173,19 @@ impl Told {
                 }
                 (report.synced, report.error) = (Some(seconds()), None);
                 report.conflicts = synced.left.conflicts.len();
+                report.refused = synced.refused.keys().map(ToString::to_string).collect();
                 report.kept = synced.left.kept.iter().map(ToString::to_string).collect();
                 report.unfit = synced.left.unfit.iter().map(ToString::to_string).collect();
-                findings(publication, &synced.left)
+                let refused = synced.refused.into_iter().map(|(key, failure)| {
+                    let message = format!("{key} at {}: {}", publication.name, failure.what);
+                    Finding::new(Code::DnsPublish, place(), message).help(failure.help)
+                });
+                findings(publication, &synced.left).into_iter().chain(refused).collect()
             }
             Err(failure) => {
                 report.failures += 1;
                 report.error = Some(failure.what.clone());
-                let place = Place { field: format!("dns.providers.{}", publication.name), ..Place::default() };
-                vec![Finding::new(Code::DnsPublish, place, failure.what).help(failure.help)]
+                vec![Finding::new(Code::DnsPublish, place(), failure.what).help(failure.help)]
             }
         };
         if zone.findings != found {
@@ -224,6 +227,9 @@ pub struct Report {
     pub wanted: usize,
     /// Sets that somebody else has.
     pub conflicts: usize,
+    /// Sets that the provider refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<String>,
     /// Ours, no longer wanted, and kept.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub kept: Vec<String>,

@@ -20,7 +20,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{Applied, Failure, Provider};
+use super::{Applied, Failure, Provider, There};
 
 /// How long a server may take to take a connection.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -110,7 +110,9 @@ impl Rfc2136 {
             Verdict(5) => format!("let the key `{key}` {what} the zone at {}", self.server),
             _ => "see the log of the name server".to_owned(),
         };
-        Failure::new(format!("{} answers {verdict}", self.server), help)
+        // The others are about the server or the key, and not about what was asked.
+        let is_refusal = ![Verdict::NOT_AUTH, Verdict::SERV_FAIL].contains(&verdict);
+        Failure { is_refusal, ..Failure::new(format!("{} answers {verdict}", self.server), help) }
     }
 
     fn not_believed(&self, error: TsigError) -> Failure {
@@ -180,13 +182,10 @@ impl Rfc2136 {
 }
 
 impl Provider for Rfc2136 {
-    async fn records(&self, publication: &Publication) -> Result<Sets, Failure> {
+    async fn read(&self, publication: &Publication) -> Result<There, Failure> {
         let read = timeout(EXCHANGE, self.transfer(&publication.at)).await;
-        read.unwrap_or_else(|_| Err(self.broken(&format!("no whole zone within {} s", EXCHANGE.as_secs()))))
-    }
-
-    fn fit(&self, _key: &SetKey, set: &Set) -> Option<Set> {
-        Some(set.clone())
+        let late = || Err(self.broken(&format!("no whole zone within {} s", EXCHANGE.as_secs())));
+        Ok(There { sets: read.unwrap_or_else(|_| late())?, fit: Box::new(|_, set| Some(set.clone())) })
     }
 
     async fn apply(&self, publication: &Publication, changes: &[Change]) -> Result<Applied, Failure> {
@@ -194,13 +193,13 @@ impl Provider for Rfc2136 {
         while done < changes.len() {
             let (update, count) = message(&publication.at, &changes[done..]);
             let answered = timeout(EXCHANGE, self.update(update)).await;
-            let verdict = answered
-                .unwrap_or_else(|_| Err(self.broken(&format!("no answer within {} s", EXCHANGE.as_secs()))))
-                .map_err(|failure| failure.during(&changes[done].record.key))?;
-            if verdict.is_outdated() {
-                return Ok(Applied::Outdated(done));
+            let late = || Err(self.broken(&format!("no answer within {} s", EXCHANGE.as_secs())));
+            match answered.unwrap_or_else(|_| late()) {
+                Ok(verdict) if verdict.is_outdated() => return Ok(Applied::Part(done)),
+                Ok(_) => done += count,
+                Err(failure) if failure.is_refusal && done > 0 => return Ok(Applied::Part(done)),
+                Err(failure) => return Err(failure.during(&changes[done].record.key)),
             }
-            done += count;
         }
         Ok(Applied::All)
     }

@@ -4,6 +4,8 @@ use dualgate_wire::dns::{Name, Rdata, RecordType};
 
 /// Octets of one text of a TXT record.
 const TEXT: usize = 255;
+/// No record has it (RFC 6895 3.1).
+const UNKNOWN: RecordType = RecordType(65_535);
 
 /// A TXT record whose text is cut as an API would cut it: that keeps one text and not several.
 pub fn joined(data: &Rdata) -> Rdata {
@@ -18,6 +20,11 @@ pub fn joined(data: &Rdata) -> Rdata {
         }
         other => other.clone(),
     }
+}
+
+/// A type as an API names it. One that has no name here is one that is never written here, and stands for any of those.
+pub fn rtype(text: &str) -> RecordType {
+    text.parse().unwrap_or(UNKNOWN)
 }
 
 /// What an API says; `None` if it is no such record.
@@ -37,8 +44,18 @@ pub fn write(data: &Rdata) -> String {
         Rdata::Srv { priority, weight, port, target } => format!("{priority} {weight} {port} {}", plain(target)),
         Rdata::Txt(texts) => {
             let whole: Vec<u8> = texts.iter().flat_map(|text| text.iter().copied()).collect();
-            let escaped: String = String::from_utf8_lossy(&whole).replace('\\', "\\\\").replace('"', "\\\"");
-            format!("\"{escaped}\"")
+            let mut texts = vec![String::new()];
+            let mut length = 0;
+            for c in String::from_utf8_lossy(&whole).chars() {
+                length += c.len_utf8();
+                if length > TEXT {
+                    length = c.len_utf8();
+                    texts.push(String::new());
+                }
+                let text = texts.last_mut().into_iter();
+                text.for_each(|text| text.extend(matches!(c, '\\' | '"').then_some('\\').into_iter().chain([c])));
+            }
+            texts.iter().map(|text| format!("\"{text}\"")).collect::<Vec<_>>().join(" ")
         }
         other => other.to_string(),
     }
@@ -65,6 +82,15 @@ mod tests {
         }
         assert_eq!(read(RecordType::TXT, "v=spf1 -all").map(|data| write(&data)), Some(r#""v=spf1 -all""#.to_owned()));
         assert_eq!(read(RecordType::A, "no address"), None);
+        // Whatever the parts of an API's text, it is the same; and nothing is cut within a letter.
+        for whole in ["x".repeat(400), "ä".repeat(300), format!("{}\\\"", "x".repeat(254))] {
+            let data = joined(&Rdata::Txt(whole.as_bytes().chunks(200).map(Into::into).collect()));
+            let written = write(&data);
+            let parts: Vec<&str> = written.trim_matches('"').split("\" \"").collect();
+            assert!(parts.iter().all(|part| part.replace('\\', "").len() <= 255), "{written}");
+            assert_eq!(read(RecordType::TXT, &written), Some(data.clone()), "{written}");
+            assert_eq!(read(RecordType::TXT, &written.replace("\" \"", "")), Some(data), "{written}");
+        }
         let long = Rdata::Txt(vec![vec![b'x'; 200].into(), vec![b'y'; 200].into()]);
         let Rdata::Txt(texts) = joined(&long) else { panic!() };
         assert_eq!(texts.iter().map(|text| text.len()).collect::<Vec<_>>(), [255, 145]);

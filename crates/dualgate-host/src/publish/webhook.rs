@@ -6,13 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use dualgate_core::plan::publish::{Change, Publication, Set, SetKey, Sets, Wanted, mark_name};
+use dualgate_core::plan::publish::{Change, Mark, Publication, Set, SetKey, Sets, mark_name};
 use dualgate_wire::dns::{Name, Rdata, RecordType};
 use hyper::Method;
 use serde::{Deserialize, Serialize};
 
 use super::http::{Answer, Ask, Endpoint, ask};
-use super::{Applied, Failure, Provider, is_as_read, text};
+use super::{Applied, Failure, Provider, There, is_as_read, text};
 
 /// What every message is, in both directions.
 const MEDIA_TYPE: &str = "application/external.dns.webhook+json;version=1";
@@ -81,7 +81,7 @@ impl Webhook {
         ask(&self.endpoint, Ask { method, path, fields: &fields, body }).await
     }
 
-    fn read<T: for<'a> Deserialize<'a>>(&self, answer: &Answer) -> Result<T, Failure> {
+    fn document<T: for<'a> Deserialize<'a>>(&self, answer: &Answer) -> Result<T, Failure> {
         let help = "see whether it is a webhook of external-dns with version 1 of its protocol";
         let plain: String = answer.media_type.chars().filter(|c| !c.is_whitespace()).collect();
         if !plain.eq_ignore_ascii_case(MEDIA_TYPE) {
@@ -95,7 +95,7 @@ impl Webhook {
     /// Whether it serves the zone at all.
     async fn negotiate(&self, publication: &Publication) -> Result<(), Failure> {
         let answer = self.ask(Method::GET, "/", None).await?;
-        let filter: serde_json::Value = self.read(&answer)?;
+        let filter: serde_json::Value = self.document(&answer)?;
         let lists = ["include", "filters"].map(|key| filter[key].as_array());
         let names: Vec<&str> = lists
             .into_iter()
@@ -117,31 +117,20 @@ impl Webhook {
 }
 
 impl Provider for Webhook {
-    async fn records(&self, publication: &Publication) -> Result<Sets, Failure> {
+    async fn read(&self, publication: &Publication) -> Result<There, Failure> {
         self.negotiate(publication).await?;
-        let answer = self.ask(Method::GET, "/records", None).await?;
-        let endpoints: Vec<Endpoints> = self.read(&answer)?;
-        let wanted = ttls(publication);
-        let mut sets = Sets::new();
-        for endpoint in endpoints {
-            let Some((key, mut set)) = read(&endpoint) else { continue };
-            // Where a provider has no time to live, or does not tell it, it cannot differ.
-            if set.ttl == 0 {
-                set.ttl = wanted.get(&key).copied().unwrap_or_default();
-            }
-            let known = sets.entry(key).or_insert_with(|| Set { ttl: set.ttl, data: BTreeSet::new() });
-            known.data.extend(set.data);
-        }
-        Ok(sets)
-    }
-
-    fn fit(&self, key: &SetKey, set: &Set) -> Option<Set> {
-        TYPES.contains(&key.rtype).then(|| Set { ttl: set.ttl, data: set.data.iter().map(text::joined).collect() })
+        let kept = self.kept(publication).await?;
+        let sets = self.sets(&kept).await?;
+        let fit = move |key: &SetKey, set: &Set| {
+            let ttl = kept.get(key).map_or(Some(set.ttl), |ttl| *ttl)?;
+            TYPES.contains(&key.rtype).then(|| Set { ttl, data: set.data.iter().map(text::joined).collect() })
+        };
+        Ok(There { sets, fit: Box::new(fit) })
     }
 
     async fn apply(&self, publication: &Publication, changes: &[Change]) -> Result<Applied, Failure> {
-        if !is_as_read(&self.records(publication).await?, changes) {
-            return Ok(Applied::Outdated(0));
+        if !is_as_read(&self.sets(&self.kept(publication).await?).await?, changes) {
+            return Ok(Applied::Part(0));
         }
         let mut told = Changes::default();
         for edit in changes.iter().flat_map(Change::edits) {
@@ -159,44 +148,78 @@ impl Provider for Webhook {
             *wanted = self.adjusted(std::mem::take(wanted)).await?;
         }
         let body = serde_json::to_vec(&told).map_err(|error| Failure::new(error.to_string(), "it is tried again"))?;
-        self.ask(Method::POST, "/records", Some(body)).await?;
-        Ok(Applied::All)
+        match self.ask(Method::POST, "/records", Some(body)).await {
+            Ok(_) => Ok(Applied::All),
+            // The protocol has one status for whatever went wrong with one of the records.
+            Err(failure) => Err(Failure { is_refusal: failure.is_refusal || failure.after.is_none(), ..failure }),
+        }
     }
 }
 
+/// How long the provider would have each set told that is wanted, and each mark; `None` for those that it does not take.
+type Kept = BTreeMap<SetKey, Option<u32>>;
+
 impl Webhook {
+    async fn sets(&self, kept: &Kept) -> Result<Sets, Failure> {
+        let answer = self.ask(Method::GET, "/records", None).await?;
+        let endpoints: Vec<Endpoints> = self.document(&answer)?;
+        let mut sets = Sets::new();
+        for endpoint in endpoints {
+            let Some((key, mut set)) = read(&endpoint) else { continue };
+            // Where a provider has no time to live, or does not tell it, it cannot differ.
+            if set.ttl == 0 {
+                set.ttl = kept.get(&key).copied().flatten().unwrap_or_default();
+            }
+            let known = sets.entry(key).or_insert_with(|| Set { ttl: set.ttl, data: BTreeSet::new() });
+            known.data.extend(set.data);
+        }
+        Ok(sets)
+    }
+
+    async fn kept(&self, publication: &Publication) -> Result<Kept, Failure> {
+        let wanted = publication.wanted.iter().filter(|(key, _)| TYPES.contains(&key.rtype));
+        let with_mark = wanted.flat_map(|(key, one)| {
+            let mark = mark_name(key).map(|mark| (mark, Mark::write(&publication.owner, &one.from, one.set.ttl)));
+            std::iter::once((key.clone(), one.set.clone())).chain(mark)
+        });
+        let wanted: BTreeMap<SetKey, Set> = with_mark.collect();
+        let adjusted = self.adjust(&wanted.iter().map(|(key, set)| write(key, set)).collect::<Vec<_>>()).await?;
+        let mut kept: Kept = wanted.keys().map(|key| (key.clone(), None)).collect();
+        for (key, set) in adjusted.iter().filter_map(read) {
+            let ttl = if set.ttl == 0 { wanted.get(&key).map(|wanted| wanted.ttl) } else { Some(set.ttl) };
+            kept.insert(key, ttl);
+        }
+        Ok(kept)
+    }
+
     /// As the provider wants them: some need properties of their own.
     async fn adjusted(&self, wanted: Vec<Endpoints>) -> Result<Vec<Endpoints>, Failure> {
-        if wanted.is_empty() {
-            return Ok(wanted);
-        }
-        let body = serde_json::to_vec(&wanted).map_err(|error| Failure::new(error.to_string(), "it is tried again"))?;
-        let answer = self.ask(Method::POST, "/adjustendpoints", Some(body)).await?;
-        let adjusted: Vec<Endpoints> = self.read(&answer)?;
+        let adjusted = self.adjust(&wanted).await?;
         let is_same = adjusted.len() == wanted.len()
             && wanted.iter().all(|one| {
                 adjusted.iter().any(|other| other.dns_name == one.dns_name && other.record_type == one.record_type)
             });
         if !is_same {
             let what = format!("{} leaves out some of what is wanted", self.endpoint);
-            return Err(Failure::new(what, "see its log: it may not take some of these records"));
+            let failure = Failure::new(what, "see its log: it may not take some of these records");
+            return Err(Failure { is_refusal: true, ..failure });
         }
         Ok(adjusted)
     }
-}
 
-/// Of what is wanted, and of its marks.
-fn ttls(publication: &Publication) -> BTreeMap<SetKey, u32> {
-    let of = |(key, one): (&SetKey, &Wanted)| {
-        let mark = mark_name(key).map(|mark| (mark, one.set.ttl));
-        std::iter::once((key.clone(), one.set.ttl)).chain(mark)
-    };
-    publication.wanted.iter().flat_map(of).collect()
+    async fn adjust(&self, wanted: &[Endpoints]) -> Result<Vec<Endpoints>, Failure> {
+        if wanted.is_empty() {
+            return Ok(Vec::new());
+        }
+        let body = serde_json::to_vec(wanted).map_err(|error| Failure::new(error.to_string(), "it is tried again"))?;
+        let answer = self.ask(Method::POST, "/adjustendpoints", Some(body)).await?;
+        self.document(&answer)
+    }
 }
 
 /// What has an identifier is one of several sets of the same name, and in no case ours; as a set it stays foreign.
 fn read(endpoint: &Endpoints) -> Option<(SetKey, Set)> {
-    let key = SetKey::new(endpoint.dns_name.parse().ok()?, endpoint.record_type.parse().ok()?);
+    let key = SetKey::new(endpoint.dns_name.parse().ok()?, text::rtype(&endpoint.record_type));
     let data: BTreeSet<Rdata> = endpoint
         .targets
         .iter()

@@ -16,12 +16,19 @@ struct Webhook {
     domains: Vec<&'static str>,
     media_type: &'static str,
     fails: bool,
+    /// No time to live is shorter.
+    shortest: u64,
+    /// What it refuses when it is to keep it.
+    refuses: &'static str,
+    /// What it does not even want.
+    drops: &'static str,
 }
 
 type Shared = Arc<Mutex<Webhook>>;
 
 fn start(records: Vec<Value>) -> (ProviderAccess, Shared) {
-    let webhook = Webhook { records, domains: vec!["example.org"], media_type: MEDIA_TYPE, fails: false };
+    let (domains, media_type) = (vec!["example.org"], MEDIA_TYPE);
+    let webhook = Webhook { records, domains, media_type, fails: false, shortest: 1, refuses: "none", drops: "none" };
     let shared = Arc::new(Mutex::new(webhook));
     let served = shared.clone();
     let at = serve(move |request| answer(&mut served.lock().unwrap(), &request));
@@ -41,12 +48,18 @@ fn answer(webhook: &mut Webhook, request: &Request) -> Answer {
         "GET /records" => told(Value::Array(webhook.records.clone())),
         "POST /adjustendpoints" => {
             let mut wanted = asked;
-            for one in wanted.as_array_mut().unwrap() {
+            let list = wanted.as_array_mut().unwrap();
+            list.retain(|one| !one["dnsName"].as_str().unwrap().contains(webhook.drops));
+            for one in list {
                 one["providerSpecific"] = json!([{"name": "webhook/comment", "value": "kept"}]);
+                one["recordTTL"] = one["recordTTL"].as_u64().unwrap().max(webhook.shortest).into();
             }
             told(wanted)
         }
         "POST /records" if webhook.fails => (500, Vec::new(), "the zone is locked".to_owned()),
+        "POST /records" if request.body.contains(webhook.refuses) => {
+            (500, Vec::new(), format!("{} is a bad word", webhook.refuses))
+        }
         "POST /records" => change(&mut webhook.records, &asked)
             .map_or_else(|why| (500, Vec::new(), why), |()| (204, Vec::new(), String::new())),
         other => (404, Vec::new(), other.to_owned()),
@@ -128,6 +141,53 @@ fn a_webhook_has_what_is_wanted_and_what_others_made_stays() {
     let none = publication(access, &[]);
     assert_eq!(made(&synced(&none).unwrap()), ["delete example.org TXT", "delete app.example.org A"]);
     assert_eq!(told(&webhook), expected[4..]);
+}
+
+#[test]
+fn what_a_webhook_keeps_otherwise_is_as_wanted() {
+    let (access, webhook) = start(Vec::new());
+    webhook.lock().unwrap().shortest = 300;
+    let wanted = publication(access, &["app.example.org 60 A 203.0.113.10", "other.example.org 600 A 203.0.113.10"]);
+    assert_eq!(made(&synced(&wanted).unwrap()), ["create app.example.org A", "create other.example.org A"]);
+    let ttls: Vec<u64> = webhook.lock().unwrap().records.iter().map(|one| one["recordTTL"].as_u64().unwrap()).collect();
+    assert_eq!(ttls, [300, 300, 600, 600]);
+    assert!(made(&synced(&wanted).unwrap()).is_empty());
+}
+
+#[test]
+fn what_is_refused_keeps_nothing_else_from_being_written() {
+    let names: Vec<String> = (0..40).map(|n| format!("app{n:02}.example.org 60 A 203.0.113.10")).collect();
+    let lines: Vec<&str> = names.iter().map(String::as_str).chain(["drop.example.org 60 A 203.0.113.10"]).collect();
+    let (access, webhook) = start(Vec::new());
+    {
+        let mut webhook = webhook.lock().unwrap();
+        (webhook.refuses, webhook.drops) = ("app17.", "drop.");
+    }
+    let all = publication(access, &lines);
+    for round in 0..2 {
+        let synced = synced(&all);
+        if round == 1 {
+            let failure = synced.unwrap_err();
+            assert!(
+                failure.is_refusal && failure.what.ends_with("500 Internal Server Error: app17. is a bad word"),
+                "{failure}"
+            );
+            continue;
+        }
+        let synced = synced.unwrap();
+        assert_eq!(synced.made.len(), 39);
+        let refused: Vec<String> = synced.refused.iter().map(|(key, why)| format!("{key}: {}", why.what)).collect();
+        assert_eq!(refused.len(), 1);
+        assert!(refused[0].starts_with("app17.example.org A: POST http://"), "{refused:?}");
+        assert_eq!(synced.left.unfit.iter().map(ToString::to_string).collect::<Vec<_>>(), ["drop.example.org A"]);
+    }
+    webhook.lock().unwrap().refuses = "none";
+    assert_eq!(made(&synced(&all).unwrap()), ["create app17.example.org A"]);
+    // Who refuses everything is not asked about each single one.
+    webhook.lock().unwrap().fails = true;
+    let none = publication(all.provider.access.clone(), &[]);
+    assert!(synced(&none).unwrap_err().what.ends_with("the zone is locked"));
+    assert_eq!(told(&webhook).len(), 80);
 }
 
 #[test]

@@ -62,7 +62,7 @@ impl Rdata {
                 target: read(target, "a name")?,
             },
             (RecordType::SRV, _) => return Err(form("PRIORITY WEIGHT PORT NAME")),
-            (RecordType::TXT, words) => Self::Txt(texts(text, words)?),
+            (RecordType::TXT, words) => Self::Txt(texts(text, words)),
             (RecordType::CAA, [flags, tag, value]) => caa(flags, tag, value)?,
             (RecordType::CAA, _) => return Err(form("FLAGS TAG VALUE")),
             (RecordType::SVCB, words) => Self::Svcb(binding(words)?),
@@ -147,18 +147,13 @@ fn number(word: &Word) -> Result<u16, RdataError> {
     read(word, "a number from 0 to 65535")
 }
 
-fn texts(text: &str, words: &[Word]) -> Result<Vec<Box<[u8]>>, RdataError> {
+/// What is longer than one text can be is cut, as whoever reads it puts the parts together again.
+fn texts(text: &str, words: &[Word]) -> Vec<Box<[u8]>> {
     let quoted = words.first().is_some_and(|word| word.1 == Quotes::Within);
-    let texts: Vec<Box<[u8]>> = if quoted {
-        words.iter().map(|word| word.0.as_slice().into()).collect()
-    } else {
-        text.trim().as_bytes().chunks(MAX_TEXT).map(Into::into).collect()
-    };
-    match texts.iter().all(|text| text.len() <= MAX_TEXT) {
-        true if texts.is_empty() => Ok(vec![Box::default()]),
-        true => Ok(texts),
-        false => Err(RdataError::Long),
-    }
+    let cut = |octets: &[u8]| octets.chunks(MAX_TEXT).map(Into::into).collect::<Vec<_>>();
+    let whole = |word: &Word| if word.0.is_empty() { vec![Box::default()] } else { cut(&word.0) };
+    let texts = if quoted { words.iter().flat_map(whole).collect() } else { cut(text.trim().as_bytes()) };
+    if texts.is_empty() { vec![Box::default()] } else { texts }
 }
 
 fn caa(flags: &Word, tag: &Word, value: &Word) -> Result<Rdata, RdataError> {

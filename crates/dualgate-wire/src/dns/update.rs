@@ -110,6 +110,8 @@ pub struct Verdict(pub u8);
 impl Verdict {
     /// It is done.
     pub const NO_ERROR: Self = Self(0);
+    /// Something went wrong there.
+    pub const SERV_FAIL: Self = Self(2);
     /// A set is there that should not be.
     pub const YX_RRSET: Self = Self(7);
     /// A set is not as it should be.
