@@ -1,7 +1,7 @@
 //! The emulated machine.
 
 use std::ffi::OsStr;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
@@ -13,6 +13,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::init;
 
 const QEMU: &str = "qemu-system-x86_64";
+/// What its kernel says of a processor that has been in one place of the kernel for long.
+const STUCK: &str = "watchdog: BUG: soft lockup";
 
 /// How it ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,6 +25,8 @@ pub enum Verdict {
     Failed(Vec<String>),
     /// It took too long.
     Late,
+    /// One of its processors does nothing any more: emulated ones do that now and then.
+    Stuck,
     /// It ended in between.
     Died,
 }
@@ -70,10 +74,16 @@ pub fn run(image: &Path, initrd: &Path, told: &Path, limit: Duration) -> Result<
         late
     });
     let shown = show(output);
+    if shown.as_ref().is_ok_and(|shown| *shown == Shown::Stuck) {
+        // It is waited for below.
+        let _ = kill_process(pid, Signal::KILL);
+    }
     drop(ended);
     let late = watch.join().unwrap_or(false);
     let status = child.wait().with_context(|| format!("wait for {QEMU}"))?;
-    shown.context("show what the guest prints")?;
+    if shown.context("show what the guest prints")? == Shown::Stuck {
+        return Ok(Verdict::Stuck);
+    }
     if late {
         return Ok(Verdict::Late);
     }
@@ -93,8 +103,17 @@ fn command_line() -> String {
     line + " -- " + init::COMMAND
 }
 
+/// Until when the machine was listened to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shown {
+    /// Until it ended.
+    Whole,
+    /// Until it was stuck.
+    Stuck,
+}
+
 /// Line by line, as they come.
-fn show(output: std::process::ChildStdout) -> std::io::Result<()> {
+fn show(output: impl Read) -> std::io::Result<Shown> {
     let mut output = BufReader::new(output);
     let mut line = Vec::new();
     while output.read_until(b'\n', &mut line)? > 0 {
@@ -102,9 +121,12 @@ fn show(output: std::process::ChildStdout) -> std::io::Result<()> {
         let mut out = std::io::stdout().lock();
         writeln!(out, "{}", text.trim_end_matches(['\r', '\n']))?;
         out.flush()?;
+        if text.contains(STUCK) {
+            return Ok(Shown::Stuck);
+        }
         line.clear();
     }
-    Ok(())
+    Ok(Shown::Whole)
 }
 
 /// What the first process told at the end: a line for each file that failed, then that it was the end.
@@ -120,6 +142,13 @@ fn verdict(told: &str) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_machine_is_stuck_when_its_kernel_says_so() {
+        let stuck = "test one ... ok\r\n[  184.8] watchdog: BUG: soft lockup - CPU#1 stuck for 45s! [firewall:468]\r\n";
+        assert_eq!(show(stuck.as_bytes()).unwrap(), Shown::Stuck);
+        assert_eq!(show(&b"test one ... ok\r\n"[..]).unwrap(), Shown::Whole);
+    }
 
     #[test]
     fn only_an_end_without_failures_is_a_pass() {

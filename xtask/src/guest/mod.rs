@@ -22,6 +22,9 @@ use archive::Archive;
 use kernel::Kernel;
 use machine::Verdict;
 
+/// So often the machine is started at most: what gets stuck each time is not the emulation's.
+const ATTEMPTS: usize = 3;
+
 const USAGE: &str = "\
 Run test files in an emulated machine with the kernel of Debian 12.
 
@@ -104,7 +107,15 @@ pub fn run(workspace: &Workspace, arguments: &[&str]) -> Result<Vec<Breach>> {
     let initrd = folder.join("initrd");
     pack(workspace, &kernel, &folder, &options.filters)?.write(&initrd)?;
     println!("guest: Linux {}", kernel.release);
-    let verdict = machine::run(&kernel.image, &initrd, &folder.join("verdict"), options.limit)?;
+    let once = || machine::run(&kernel.image, &initrd, &folder.join("verdict"), options.limit);
+    let mut verdict = once()?;
+    for _ in 1..ATTEMPTS {
+        if verdict != Verdict::Stuck {
+            break;
+        }
+        println!("guest: a processor of it is stuck; it is started again");
+        verdict = once()?;
+    }
     let broken = |message: String, help| vec![Breach::new("guest", "target/guest", 0, message, help)];
     Ok(match verdict {
         Verdict::Passed => Vec::new(),
@@ -115,6 +126,10 @@ pub fn run(workspace: &Workspace, arguments: &[&str]) -> Result<Vec<Breach>> {
         Verdict::Late => broken(
             format!("the guest was ended after {} s", options.limit.as_secs()),
             "a test waits for ever, or this machine is slow: `--seconds` gives it more",
+        ),
+        Verdict::Stuck => broken(
+            format!("a processor of the guest was stuck, {ATTEMPTS} times"),
+            "the test after the last one that is printed hangs in the kernel",
         ),
         Verdict::Died => broken("the guest ended without a verdict".to_owned(), "its last words are above"),
     })
