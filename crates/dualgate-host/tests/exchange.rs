@@ -10,7 +10,7 @@ use dualgate_core::plan::public;
 use dualgate_core::seam::Source as _;
 use dualgate_host::exchange::{
     Author, Cut, Heard, Identity, Link, Listener, LocalFacts, MAX_TOLD, Peer, PeerFacts, PeerKey, Phase, Refusal,
-    Refusals, Teller, VERSION,
+    Refusals, Sign, Teller, VERSION,
 };
 use dualgate_host::keys::Key;
 use serde_json::{Value, json};
@@ -402,7 +402,9 @@ fn an_edge_that_starts_again_is_told_again() {
         let mut seen = home.dial(site.peer(&site.edge), &[address]);
         assert_eq!(edge.names().await, ["grafana"]);
         edge.kill().await;
-        until("the loss", &mut seen, |facts| !is_connected(facts)).await;
+        // Its host goes on, and says that nobody listens.
+        let is_gone = |facts: &PeerFacts| matches!(facts.link, Link::Away { sign: Sign::NobodyListens, .. });
+        until("the loss", &mut seen, is_gone).await;
         let mut edge = site.edge_at(&[address]);
         assert_eq!(edge.names().await, ["grafana"]);
     });

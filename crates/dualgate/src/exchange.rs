@@ -14,7 +14,7 @@ use dualgate_core::model::{Digest, NodeName, PublicKeys, Snapshot};
 use dualgate_core::plan::public;
 use dualgate_core::plan::tunnel::{Pair, PeerName};
 use dualgate_host::exchange::{
-    self, Author, Cut, Identity, Link, Listener, LocalFacts, Peer, PeerFacts, PeerKey, Teller,
+    self, Author, Cut, Identity, Link, Listener, LocalFacts, Peer, PeerFacts, PeerKey, Sign, Teller,
 };
 use dualgate_host::keys::{Keys, Slot, read_file};
 use serde::{Deserialize, Serialize};
@@ -146,13 +146,21 @@ impl Tellers {
         trouble.map(|message| Finding::new(Code::TunnelFailed, Place::default(), message).help(help)).collect()
     }
 
-    /// The edges that have not been heard for a while.
+    /// The edges from which nothing has come back for a while: another way may lead to them.
+    pub fn unheard(&self) -> Vec<NodeName> {
+        self.away(|sign| sign == Sign::None)
+    }
+
+    /// The edges that have not been there for a while: nobody is to be led to them.
     pub fn silent(&self) -> Vec<NodeName> {
+        self.away(|sign| sign != Sign::Life)
+    }
+
+    fn away(&self, is_away: impl Fn(Sign) -> bool) -> Vec<NodeName> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
         let is_silent = |edge: &&Edge| match edge.facts.borrow().link {
             Link::Connected { .. } => false,
-            Link::Away { since, silent: true, .. } => now - since >= SILENT,
-            Link::Away { silent: false, .. } => false,
+            Link::Away { since, sign, .. } => is_away(sign) && now - since >= SILENT,
         };
         self.edges.iter().filter(is_silent).map(|edge| edge.node.clone()).collect()
     }

@@ -210,7 +210,7 @@ impl River {
                     }
                 }
                 _ = resync.tick() => {
-                    self.tellers.silent().into_iter().for_each(|edge| self.tunnel.doubt(PeerName::Node(edge)));
+                    self.tellers.unheard().into_iter().for_each(|edge| self.tunnel.doubt(PeerName::Node(edge)));
                     self.wall.converge().await;
                     match self.tellers.has_old_keys() | self.virtual_ips.look() {
                         true => self.round().await,

@@ -42,7 +42,7 @@ pub use cut::{Author, Cut, CutTooLarge, ToldGeneration};
 pub use listener::{Heard, HeardFrom, ListenError, Listener};
 pub use message::{LocalFacts, Phase};
 pub use refusal::{Refusal, Refusals};
-pub use teller::{Link, PeerFacts, Teller};
+pub use teller::{Link, PeerFacts, Sign, Teller};
 
 /// Where the edge listens, on its private addresses.
 pub use dualgate_core::plan::firewall::EXCHANGE_PORT as PORT;

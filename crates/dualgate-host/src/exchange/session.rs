@@ -23,6 +23,7 @@ use tokio::time::timeout;
 
 use super::message::PING;
 use super::refusal::Refusal;
+use super::teller::Sign;
 use super::{DEAD, Identity, Peer, PeerKey, VERSION};
 
 const MAGIC: &[u8; 8] = b"dualgate";
@@ -63,15 +64,17 @@ pub(super) enum End {
 }
 
 impl End {
-    /// Whether nothing came back from the other end.
-    pub(super) fn is_silence(&self) -> bool {
+    /// What came back from the other end.
+    pub(super) fn sign(&self) -> Sign {
+        use io::ErrorKind::{ConnectionRefused, HostUnreachable, NetworkUnreachable, TimedOut};
         match self {
-            Self::Refused(Refusal::Silent | Refusal::Late) => true,
-            Self::Io(error) => {
-                use io::ErrorKind::{HostUnreachable, NetworkUnreachable, TimedOut};
-                matches!(error.kind(), HostUnreachable | NetworkUnreachable | TimedOut)
-            }
-            Self::Refused(_) | Self::RefusedThere(_) | Self::Version(_) | Self::Closed => false,
+            Self::Refused(Refusal::Silent | Refusal::Late) => Sign::None,
+            Self::Io(error) => match error.kind() {
+                HostUnreachable | NetworkUnreachable | TimedOut => Sign::None,
+                ConnectionRefused => Sign::NobodyListens,
+                _ => Sign::Life,
+            },
+            Self::Refused(_) | Self::RefusedThere(_) | Self::Version(_) | Self::Closed => Sign::Life,
         }
     }
 }

@@ -60,9 +60,20 @@ pub enum Link {
         since: i64,
         /// Why the last try failed.
         why: String,
-        /// Whether nothing at all came back: what did come back, if only a refusal, has found its way.
-        silent: bool,
+        /// What came back.
+        sign: Sign,
     },
+}
+
+/// What comes back from an edge that is not connected: a sign of life, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sign {
+    /// Nothing: it is off, or there is no way to it.
+    None,
+    /// Its host is there, and nobody listens: its dualgate does not run.
+    NobodyListens,
+    /// It is there.
+    Life,
 }
 
 /// Keeps a connection to one edge.
@@ -82,7 +93,7 @@ impl Teller {
         addresses: Vec<SocketAddr>,
         cuts: watch::Receiver<Option<Arc<Cut>>>,
     ) -> (Self, watch::Receiver<PeerFacts>) {
-        let link = Link::Away { since: now(), why: "not tried yet".to_owned(), silent: false };
+        let link = Link::Away { since: now(), why: "not tried yet".to_owned(), sign: Sign::Life };
         let known = PeerFacts { node: edge.node.clone(), link, told: None, facts: None };
         let (facts, seen) = watch::channel(known);
         (Self { identity, edge, addresses, cuts, facts }, seen)
@@ -93,7 +104,7 @@ impl Teller {
         let tries = self.addresses.len() * self.edge.keys.len();
         if tries == 0 {
             let why = "the site file names no address or no public key of it".to_owned();
-            self.facts.send_modify(|facts| facts.link = Link::Away { since: now(), why, silent: false });
+            self.facts.send_modify(|facts| facts.link = Link::Away { since: now(), why, sign: Sign::Life });
             while self.cuts.changed().await.is_ok() {}
             return;
         }
@@ -149,17 +160,18 @@ impl Teller {
     }
 
     fn away(&self, end: &End) {
-        let (why, silent) = (end.to_string(), end.is_silence());
+        let (why, sign) = (end.to_string(), end.sign());
+        let is_there = |sign| sign == Sign::Life;
         self.facts.send_if_modified(|facts| {
             let since = match &facts.link {
                 Link::Connected { .. } => now(),
                 Link::Away { why: before, .. } if *before == why => return false,
-                // Silence counts from its beginning, whatever was before.
-                Link::Away { silent: was_silent, .. } if *was_silent != silent => now(),
+                // Absence counts from its beginning, whatever was before.
+                Link::Away { sign: before, .. } if is_there(*before) != is_there(sign) => now(),
                 Link::Away { since, .. } => *since,
             };
             tracing::warn!(edge = %self.edge.node, why, "the edge is not told anything; it is tried again");
-            facts.link = Link::Away { since, why: why.clone(), silent };
+            facts.link = Link::Away { since, why: why.clone(), sign };
             true
         });
     }

@@ -88,7 +88,7 @@ fn a_question_that_is_never_answered_costs_no_other_one_its_answer() {
         let upstream = Encrypted::start(kind, &authority.issue(&[NAME]));
         let home = Asking::of(&authority, &[upstream.url(NAME)]);
         let at = home.reserved[0].address;
-        let (tell, told) = mpsc::channel();
+        let (tell, told) = mpsc::sync_channel(1);
         std::thread::spawn(move || tell.send(by_udp_within(Duration::from_secs(10), at, "never.example.net", A)));
         let mut asked = 0;
         let never = loop {
