@@ -24,7 +24,7 @@ use tokio::io::{AsyncWriteExt as _, ReadHalf, WriteHalf, split};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -35,11 +35,13 @@ use super::tcp;
 const CONNECT: Duration = Duration::from_secs(4);
 /// A connection on which nothing is asked for so long ends.
 const IDLE: Duration = Duration::from_secs(30);
-/// One in which nothing is heard for so long while something is asked is dead. Whoever asks is still there when another one
-/// has answered.
+/// One that has answered before, and in which nothing is heard for so long while something is asked, is dead. Whoever asks is
+/// still there when another one has answered. A new one has just shown that it lives: it has as long as whoever asks.
 const SILENT: Duration = Duration::from_millis(1800);
-/// How many questions are on their way in a connection.
-const PIPELINE: usize = 128;
+/// How many questions are on their way in a connection: as many streams as most servers take.
+const PIPELINE: usize = 100;
+/// How long the answers of a connection that takes no more questions are waited for.
+const REST: Duration = Duration::from_millis(200);
 /// How many wait for one.
 const WAITING: usize = 256;
 /// No answer is longer.
@@ -210,7 +212,7 @@ impl Line {
 
     /// What was left open is asked in another connection; what was so once before has failed.
     async fn ask_again(&mut self) {
-        let open = std::mem::take(&mut self.open).into_values();
+        let open = std::mem::take(&mut self.open).into_values().filter(Wanted::is_wanted);
         let (failed, again): (Vec<_>, Vec<_>) = open.partition(|wanted| wanted.again);
         for wanted in again.into_iter().rev() {
             self.queue.push_front(Wanted { again: true, ..wanted });
@@ -266,7 +268,11 @@ impl Line {
                 self.open.insert(self.next, wanted);
                 self.next = self.next.wrapping_add(1);
             }
-            let patience = if self.open.is_empty() { IDLE } else { SILENT };
+            let patience = match end {
+                _ if self.open.is_empty() => IDLE,
+                End::Broken => SILENT,
+                End::Unwanted | End::Idle | End::Useless => GIVE_UP,
+            };
             tokio::select! {
                 wanted = self.wanted.recv(), if self.queue.len() < WAITING => match wanted {
                     Some(wanted) => self.queue.push_back(wanted),
@@ -287,7 +293,15 @@ impl Line {
                         }
                     }
                 }
-                () = sleep_until(heard + patience) => return if self.open.is_empty() { End::Idle } else { end },
+                () = sleep_until(heard + patience) => {
+                    if self.open.is_empty() {
+                        return End::Idle;
+                    }
+                    self.open.retain(|_, wanted| wanted.is_wanted());
+                    if end == End::Useless || !self.open.is_empty() {
+                        return End::Broken;
+                    }
+                }
             }
         }
     }
@@ -335,15 +349,10 @@ impl Connection {
                     return Err(io::Error::other("it does not speak HTTP/2"));
                 }
                 // What servers would tell without being asked is of no use here.
-                let handshake = h2::client::Builder::new().enable_push(false).handshake(stream).await;
-                let (sender, driver) = handshake.map_err(io::Error::other)?;
-                let url = url(to, path);
-                tasks.spawn_local(async move {
-                    tokio::select! {
-                        _ = driver => {}
-                        () = by_https(sender, url, asked, answered) => {}
-                    }
-                });
+                let handshake =
+                    h2::client::Builder::new().enable_push(false).initial_max_send_streams(PIPELINE).handshake(stream);
+                let (sender, driver) = handshake.await.map_err(io::Error::other)?;
+                tasks.spawn_local(by_https(sender, driver, url(to, path), asked, answered));
             }
             UpstreamProtocol::Plain | UpstreamProtocol::Tls { .. } => {
                 let (reading, writing) = split(stream);
@@ -379,17 +388,26 @@ async fn read(mut from: ReadHalf<TlsStream<TcpStream>>, answered: mpsc::Sender<A
     }
 }
 
-/// Ends when nothing more can be asked.
+/// Ends when nothing more can be asked, and what was answered until then is handed on.
 async fn by_https(
     sender: SendRequest<Bytes>,
+    driver: impl Future<Output = Result<(), h2::Error>>,
     url: String,
     mut asked: mpsc::Receiver<(u16, Vec<u8>)>,
     answered: mpsc::Sender<Answered>,
 ) {
     let mut open = JoinSet::new();
+    let (mut driver, mut driven) = (pin!(driver), true);
+    let mut end = pin!(sleep(Duration::MAX));
+    let mut is_open = true;
     loop {
+        if !is_open && open.is_empty() {
+            return;
+        }
         tokio::select! {
-            question = asked.recv() => {
+            _ = &mut driver, if driven => (driven, is_open) = (false, false),
+            () = &mut end, if !is_open && driven => return,
+            question = asked.recv(), if is_open => {
                 let Some((number, message)) = question else { return };
                 let (sender, url) = (sender.clone(), url.clone());
                 open.spawn_local(async move { (number, timeout(GIVE_UP, post(sender, &url, &message)).await) });
@@ -398,7 +416,12 @@ async fn by_https(
                 let came = match came {
                     Ok(Ok(answer)) => Ok(answer),
                     Ok(Err(Unanswered::Refused(why))) => Err(why),
-                    Ok(Err(Unanswered::Broken)) => return,
+                    Ok(Err(Unanswered::Broken)) => {
+                        if std::mem::replace(&mut is_open, false) {
+                            end.as_mut().reset(Instant::now() + REST);
+                        }
+                        continue;
+                    }
                     // Whoever asked it knows.
                     Err(_) => continue,
                 };
@@ -421,10 +444,10 @@ enum Unanswered {
 impl From<h2::Error> for Unanswered {
     fn from(error: h2::Error) -> Self {
         match error.reason() {
+            // It was not looked at (RFC 9113 8.7).
+            Some(h2::Reason::REFUSED_STREAM) => Self::Broken,
             // Of this stream alone.
-            Some(reason) if error.is_reset() && error.is_remote() => {
-                Self::Refused(format!("it ends questions: {reason}"))
-            }
+            Some(reason) if error.is_reset() => Self::Refused(format!("it ends questions: {reason}")),
             _ => Self::Broken,
         }
     }

@@ -201,9 +201,9 @@ fn judge(answer: Answer, retry_after: &str) -> Result<Answer, Failure> {
         _ => "it is tried again",
     };
     let mut failure = Failure::new(what, help);
-    // The others are about who asks, or what is asked of, and not about what.
-    failure.is_refusal =
-        answer.status.is_client_error() && ![401, 403, 404, 408, 429].contains(&answer.status.as_u16());
+    // The others are about who asks, or what is asked of, and not about what. Webhooks have 500 for whatever they do not want.
+    let status = answer.status.as_u16();
+    failure.is_refusal = (400..=500).contains(&status) && ![401, 403, 404, 408, 429].contains(&status);
     failure.after = match (answer.status.as_u16(), retry_after.parse().ok()) {
         (429 | 503, Some(seconds)) => Some(Duration::from_secs(seconds)),
         // A date, or nothing at all.
@@ -237,8 +237,8 @@ mod tests {
         assert_eq!((after(429, "7"), after(429, "Wed, 21 Oct 2026"), after(503, "9")), (Some(7), Some(60), Some(9)));
         assert_eq!((after(503, ""), after(500, "7")), (None, None));
         let is_refusal = |status| judge(answer(status), "").unwrap_err().is_refusal;
-        assert_eq!([400, 409, 422].map(is_refusal), [true; 3]);
-        assert_eq!([401, 403, 404, 429, 500, 503].map(is_refusal), [false; 6]);
+        assert_eq!([400, 409, 422, 500].map(is_refusal), [true; 4]);
+        assert_eq!([401, 403, 404, 429, 502, 503].map(is_refusal), [false; 6]);
         assert_eq!(judge(answer(429), "7").unwrap_err().what, "429 Too Many Requests: slow down");
     }
 }

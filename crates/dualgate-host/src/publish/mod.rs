@@ -30,7 +30,7 @@ const ROUNDS: usize = 3;
 /// And so often in all.
 const LOOKS: usize = 100;
 /// So many changes that are refused one by one, and none that is made, and it is not for what they say.
-const REFUSALS: usize = 4;
+const REFUSALS: usize = 32;
 
 /// Where the records of zones are.
 pub trait Provider {
@@ -154,8 +154,11 @@ fn is_as_read(sets: &Sets, changes: &[Change]) -> bool {
 /// What a provider differs in.
 pub async fn look<P: Provider>(provider: &P, publication: &Publication) -> Result<Diff, Failure> {
     let read = provider.read(publication).await;
-    let there =
-        read.map_err(|failure| failure.during(format!("{}: read zone `{}`", publication.name, publication.at)))?;
+    let there = read.map_err(|failure| {
+        let failure = failure.during(format!("{}: read zone `{}`", publication.name, publication.at));
+        // It is not about a record.
+        Failure { is_refusal: false, ..failure }
+    })?;
     Ok(diff(publication, &there.sets, there.fit))
 }
 
@@ -173,18 +176,21 @@ pub struct Synced {
 /// Makes a provider say what is wanted. What it refuses is found by halves, and keeps nothing else from being written.
 pub async fn sync<P: Provider>(provider: &P, publication: &Publication) -> Result<Synced, Failure> {
     let mut synced = Synced::default();
-    let (mut looks, mut rounds) = (0, 0);
+    let (mut looks, mut rounds, mut fewest) = (0, 0, usize::MAX);
     while looks < LOOKS && rounds < ROUNDS {
         let mut found = look(provider, publication).await?;
         let mut changes = std::mem::take(&mut found.changes);
         changes.retain(|change| !synced.refused.contains_key(&change.record.key));
         synced.left = found;
         let before = synced.made.len() + synced.refused.len();
+        let is_nearer = changes.len() < fewest;
+        fewest = fewest.min(changes.len());
         if changes.is_empty() || change(provider, publication, &changes, &mut synced).await? == Done::All {
             return Ok(synced);
         }
         looks += 1;
-        rounds = if synced.made.len() + synced.refused.len() > before { 0 } else { rounds + 1 };
+        let is_nearer = is_nearer || synced.made.len() + synced.refused.len() > before;
+        rounds = if is_nearer { 0 } else { rounds + 1 };
     }
     let what = format!("{}: zone `{}` changed {ROUNDS} times while it was written", publication.name, publication.at);
     Err(Failure::new(what, "somebody else writes to it all the time; it is tried again"))
@@ -205,20 +211,25 @@ async fn change<P: Provider>(
     changes: &[Change],
     synced: &mut Synced,
 ) -> Result<Done, Failure> {
+    let mut by_name = changes.to_vec();
+    by_name.sort_by(|one, other| one.record.key.name.cmp(&other.record.key.name));
     let mut left = vec![changes];
     while let Some(part) = left.pop() {
         let count = match provider.apply(publication, part).await {
             Ok(Applied::All) => part.len(),
             Ok(Applied::Part(count)) => count,
-            Err(failure) if failure.is_refusal && part.len() > 1 => {
-                let (first, second) = part.split_at(part.len() / 2);
-                left.extend([second, first]);
-                continue;
-            }
             Err(failure) => {
+                let whole = if part.len() == by_name.len() { &by_name } else { part };
+                if failure.is_refusal
+                    && let Some((first, second)) = halves(whole)
+                {
+                    left.extend([second, first]);
+                    continue;
+                }
                 let what = format!("{}: change zone `{}`", publication.name, publication.at);
-                let is_first = synced.made.is_empty() && synced.refused.len() + 1 == changes.len().min(REFUSALS);
-                if !failure.is_refusal || is_first {
+                let refused = synced.refused.len() + part.len();
+                let is_all = synced.made.is_empty() && (refused >= REFUSALS || refused == changes.len());
+                if !failure.is_refusal || is_all {
                     return Err(failure.during(what));
                 }
                 synced.refused.extend(part.iter().map(|change| (change.record.key.clone(), failure.clone())));
@@ -231,4 +242,39 @@ async fn change<P: Provider>(
         }
     }
     Ok(Done::All)
+}
+
+/// Two parts of changes that are in the order of names. Those of one name stay together: what goes there may make room for
+/// what comes.
+fn halves(changes: &[Change]) -> Option<(&[Change], &[Change])> {
+    let is_cut = |at: &usize| changes[at - 1].record.key.name != changes[*at].record.key.name;
+    let at = (1..changes.len()).filter(is_cut).min_by_key(|at| at.abs_diff(changes.len() / 2))?;
+    Some(changes.split_at(at))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use dualgate_core::plan::publish::Edit;
+    use dualgate_wire::dns::RecordType;
+
+    use super::*;
+
+    #[test]
+    fn what_is_of_one_name_is_not_parted() {
+        let change = |name: &str| {
+            let key = SetKey::new(format!("{name}.example.org").parse().unwrap(), RecordType::A);
+            let record = Edit { key, before: None, after: None };
+            Change { kind: Kind::Create, record, marks: Vec::new(), from: Arc::from("") }
+        };
+        let parts = |names: &[&str]| {
+            let changes: Vec<Change> = names.iter().map(|name| change(name)).collect();
+            halves(&changes).map(|(first, second)| (first.len(), second.len()))
+        };
+        assert_eq!(parts(&["a", "b", "c", "d"]), Some((2, 2)));
+        assert_eq!(parts(&["a", "b", "b", "b"]), Some((1, 3)));
+        assert_eq!(parts(&["a", "a", "a", "b"]), Some((3, 1)));
+        assert_eq!((parts(&["a", "a"]), parts(&["a"]), parts(&[])), (None, None, None));
+    }
 }

@@ -14,14 +14,15 @@ pub struct Record {
     pub key: SetKey,
     /// Time to live in seconds.
     pub ttl: u32,
-    /// What it says; `None` if that cannot be read here. Then it is nobody's that is known here, and stays.
+    /// What it says; `None` if that cannot be read here, or is told to nobody. Beside one that says something it stays as it
+    /// is.
     pub data: Option<Rdata>,
 }
 
 /// The sets that records make up.
 pub fn sets(records: &[Record]) -> Sets {
     let mut sets = Sets::new();
-    for record in records {
+    for record in records.iter().filter(|record| counts(records, record)) {
         let set = sets.entry(record.key.clone()).or_insert_with(|| Set { ttl: record.ttl, data: BTreeSet::new() });
         // One time to live that is wrong makes the set wrong.
         if set.ttl != record.ttl {
@@ -30,6 +31,12 @@ pub fn sets(records: &[Record]) -> Sets {
         set.data.extend(record.data.clone());
     }
     sets
+}
+
+/// Whether a record is one of its set.
+fn counts(records: &[Record], record: &Record) -> bool {
+    let says = |other: &Record| other.data.is_some() && other.key == record.key;
+    record.data.is_some() || !records.iter().any(says)
 }
 
 /// What is done with records.
@@ -45,7 +52,8 @@ pub struct Steps {
 
 /// What has to be done with the records of one set.
 pub fn steps(records: &[Record], edit: &Edit) -> Steps {
-    let of_set: Vec<&Record> = records.iter().filter(|record| record.key == edit.key).collect();
+    let of_set = records.iter().filter(|record| record.key == edit.key && counts(records, record));
+    let of_set: Vec<&Record> = of_set.collect();
     let mut steps = Steps::default();
     let Some(after) = &edit.after else {
         steps.delete = of_set.iter().map(|record| record.id.clone()).collect();
@@ -101,5 +109,18 @@ mod tests {
         assert_eq!((found.replace.len(), found.create.len(), found.delete.len()), (1, 1, 0));
         assert_eq!(steps(&there, &edit(None)).delete, ["one", "two", "three"]);
         assert_eq!(sets(&there)[&there[0].key], set(60, &[1, 2, 3]));
+    }
+
+    #[test]
+    fn what_says_nothing_stays_beside_what_does() {
+        let off = Record { data: None, ..record("off", 30, 0) };
+        let there = [record("one", 60, 1), off.clone()];
+        assert_eq!(sets(&there)[&off.key], set(60, &[1]));
+        let edit = |after| Edit { key: off.key.clone(), before: None, after };
+        assert_eq!(steps(&there, &edit(None)).delete, ["one"]);
+        assert_eq!(steps(&there, &edit(Some(set(60, &[1])))), Steps::default());
+        // Alone it is a set that says nothing, and is set right.
+        assert_eq!(sets(&there[1..])[&off.key], set(30, &[]));
+        assert_eq!(steps(&there[1..], &edit(Some(set(60, &[1])))).replace.len(), 1);
     }
 }

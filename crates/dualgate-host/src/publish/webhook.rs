@@ -148,11 +148,8 @@ impl Provider for Webhook {
             *wanted = self.adjusted(std::mem::take(wanted)).await?;
         }
         let body = serde_json::to_vec(&told).map_err(|error| Failure::new(error.to_string(), "it is tried again"))?;
-        match self.ask(Method::POST, "/records", Some(body)).await {
-            Ok(_) => Ok(Applied::All),
-            // The protocol has one status for whatever went wrong with one of the records.
-            Err(failure) => Err(Failure { is_refusal: failure.is_refusal || failure.after.is_none(), ..failure }),
-        }
+        self.ask(Method::POST, "/records", Some(body)).await?;
+        Ok(Applied::All)
     }
 }
 
@@ -183,7 +180,13 @@ impl Webhook {
             std::iter::once((key.clone(), one.set.clone())).chain(mark)
         });
         let wanted: BTreeMap<SetKey, Set> = with_mark.collect();
-        let adjusted = self.adjust(&wanted.iter().map(|(key, set)| write(key, set)).collect::<Vec<_>>()).await?;
+        let asked: Vec<Endpoints> = wanted.iter().map(|(key, set)| write(key, set)).collect();
+        let adjusted = match self.adjust(&asked).await {
+            Ok(adjusted) => adjusted,
+            // Whatever it is that it does not want is found out by halves.
+            Err(failure) if failure.is_refusal => return Ok(Kept::new()),
+            Err(failure) => return Err(failure),
+        };
         let mut kept: Kept = wanted.keys().map(|key| (key.clone(), None)).collect();
         for (key, set) in adjusted.iter().filter_map(read) {
             let ttl = if set.ttl == 0 { wanted.get(&key).map(|wanted| wanted.ttl) } else { Some(set.ttl) };

@@ -181,13 +181,31 @@ fn what_is_refused_keeps_nothing_else_from_being_written() {
         assert!(refused[0].starts_with("app17.example.org A: POST http://"), "{refused:?}");
         assert_eq!(synced.left.unfit.iter().map(ToString::to_string).collect::<Vec<_>>(), ["drop.example.org A"]);
     }
+    // Those that are refused again and again keep nobody who comes later out, either.
+    let worse: Vec<&str> =
+        lines.iter().copied().filter(|line| !line.starts_with("app1") || line.contains("17")).collect();
+    assert_eq!(synced(&publication(all.provider.access.clone(), &worse)).unwrap().made.len(), 9);
+    webhook.lock().unwrap().refuses = "app1";
+    let some = synced(&publication(
+        all.provider.access.clone(),
+        &[&lines[..], &["zzz.example.org 60 A 203.0.113.10"]].concat(),
+    ));
+    let some = some.unwrap();
+    assert_eq!((made(&some), some.refused.len()), (vec!["create zzz.example.org A".to_owned()], 10));
     webhook.lock().unwrap().refuses = "none";
-    assert_eq!(made(&synced(&all).unwrap()), ["create app17.example.org A"]);
+    assert_eq!(made(&synced(&publication(all.provider.access.clone(), &lines)).unwrap()).len(), 11);
+    assert_eq!(made(&synced(&all).unwrap()), Vec::<String>::new());
+    // What it took once and would not take again stays.
+    webhook.lock().unwrap().drops = "app";
+    let left = synced(&all).unwrap();
+    assert_eq!((made(&left), left.left.kept.len()), (vec!["create drop.example.org A".to_owned()], 40));
+    assert_eq!(told(&webhook).len(), 82);
+    webhook.lock().unwrap().drops = "none";
     // Who refuses everything is not asked about each single one.
     webhook.lock().unwrap().fails = true;
     let none = publication(all.provider.access.clone(), &[]);
     assert!(synced(&none).unwrap_err().what.ends_with("the zone is locked"));
-    assert_eq!(told(&webhook).len(), 80);
+    assert_eq!(told(&webhook).len(), 82);
 }
 
 #[test]

@@ -105,6 +105,29 @@ fn a_question_that_is_never_answered_costs_no_other_one_its_answer() {
 }
 
 #[test]
+fn a_new_connection_may_take_as_long_as_whoever_asks() {
+    let authority = Authority::new();
+    for kind in [Kind::Tls, Kind::Https] {
+        let upstream = Encrypted::start(kind, &authority.issue(&[NAME]));
+        let home = Asking::of(&authority, &[upstream.url(NAME)]);
+        home.is_told("tardy.example.net");
+        assert_eq!(upstream.connections(), 1, "{kind:?}");
+    }
+}
+
+#[test]
+fn what_is_answered_with_the_last_words_of_a_connection_counts() {
+    let authority = Authority::new();
+    let upstream = Encrypted::start(Kind::Https, &authority.issue(&[NAME]));
+    upstream.answer_once();
+    let home = Asking::of(&authority, &[upstream.url(NAME)]);
+    for round in 1..=3 {
+        home.is_told(&format!("round{round}.example.net"));
+        assert_eq!(upstream.asked().len(), round, "nothing is asked twice");
+    }
+}
+
+#[test]
 fn a_connection_that_goes_deaf_is_followed_by_another_one() {
     let authority = Authority::new();
     for kind in [Kind::Tls, Kind::Https] {

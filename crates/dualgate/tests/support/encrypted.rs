@@ -2,8 +2,9 @@
 
 use std::convert::Infallible;
 use std::net::{SocketAddr, TcpListener as StdListener};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
@@ -15,7 +16,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -34,7 +35,7 @@ pub enum Kind {
 }
 
 /// Answers as [`super::resolver::Upstream`] does; names that begin with `slow` once somebody asked for one that does not, and
-/// those that begin with `never` never. Dropped, it is gone with all its connections.
+/// those that begin with `never` never, with `tardy` after 2.5 s. Dropped, it is gone with all its connections.
 pub struct Encrypted {
     /// Where it is.
     pub address: SocketAddr,
@@ -51,6 +52,8 @@ struct Shared {
     era: watch::Sender<usize>,
     /// So many of the first connections are not answered any more.
     deaf: AtomicUsize,
+    /// Whether connections end after one answer.
+    once: AtomicBool,
     /// How many names that are not slow were asked for.
     quick: watch::Sender<usize>,
 }
@@ -66,6 +69,7 @@ impl Encrypted {
             asked: Mutex::default(),
             era: watch::channel(0).0,
             deaf: AtomicUsize::new(0),
+            once: AtomicBool::new(false),
             quick: watch::channel(0).0,
         });
         let task = runtime().spawn(accept(listener, acceptor(kind, issued), kind, shared.clone()));
@@ -93,6 +97,11 @@ impl Encrypted {
     /// Answers nothing any more in the connections that there are, and does not end them either.
     pub fn grow_deaf(&self) {
         self.shared.deaf.store(self.connections(), Relaxed);
+    }
+
+    /// Takes one question for each connection from now on.
+    pub fn answer_once(&self) {
+        self.shared.once.store(true, Relaxed);
     }
 
     /// Ends all connections; others can be made.
@@ -141,10 +150,22 @@ async fn serve(stream: TlsStream<TcpStream>, kind: Kind, shared: Arc<Shared>) {
         Kind::Tls => by_tls(stream, shared).await,
         Kind::Https => {
             let connection = shared.connections.fetch_add(1, Relaxed);
-            let service = service_fn(move |request| by_https(request, connection, shared.clone()));
+            let (answered, once) = (Arc::new(Notify::new()), shared.once.load(Relaxed));
+            let asked = answered.clone();
+            let service = service_fn(move |request| {
+                asked.notify_one();
+                by_https(request, connection, shared.clone())
+            });
             let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+            let mut serving = std::pin::pin!(server.serve_connection(TokioIo::new(stream), service));
             // What a client does with its connection is its own affair.
-            let _ = server.serve_connection(TokioIo::new(stream), service).await;
+            tokio::select! {
+                _ = serving.as_mut() => {}
+                () = answered.notified(), if once => {
+                    serving.as_mut().graceful_shutdown();
+                    let _ = serving.await;
+                }
+            }
         }
     }
 }
@@ -202,7 +223,9 @@ impl Shared {
         if is_never || connection < self.deaf.load(Relaxed) {
             return std::future::pending().await;
         }
-        if question[13..].to_ascii_lowercase().starts_with(b"slow") {
+        if question[13..].to_ascii_lowercase().starts_with(b"tardy") {
+            tokio::time::sleep(Duration::from_millis(2500)).await;
+        } else if question[13..].to_ascii_lowercase().starts_with(b"slow") {
             let _ = self.quick.subscribe().wait_for(|quick| *quick > 0).await;
         } else {
             self.quick.send_modify(|quick| *quick += 1);

@@ -17,7 +17,7 @@ pub struct Diff {
     pub changes: Vec<Change>,
     /// What cannot be done, as somebody else's records are in the way.
     pub conflicts: Vec<Conflict>,
-    /// Ours, no longer wanted, and kept by `policy: upsert-only`.
+    /// Ours and kept: no longer wanted, by `policy: upsert-only`; or of a kind that the provider does not take any more.
     pub kept: Vec<SetKey>,
     /// Wanted, and of a kind that the provider does not take.
     pub unfit: Vec<SetKey>,
@@ -165,6 +165,8 @@ pub fn diff(publication: &Publication, existing: &Sets, fit: impl Fn(&SetKey, &S
     }
     for (key, marks) in there.ours.iter().filter(|(key, _)| !wanted.contains_key(key)) {
         let is_kept = match publication.policy {
+            // What is wanted does not go because its provider would not take it again.
+            _ if publication.wanted.contains_key(key) => true,
             PublishPolicy::Sync => false,
             // Only what is in the way of something that is written goes.
             PublishPolicy::UpsertOnly => {
