@@ -62,7 +62,7 @@ fn routes(hosts: usize) -> Vec<Route> {
 fn route(number: usize, path: usize, written: &str) -> Route {
     Route {
         host: host(number).parse().unwrap_or(HostPattern::Any),
-        path: PathPattern::Prefix { written: written.to_owned() },
+        path: PathPattern::Prefix { written: written.into() },
         entry_points: [HERE].into_iter().collect(),
         reading: Reading::Specification,
         priority: None,
@@ -70,7 +70,7 @@ fn route(number: usize, path: usize, written: &str) -> Route {
             created: None,
             ingress: ObjectName::new("default", format!("app{number}")),
             part: RoutePart::Path { rule: 0, path: u16::try_from(path).unwrap_or_default() },
-            service: "app".to_owned(),
+            service: "app".into(),
             port: None,
         },
         action: Action::Forward(BackendIndex(0)),

@@ -192,7 +192,7 @@ fn summarise_service(service: &Service, lines: &mut Vec<String>) {
     }
     summarise_published(&service.published, lines);
     if let Some(condition) = &service.address_assigned {
-        let Condition { is_true, reason, message, since } = condition;
+        let Condition { is_true, reason, message, since } = &**condition;
         lines.push(format!("address assigned {is_true} {reason} since {since}: {message}"));
     }
 }

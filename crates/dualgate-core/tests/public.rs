@@ -9,7 +9,7 @@ use dualgate_core::model::address::Family;
 use dualgate_core::model::object::{AddressType, Body};
 use dualgate_core::model::site::Role;
 use dualgate_core::model::snapshot::Facts;
-use dualgate_core::model::{Finding, NodeName, Object, ObjectSet, Snapshot};
+use dualgate_core::model::{Finding, NodeName, Object, ObjectSet, Snapshot, Text};
 use dualgate_core::parse::object::dump;
 use dualgate_core::plan::proxy::{ProxyPlan, ServerAddress};
 use dualgate_core::plan::tunnel::TunnelPlan;
@@ -27,9 +27,10 @@ fn seen(plan: &plan::NodePlan) -> String {
     let ProxyPlan { generation, listeners, table, backends, certificates, forwards, settings, forbidden } = proxy;
     let action = |route: &Route| match &route.action {
         Action::Forward(index) => format!("to {:?}", backends.get(*index).map(|backend| &backend.id)),
-        Action::Unavailable(why) => why.clone(),
+        Action::Unavailable(why) => why.to_string(),
     };
-    let route = |route: &Arc<Route>| Route { action: Action::Unavailable(action(route)), ..numbered_by_rule(route) };
+    let route =
+        |route: &Arc<Route>| Route { action: Action::Unavailable(action(route).into()), ..numbered_by_rule(route) };
     let mut routes: Vec<String> = table.routes().map(|one| format!("{:#?}", route(one))).collect();
     routes.sort();
     let routes = routes.join("\n");
@@ -102,7 +103,7 @@ fn faults(snapshot: &Snapshot, edge: &NodeName) -> Vec<String> {
 /// Two Ingresses may show one certificate for all of its names, and neither need be there for the other to do so.
 fn shares_its_certificate(object: &Object, others: &Snapshot) -> bool {
     let Body::Ingress(ingress) = &object.body else { return false };
-    let of_others = |secret: &Option<String>| {
+    let of_others = |secret: &Option<Text>| {
         others.objects.of_namespace("Ingress", &object.key.name.namespace).iter().any(|other| match &other.body {
             Body::Ingress(other) => other.tls.iter().any(|tls| tls.secret == *secret),
             _ => false,
@@ -438,7 +439,7 @@ fn answers(plan: &ProxyPlan) -> Vec<String> {
             let found = plan.table.find(*point, &host, if path.is_empty() { "/" } else { path });
             let action = found.map(|index| match &plan.table.route(index).action {
                 Action::Forward(backend) => format!("{:?}", plan.backends.get(*backend).unwrap().servers),
-                Action::Unavailable(why) => why.clone(),
+                Action::Unavailable(why) => why.to_string(),
             });
             let shown = plan.certificate(*point, &host).map(|certificate| certificate.secret.to_string());
             answers.push(format!("{point:?} {host}{path}: {action:?} {shown:?}"));

@@ -176,7 +176,7 @@ fn facts(step: &Step, objects: &ObjectSet) -> Facts {
 fn resolved(route: &Route, backends: &Backends) -> String {
     let to = match &route.action {
         Action::Forward(index) => format!("{:?}", backends.get(*index).expect("every route has its backend")),
-        Action::Unavailable(why) => why.clone(),
+        Action::Unavailable(why) => why.to_string(),
     };
     format!(
         "{:?} {:?} {:?} {:?} {:?} {:?} {to}",

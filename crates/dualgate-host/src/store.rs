@@ -7,16 +7,17 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use dualgate_core::model::object::Body;
 use dualgate_core::model::snapshot::Generation;
-use dualgate_core::model::{Digest, ObjectSet, Secret};
+use dualgate_core::model::{Digest, Interner, ObjectSet, Secret};
 use dualgate_core::parse::object::{Parsed, dump_text, object_with};
 use rustix::fs::{FlockOperation, flock};
+use serde::de::{DeserializeSeed, Deserializer as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
 /// The version of the form of `objects.json`.
@@ -27,6 +28,9 @@ const KEYS: &str = "keys";
 
 /// What a temporary file's name starts with.
 const TEMPORARY: &str = ".tmp-";
+
+/// How much of a file is read or written at once, in octets.
+const PIECE: usize = 64 << 10;
 
 /// The largest `objects.json` that is read back.
 const MAX_SIZE: u64 = 512 << 20;
@@ -178,7 +182,7 @@ impl Store {
             }
         }
         sync_directory(&self.directory.join(KEYS))?;
-        self.write(&self.directory.join(OBJECTS), document(set, generation).as_bytes())?;
+        self.write(&self.directory.join(OBJECTS), |file| write_document(set, generation, file))?;
         sync_directory(&self.directory)?;
         self.remove_keys_but(&wanted);
         Ok(())
@@ -187,31 +191,42 @@ impl Store {
     /// What was kept last; `None` when nothing was kept yet.
     pub fn load(&self) -> Result<Option<Saved>, StoreError> {
         let path = self.directory.join(OBJECTS);
-        let bytes = match read(&path, MAX_SIZE) {
-            Ok(bytes) => bytes,
+        let file = match open(&path, MAX_SIZE) {
+            Ok(file) => file,
             Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(StoreError::Read { path, source }),
         };
-        let document: Value = match serde_json::from_slice(&bytes) {
+        let mut keys = Vec::new();
+        let mut set = ObjectSet::default();
+        let mut texts = Interner::default();
+        let document = Document::read(file, |dump| self.add(&dump, &mut set, &mut keys, &mut texts));
+        let document = match document {
             Ok(document) => document,
+            Err(error) if error.is_io() => return Err(StoreError::Read { path, source: error.into() }),
             Err(error) => return Err(StoreError::Damaged { path, why: error.to_string() }),
         };
         let damaged = |why: &str| StoreError::Damaged { path: path.clone(), why: why.to_owned() };
-        match &document["version"] {
-            Value::Null => return Err(damaged("it has no `version`")),
-            version if *version != VERSION => {
+        match &document.version {
+            None => return Err(damaged("it has no `version`")),
+            Some(version) if *version != VERSION => {
                 return Err(StoreError::Version { path, version: version.to_string() });
             }
-            _ => {}
+            Some(_) => {}
         }
-        let Some(generation) = document["generation"].as_u64() else { return Err(damaged("it has no `generation`")) };
-        let Some(dumps) = document["objects"].as_array() else { return Err(damaged("it has no `objects`")) };
-        let (objects, keys) = self.parse(dumps);
-        Ok(Some(Saved { generation: Generation(generation), objects: Arc::new(objects), keys }))
+        let Some(generation) = document.generation.as_ref().and_then(Value::as_u64) else {
+            return Err(damaged("it has no `generation`"));
+        };
+        if !document.has_objects {
+            return Err(damaged("it has no `objects`"));
+        }
+        set.objects.sort_by(|a, b| a.key.cmp(&b.key));
+        set.objects.dedup_by(|a, b| a.key == b.key);
+        Ok(Some(Saved { generation: Generation(generation), objects: Arc::new(set), keys }))
     }
 
-    fn parse(&self, dumps: &[Value]) -> (ObjectSet, Vec<KeyProblem>) {
-        let problems = std::cell::RefCell::new(Vec::new());
+    /// Reads one object that was kept.
+    fn add(&self, dump: &Value, set: &mut ObjectSet, problems: &mut Vec<KeyProblem>, texts: &mut Interner) {
+        let problems = std::cell::RefCell::new(problems);
         let key = |digest: &Digest| match self.load_key(digest) {
             Ok(secret) => Some(secret),
             Err(fault) => {
@@ -219,15 +234,10 @@ impl Store {
                 None
             }
         };
-        let mut set = ObjectSet::default();
-        for dump in dumps {
-            let Parsed { objects, findings, .. } = object_with(dump, None, &key);
-            set.objects.extend(objects.into_iter().map(Arc::new));
-            set.findings.extend(findings);
-        }
-        set.objects.sort_by(|a, b| a.key.cmp(&b.key));
-        set.objects.dedup_by(|a, b| a.key == b.key);
-        (set, problems.into_inner())
+        let Parsed { mut objects, findings, .. } = object_with(dump, None, &key);
+        objects.iter_mut().for_each(|object| object.intern(texts));
+        set.objects.extend(objects.into_iter().map(Arc::new));
+        set.findings.extend(findings);
     }
 
     /// Held until it is dropped; the kernel drops it with the process.
@@ -249,7 +259,7 @@ impl Store {
             return Ok(());
         }
         // Exposed to a file that only its owner can read: what this directory is for.
-        self.write(&self.key_path(&digest.to_string()), value.expose())
+        self.write(&self.key_path(&digest.to_string()), |file| file.write_all(value.expose()))
     }
 
     fn load_key(&self, digest: &Digest) -> Result<Secret, KeyFault> {
@@ -283,10 +293,10 @@ impl Store {
     }
 
     /// All of a file, or what was there before.
-    fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    fn write(&self, path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), StoreError> {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let temporary = path.with_file_name(format!("{TEMPORARY}{name}"));
-        let written = write_new(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
+        let written = write_new(&temporary, fill).and_then(|()| fs::rename(&temporary, path));
         written.map_err(|source| {
             // On a full disk the rest of it would only be in the way.
             let _ = fs::remove_file(&temporary);
@@ -295,25 +305,97 @@ impl Store {
     }
 }
 
-/// One line per object, so that two of them can be compared.
-fn document(set: &ObjectSet, generation: Generation) -> String {
-    let mut text = format!("{{\"version\":{VERSION},\"generation\":{},\"objects\":[", generation.0);
-    for (index, object) in set.objects.iter().enumerate() {
-        text.push_str(if index == 0 { "\n" } else { ",\n" });
-        text.push_str(&dump_text(object));
-    }
-    text.push_str("\n]}\n");
-    text
+/// `objects.json`, object by object: as a whole it would be larger than all that is kept in memory.
+#[derive(Default)]
+struct Document {
+    version: Option<Value>,
+    generation: Option<Value>,
+    has_objects: bool,
 }
 
-fn write_new(path: &Path, bytes: &[u8]) -> io::Result<()> {
+impl Document {
+    /// Hands each object to `found`. Of a version that is not ours nobody knows what objects are, so there are none.
+    fn read(file: File, found: impl FnMut(Value)) -> Result<Self, serde_json::Error> {
+        let mut document = Self::default();
+        let mut json = serde_json::Deserializer::from_reader(BufReader::with_capacity(PIECE, file));
+        json.deserialize_any(Fields { document: &mut document, found })?;
+        json.end()?;
+        Ok(document)
+    }
+}
+
+struct Fields<'a, F> {
+    document: &'a mut Document,
+    found: F,
+}
+
+impl<'de, F: FnMut(Value)> Visitor<'de> for Fields<'_, F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("the objects that were kept")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut fields: A) -> Result<(), A::Error> {
+        while let Some(field) = fields.next_key::<String>()? {
+            match field.as_str() {
+                "version" => self.document.version = Some(fields.next_value()?),
+                "generation" => self.document.generation = Some(fields.next_value()?),
+                "objects" if self.document.version.as_ref().is_none_or(|version| *version == VERSION) => {
+                    fields.next_value_seed(Objects(&mut self.found))?;
+                    self.document.has_objects = true;
+                }
+                _ => drop(fields.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Objects<'a, F>(&'a mut F);
+
+impl<'de, F: FnMut(Value)> DeserializeSeed<'de> for Objects<'_, F> {
+    type Value = ();
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
+        json.deserialize_seq(self)
+    }
+}
+
+impl<'de, F: FnMut(Value)> Visitor<'de> for Objects<'_, F> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a list of objects")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut objects: A) -> Result<(), A::Error> {
+        while let Some(object) = objects.next_element()? {
+            (self.0)(object);
+        }
+        Ok(())
+    }
+}
+
+/// One line for each object, so that two files can be compared.
+fn write_document(set: &ObjectSet, generation: Generation, file: &mut dyn Write) -> io::Result<()> {
+    write!(file, "{{\"version\":{VERSION},\"generation\":{},\"objects\":[", generation.0)?;
+    for (index, object) in set.objects.iter().enumerate() {
+        file.write_all(if index == 0 { b"\n" } else { b",\n" })?;
+        file.write_all(dump_text(object).as_bytes())?;
+    }
+    file.write_all(b"\n]}\n")
+}
+
+fn write_new(path: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
     }
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let mut file = BufWriter::with_capacity(PIECE, file);
+    fill(&mut file)?;
+    file.into_inner()?.sync_all()
 }
 
 fn sync_directory(path: &Path) -> Result<(), StoreError> {
@@ -321,12 +403,18 @@ fn sync_directory(path: &Path) -> Result<(), StoreError> {
     synced.map_err(|source| StoreError::Write { path: path.to_owned(), source })
 }
 
-fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > limit {
+/// A file of ours, which nobody else changes.
+fn open(path: &Path, limit: u64) -> io::Result<File> {
+    let file = File::open(path)?;
+    if file.metadata()?.len() > limit {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is larger than anything written here"));
     }
+    Ok(file)
+}
+
+fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open(path, limit)?.take(limit).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

@@ -186,7 +186,12 @@ fn damage_is_told_apart_and_never_fatal() {
     let shown = path.display();
     for (content, message) in [
         ("{}", format!("`{shown}` is damaged: it has no `version`")),
-        ("[]", format!("`{shown}` is damaged: it has no `version`")),
+        (
+            "[]",
+            format!(
+                "`{shown}` is damaged: invalid type: sequence, expected the objects that were kept at line 1 column 0"
+            ),
+        ),
         (r#"{"version": 1}"#, format!("`{shown}` is damaged: it has no `generation`")),
         (r#"{"version": 1, "generation": 1}"#, format!("`{shown}` is damaged: it has no `objects`")),
         (r#"{"version": 2}"#, format!("`{shown}` has the form 2; this version reads 1")),

@@ -30,7 +30,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use dualgate_core::machine::hold_off::HoldOff;
 use dualgate_core::model::finding::Finding;
-use dualgate_core::model::{Object, ObjectSet};
+use dualgate_core::model::{Interner, Object, ObjectSet};
 use dualgate_core::seam::Source;
 
 use self::feed::Feed;
@@ -63,6 +63,8 @@ pub struct ClusterSource {
     renewal: Option<Renewal>,
     renewed: Instant,
     feeds: Vec<Feed>,
+    /// Of the objects of all kinds.
+    texts: Interner,
     hold_off: HoldOff<Instant>,
     /// What is wrong between us and the server.
     troubles: Vec<Trouble>,
@@ -107,6 +109,7 @@ impl ClusterSource {
             renewal: None,
             renewed: now,
             feeds: feeds.into(),
+            texts: Interner::default(),
             hold_off: HoldOff::due_at(now),
             troubles: Vec::new(),
             last: None,
@@ -124,7 +127,7 @@ impl ClusterSource {
         loop {
             let mut more = false;
             for feed in &mut self.feeds {
-                let turn = feed.turn(&self.api.client, context);
+                let turn = feed.turn(&self.api.client, &mut self.texts, context);
                 more |= turn.more;
                 if turn.change == Change::Something {
                     self.hold_off.triggered(Instant::now());

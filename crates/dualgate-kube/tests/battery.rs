@@ -241,10 +241,10 @@ fn align(found: &mut Body, written: &Body, cluster: &Cluster) {
     match (found, written) {
         (Body::Service(found), Body::Service(written)) => {
             if written.cluster_ips.is_empty() {
-                found.cluster_ips.clear();
+                found.cluster_ips = Box::default();
             }
             if written.families.is_empty() {
-                found.families.clear();
+                found.families = Box::default();
             }
             found.family_policy = written.family_policy;
         }

@@ -556,7 +556,7 @@ fn a_slice_holds_a_hundred_pods_that_have_the_same_ports() {
             .iter()
             .map(|(_, slice)| {
                 (
-                    slice.ports.iter().map(|port| (port.name.clone(), port.port.unwrap())).collect(),
+                    slice.ports.iter().map(|port| (port.name.to_string(), port.port.unwrap())).collect(),
                     slice.endpoints.len(),
                 )
             })

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use dualgate_core::model::Text;
 use dualgate_core::model::site::{ProxySettings, Underscores};
 use dualgate_core::plan::proxy::ServerAddress;
 use dualgate_core::route::{Action, RouteIndex};
@@ -62,7 +63,7 @@ pub struct Outcome {
     /// The route that served it.
     pub route: Option<RouteIndex>,
     /// The server that answered.
-    pub server: Option<Arc<str>>,
+    pub server: Option<Text>,
     /// The status of the answer; 0 if none began.
     pub status: u16,
     /// Octets of the request's body.

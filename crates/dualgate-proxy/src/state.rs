@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use dualgate_core::model::Family;
+use dualgate_core::model::{Family, Text};
 use dualgate_core::plan::forward::{ForwardId, Transport};
 use dualgate_core::plan::proxy::{
     self as plan, Backend, BackendId, Listener, ProxyPlan, Scheme, Server, ServerAddress,
@@ -120,7 +120,7 @@ pub struct ServerState {
     /// A number that no other server of this process has: the key of its connections.
     pub uid: u64,
     /// Its name, for people.
-    pub id: Arc<str>,
+    pub id: Text,
     /// Where it is.
     pub at: ServerAddress,
     /// What it speaks. What a Service's server speaks is not ours to know; there it says nothing.

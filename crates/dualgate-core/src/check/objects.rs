@@ -77,18 +77,24 @@ impl Lints {
     /// The same host and path more than once where both are served: only the first in precedence ever is. Routes
     /// with different priorities are left out, as somebody has decided there.
     fn overlap_again(&mut self, objects: &ObjectSet, lowered: &Lowered, hosts: &BTreeSet<HostPattern>) {
-        let mut groups: BTreeMap<_, Vec<&Route>> = BTreeMap::new();
         for host in hosts {
             self.overlaps.remove(host);
+            let found = self.overlaps_of(host, objects, lowered);
+            if !found.is_empty() {
+                self.overlaps.insert(host.clone(), found);
+            }
         }
-        let of_host = |host| {
-            self.by_host.of(host, lowered).flat_map(|ingress| &ingress.routes).filter(move |route| route.host == *host)
-        };
-        for route in hosts.iter().flat_map(of_host) {
-            let key = (&route.host, route.path.kind(), route.path.written(), route.priority);
+    }
+
+    fn overlaps_of(&self, host: &HostPattern, objects: &ObjectSet, lowered: &Lowered) -> Vec<Overlap> {
+        let of_ingresses = self.by_host.of(host, lowered).flat_map(|ingress| &ingress.routes);
+        let mut groups: BTreeMap<_, Vec<&Route>> = BTreeMap::new();
+        for route in of_ingresses.filter(|route| route.host == *host) {
+            let key = (route.path.kind(), route.path.written(), route.priority);
             groups.entry(key).or_default().push(route);
         }
-        for ((host, ..), mut group) in groups.into_iter().filter(|(_, group)| group.len() > 1) {
+        let mut found = Vec::new();
+        for mut group in groups.into_values().filter(|group| group.len() > 1) {
             group.sort_by(|a, b| compare(a, b));
             for (position, loser) in group.iter().enumerate() {
                 let mut earlier = group[..position].iter();
@@ -96,11 +102,14 @@ impl Lints {
                     continue;
                 };
                 let (ingress, part) = (loser.origin.ingress.clone(), loser.origin.part);
-                if let Some(finding) = overlap(lowered, objects, loser, winner) {
-                    self.overlaps.entry(host.clone()).or_default().push(Overlap { ingress, part, finding });
-                }
+                found.extend(overlap(lowered, objects, loser, winner).map(|finding| Overlap {
+                    ingress,
+                    part,
+                    finding,
+                }));
             }
         }
+        found
     }
 }
 

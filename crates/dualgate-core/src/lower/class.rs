@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::model::object::Ingress;
 use crate::model::site::{Class, Reading, Site};
-use crate::model::{Code, Finding, Object};
+use crate::model::{Code, Finding, Object, Text};
 
 use super::world::World;
 
@@ -15,9 +15,9 @@ use super::world::World;
 #[serde(rename_all = "kebab-case")]
 pub enum Membership {
     /// It names the class.
-    Named(String),
+    Named(Text),
     /// It names no class, and this one is the default: what the API server's admission would fill in.
-    Default(String),
+    Default(Text),
     /// It names no class, and there is no IngressClass at all: a plain folder of manifests.
     NoClasses,
 }
@@ -63,7 +63,7 @@ pub(super) fn membership(site: &Site, world: &World, object: &Object, ingress: &
         );
     };
     match served(site, world, name) {
-        Served::As(reading) => Verdict::Ours(Membership::Default(name.to_owned()), reading),
+        Served::As(reading) => Verdict::Ours(Membership::Default(name.into()), reading),
         Served::ByOthers | Served::ByNobody => Verdict::NotOurs,
     }
 }
@@ -80,7 +80,7 @@ fn served(site: &Site, world: &World, name: &str) -> Served {
     let Some(object) = world.class(name) else {
         return site.classes.iter().find(named).map_or(Served::ByNobody, |class| Served::As(class.reading));
     };
-    let controlled = || site.classes.iter().filter(|class| class.controller == object.controller);
+    let controlled = || site.classes.iter().filter(|class| *class.controller == *object.controller);
     let class = controlled().find(named).or_else(|| controlled().find(|class| class.name.is_none()));
     class.map_or(Served::ByOthers, |class| Served::As(class.reading))
 }

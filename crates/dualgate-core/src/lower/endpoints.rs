@@ -18,9 +18,9 @@
 //! listener, nor an address that means "this host" or nobody in particular. (Names are resolved later, where
 //! they are used.)
 
+use crate::model::Text;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
 
 use crate::model::address::Family;
 use crate::model::finding::Severity;
@@ -211,7 +211,7 @@ struct Found {
 }
 
 fn from_slices(of: &Endpoints<'_>, findings: &mut Vec<Finding>) -> Vec<Server> {
-    let mut found: BTreeMap<Arc<str>, Found> = BTreeMap::new();
+    let mut found: BTreeMap<Text, Found> = BTreeMap::new();
     for &(object, slice) in of.slices {
         match slice.address_type {
             AddressType::V4 | AddressType::V6 => {}
@@ -243,10 +243,10 @@ fn slice_port(slice: &EndpointSlice, port: &ServicePort) -> Option<u16> {
     }))
 }
 
-fn collect(endpoint: &Endpoint, port: u16, found: &mut BTreeMap<Arc<str>, Found>) {
+fn collect(endpoint: &Endpoint, port: u16, found: &mut BTreeMap<Text, Found>) {
     let Some(address) = endpoint.addresses.first() else { return };
     let socket = SocketAddr::new(*address, port);
-    let id: Arc<str> = match &endpoint.target {
+    let id: Text = match &endpoint.target {
         Some(target) => target.name.clone(),
         None => socket.to_string().into(),
     };
@@ -259,7 +259,7 @@ fn collect(endpoint: &Endpoint, port: u16, found: &mut BTreeMap<Arc<str>, Found>
 }
 
 /// The lowest address of each family: a slice that is being rewritten shows an endpoint twice.
-fn server(id: &Arc<str>, mut sockets: Vec<SocketAddr>) -> Option<Server> {
+fn server(id: &Text, mut sockets: Vec<SocketAddr>) -> Option<Server> {
     sockets.sort_unstable();
     let of = |family| sockets.iter().find(|socket| Family::of(socket.ip()) == family).copied();
     let at = Dual::new(of(Family::V4), of(Family::V6))?;

@@ -2,7 +2,7 @@
 
 use crate::model::object::{Ingress, IngressBackend, IngressPath, PathType, PortRef};
 use crate::model::site::Reading;
-use crate::model::{Code, Finding, HostPattern, Object};
+use crate::model::{Code, Finding, HostPattern, Object, Text};
 use crate::route::{Action, PathPattern, PathRegex, Route, RouteOrigin, RoutePart};
 
 use super::annotation::{OfIngress, PathMatcher};
@@ -103,7 +103,7 @@ impl Part<'_> {
         }
     }
 
-    fn origin(&self, part: RoutePart, service: String, port: Option<PortRef>) -> RouteOrigin {
+    fn origin(&self, part: RoutePart, service: Text, port: Option<PortRef>) -> RouteOrigin {
         RouteOrigin { created: self.object.meta.created, ingress: self.object.key.name.clone(), part, service, port }
     }
 
@@ -111,7 +111,7 @@ impl Part<'_> {
         let why = format!("the backend is the resource {what}; only Services can be backends");
         let place = self.object.place(format!("{field}.resource"));
         findings.push(Finding::new(Code::IngressResourceBackend, place, format!("{why}; requests get 503")));
-        Action::Unavailable(why)
+        Action::Unavailable(why.into())
     }
 
     /// `None` when the path cannot match anything.
@@ -126,7 +126,7 @@ impl Part<'_> {
                 Some(PathMatcher::PathRegexp) => self.regex(&path.path, part, findings),
                 Some(PathMatcher::PathPrefix) | None => Some(PathPattern::Characters(match reading {
                     // Every path begins with a slash; Traefik counts the characters that are there.
-                    Reading::Specification if written.is_empty() => "/".to_owned(),
+                    Reading::Specification if written.is_empty() => "/".into(),
                     Reading::Specification | Reading::Traefik => written,
                 })),
             },

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::model::object::{PortRef, Protocol, Service, ServicePort, ServiceType};
-use crate::model::{Code, Finding, Object, ObjectName, Site};
+use crate::model::{Code, Finding, Object, ObjectName, Site, Text};
 use crate::plan::proxy::{self, Backend, BackendId, Scheme, Server};
 use crate::route::{Action, BackendIndex, Route};
 
@@ -65,7 +65,7 @@ impl Resolver<'_> {
             let place = ingress.place(format!("{}.service.name", field()));
             let finding = Finding::new(Code::IngressUnknownService, place, format!("{why}; requests get 503"));
             findings.push(finding.help(known("Services there", self.world.services_of(namespace))));
-            return Action::Unavailable(why);
+            return Action::Unavailable(why.into());
         };
         let Some(port_of) = find_port(service, port) else {
             let why = format!("Service `{name}` has no TCP port `{port}`");
@@ -76,7 +76,7 @@ impl Resolver<'_> {
             let place = ingress.place(format!("{}.service.port.{which}", field()));
             let finding = Finding::new(Code::IngressUnknownPort, place, format!("{why}; requests get 503"));
             findings.push(finding.help(known("its ports", service.ports.iter().map(describe))));
-            return Action::Unavailable(why);
+            return Action::Unavailable(why.into());
         };
         let id = BackendId { service: object.key.name.clone(), port: port_of.port };
         Action::Forward(self.backends.number(id, self.site, self.world))
@@ -230,7 +230,7 @@ pub(crate) fn find_port(service: &Service, port: &PortRef) -> Option<ServicePort
     match (found, service.kind, port) {
         (Some(found), _, _) => Some(found.clone()),
         (None, ServiceType::ExternalName, PortRef::Number(number)) if service.ports.is_empty() => Some(ServicePort {
-            name: String::new(),
+            name: Text::EMPTY,
             port: *number,
             target: port.clone(),
             protocol: Protocol::Tcp,

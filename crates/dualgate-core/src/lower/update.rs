@@ -9,6 +9,7 @@
 //! | a Secret, or whether its certificate is valid | the Ingresses that name it |
 //! | the addresses of Services | what is forwarded, which is lowered each time |
 
+use crate::model::Text;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -24,20 +25,20 @@ use super::{EntryPoints, Lowered, LoweredIngress, alias, annotation, class, forw
 
 /// Names by namespace, to be asked without making a name of one's own.
 #[derive(Default)]
-struct Names(BTreeMap<Arc<str>, BTreeSet<Arc<str>>>);
+struct Names(BTreeMap<Text, BTreeSet<Text>>);
 
 impl Names {
     fn insert(&mut self, name: &ObjectName) {
         self.0.entry(name.namespace.clone()).or_default().insert(name.name.clone());
     }
 
-    fn of(&self, namespace: &str) -> Option<&BTreeSet<Arc<str>>> {
+    fn of(&self, namespace: &str) -> Option<&BTreeSet<Text>> {
         self.0.get(namespace)
     }
 
     fn iter(&self) -> impl Iterator<Item = ObjectName> {
-        let of_namespace = |(namespace, names): (&Arc<str>, &BTreeSet<Arc<str>>)| {
-            let name = |name: &Arc<str>| ObjectName::new(namespace.clone(), name.clone());
+        let of_namespace = |(namespace, names): (&Text, &BTreeSet<Text>)| {
+            let name = |name: &Text| ObjectName::new(namespace.clone(), name.clone());
             names.iter().map(name).collect::<Vec<_>>()
         };
         self.0.iter().flat_map(of_namespace)
@@ -90,7 +91,7 @@ impl Touched {
     /// Whether an Ingress names what is touched.
     fn is_named(&self, namespace: &str, ingress: &Ingress) -> bool {
         let secrets = self.secrets.of(namespace);
-        let shown = |name: &String| secrets.is_some_and(|secrets| secrets.contains(&**name));
+        let shown = |name: &Text| secrets.is_some_and(|secrets| secrets.contains(&**name));
         self.has_service_of(namespace, ingress) || ingress.tls.iter().filter_map(|tls| tls.secret.as_ref()).any(shown)
     }
 

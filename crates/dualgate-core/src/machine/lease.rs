@@ -8,7 +8,7 @@
 //! Without a clock and without a connection: requests come out of [`Lease::poll_request`], and what became of them goes
 //! into [`Lease::handle_answer`]. One is under way at a time.
 
-use std::sync::Arc;
+use crate::model::Text;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -54,7 +54,7 @@ pub enum Answer {
 /// One candidate's view of the Lease.
 #[derive(Clone, Debug)]
 pub struct Lease {
-    me: Arc<str>,
+    me: Text,
     namespace: &'static str,
     name: &'static str,
     /// How often it asks while another one holds it: not all at the same moment.
@@ -101,7 +101,7 @@ enum Intent {
 impl Lease {
     /// A candidate. `me` is another one for each process: one that was restarted must not take itself for its predecessor.
     /// `seed` spreads the candidates in time.
-    pub fn new(namespace: &'static str, name: &'static str, me: impl Into<Arc<str>>, seed: u64, now: Duration) -> Self {
+    pub fn new(namespace: &'static str, name: &'static str, me: impl Into<Text>, seed: u64, now: Duration) -> Self {
         Self {
             me: me.into(),
             namespace,

@@ -16,8 +16,8 @@
 //!
 //! Only the holder of the Lease asks for anything; whoever loses it forgets all of this.
 
+use crate::model::Text;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::ObjectKey;
@@ -84,7 +84,7 @@ pub struct Contest {
     /// The object.
     pub object: ObjectKey,
     /// The other field manager, where it is known.
-    pub other: Option<Arc<str>>,
+    pub other: Option<Text>,
     /// How often it did.
     pub times: u32,
     /// When it is tried again.

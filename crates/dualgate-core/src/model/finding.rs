@@ -3,8 +3,8 @@
 //! The same text appears on the command line, in Kubernetes Events, on the dashboard and, as its code, in
 //! metrics. A finding never stops anything: whoever reports it goes on with what is left.
 
+use super::text::Text;
 use std::fmt;
-use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
@@ -37,7 +37,7 @@ impl fmt::Display for Severity {
 pub struct Place {
     /// File path as the user gave it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub file: Option<Arc<str>>,
+    pub file: Option<Text>,
     /// Line, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<u32>,

@@ -1,8 +1,8 @@
 //! Names: each kind of name is a type of its own, so that none is taken for another.
 
+use super::text::Text;
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -11,11 +11,11 @@ macro_rules! name_type {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(transparent)]
-        pub struct $name(Arc<str>);
+        pub struct $name(Text);
 
         impl $name {
             /// From text that the caller has checked.
-            pub fn new(text: impl Into<Arc<str>>) -> Self {
+            pub fn new(text: impl Into<Text>) -> Self {
                 Self(text.into())
             }
 
@@ -87,14 +87,14 @@ impl FromStr for GateName {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ObjectName {
     /// `metadata.namespace`; empty for kinds without one.
-    pub namespace: Arc<str>,
+    pub namespace: Text,
     /// `metadata.name`.
-    pub name: Arc<str>,
+    pub name: Text,
 }
 
 impl ObjectName {
     /// From both parts.
-    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
+    pub fn new(namespace: impl Into<Text>, name: impl Into<Text>) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
     }
 }
@@ -109,7 +109,7 @@ impl fmt::Display for ObjectName {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ObjectKey {
     /// `kind`, such as `Ingress`.
-    pub kind: Arc<str>,
+    pub kind: Text,
     /// Namespace and name.
     pub name: ObjectName,
 }
@@ -123,7 +123,7 @@ impl fmt::Display for ObjectKey {
 /// A DNS host name in lower case, without a trailing dot.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Host(Arc<str>);
+pub struct Host(pub(super) Text);
 
 impl Host {
     /// As text.

@@ -13,6 +13,7 @@ use super::finding::{Finding, Place};
 use super::names::{HostPattern, ObjectKey, ObjectName};
 pub use super::origin::Origin;
 use super::secret::{Digest, Secret};
+use super::text::Text;
 use super::texts::Texts;
 use super::uid::Uid;
 
@@ -97,9 +98,9 @@ pub struct Managed {
     /// Whether `status.loadBalancer` was applied by us, perhaps with the same value as by another one.
     pub is_load_balancer_ours: bool,
     /// The field manager that wrote `status.loadBalancer`, where it is another one.
-    pub load_balancer: Option<Arc<str>>,
+    pub load_balancer: Option<Text>,
     /// The labels that were applied by us.
-    pub labels: Box<[Arc<str>]>,
+    pub labels: Box<[Text]>,
 }
 
 /// What an object says, by kind.
@@ -129,15 +130,15 @@ pub enum Body {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Ingress {
     /// `ingressClassName`, else the annotation `kubernetes.io/ingress.class`.
-    pub class: Option<String>,
+    pub class: Option<Text>,
     /// `defaultBackend`.
     pub default_backend: Option<IngressBackend>,
     /// `tls`.
-    pub tls: Vec<IngressTls>,
+    pub tls: Box<[IngressTls]>,
     /// `rules`.
-    pub rules: Vec<IngressRule>,
+    pub rules: Box<[IngressRule]>,
     /// `status.loadBalancer.ingress`.
-    pub published: Vec<Published>,
+    pub published: Box<[Published]>,
 }
 
 /// `status.loadBalancer.ingress[]` of an Ingress or a Service.
@@ -146,7 +147,7 @@ pub enum Published {
     /// `ip`.
     Ip(IpAddr),
     /// `hostname`.
-    Hostname(Arc<str>),
+    Hostname(Text),
 }
 
 /// `Ingress.spec.rules[]`.
@@ -157,7 +158,7 @@ pub struct IngressRule {
     /// `host`.
     pub host: HostPattern,
     /// `http.paths`; `None` when `http` is absent.
-    pub paths: Option<Vec<IngressPath>>,
+    pub paths: Option<Box<[IngressPath]>>,
 }
 
 /// `Ingress.spec.rules[].http.paths[]`.
@@ -166,7 +167,7 @@ pub struct IngressPath {
     /// Its index in `paths` as they were written.
     pub index: u16,
     /// `path`; may be empty only for `ImplementationSpecific`.
-    pub path: String,
+    pub path: Text,
     /// `pathType`.
     pub path_type: PathType,
     /// `backend`.
@@ -190,14 +191,14 @@ pub enum IngressBackend {
     /// `service`.
     Service {
         /// `service.name`, in the Ingress's namespace.
-        name: String,
+        name: Text,
         /// `service.port`.
         port: PortRef,
     },
     /// `resource`: nobody serves these.
     Resource {
         /// `kind/name`, for messages.
-        what: String,
+        what: Text,
     },
 }
 
@@ -207,7 +208,7 @@ pub enum PortRef {
     /// `number`.
     Number(u16),
     /// `name`.
-    Name(String),
+    Name(Text),
 }
 
 impl std::fmt::Display for PortRef {
@@ -225,16 +226,16 @@ pub struct IngressTls {
     /// Its index in `tls` as it was written.
     pub index: u16,
     /// `hosts`; empty means the hosts of this Ingress's rules.
-    pub hosts: Vec<HostPattern>,
+    pub hosts: Box<[HostPattern]>,
     /// `secretName`, in the Ingress's namespace.
-    pub secret: Option<String>,
+    pub secret: Option<Text>,
 }
 
 /// `IngressClass`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct IngressClass {
     /// `spec.controller`.
-    pub controller: String,
+    pub controller: Text,
     /// The annotation `ingressclass.kubernetes.io/is-default-class`.
     pub is_default: bool,
 }
@@ -247,17 +248,17 @@ pub struct Service {
     /// `selector`.
     pub selector: Texts,
     /// `ports`.
-    pub ports: Vec<ServicePort>,
+    pub ports: Box<[ServicePort]>,
     /// `clusterIPs`; empty for headless Services and in most files.
-    pub cluster_ips: Vec<IpAddr>,
+    pub cluster_ips: Box<[IpAddr]>,
     /// `externalName`.
-    pub external_name: Option<String>,
+    pub external_name: Option<Text>,
     /// `ipFamilyPolicy`; the API server's default is one family.
     pub family_policy: FamilyPolicy,
     /// `ipFamilies`, in order; else the families of `clusterIPs`; empty in most files.
-    pub families: Vec<Family>,
+    pub families: Box<[Family]>,
     /// `loadBalancerClass`.
-    pub load_balancer_class: Option<String>,
+    pub load_balancer_class: Option<Text>,
     /// `loadBalancerIP`: deprecated in Kubernetes, and much used.
     pub load_balancer_ip: Option<IpAddr>,
     /// `externalTrafficPolicy`.
@@ -265,11 +266,11 @@ pub struct Service {
     /// `sessionAffinity: ClientIP`, and for how long.
     pub client_affinity: Option<Duration>,
     /// `loadBalancerSourceRanges`; empty is from everywhere.
-    pub source_ranges: Vec<ipnet::IpNet>,
+    pub source_ranges: Box<[ipnet::IpNet]>,
     /// `status.loadBalancer.ingress`.
-    pub published: Vec<Published>,
+    pub published: Box<[Published]>,
     /// The condition [`ADDRESS_ASSIGNED`] of `status.conditions`.
-    pub address_assigned: Option<Condition>,
+    pub address_assigned: Option<Box<Condition>>,
 }
 
 impl Service {
@@ -291,11 +292,11 @@ pub struct Condition {
     /// Whether `status` is `True`.
     pub is_true: bool,
     /// `reason`, for programs.
-    pub reason: Arc<str>,
+    pub reason: Text,
     /// `message`, for people.
-    pub message: Arc<str>,
+    pub message: Text,
     /// `lastTransitionTime`, as it is written; empty before it is.
-    pub since: Arc<str>,
+    pub since: Text,
 }
 
 /// `Service.spec.ipFamilyPolicy`.
@@ -338,7 +339,7 @@ pub enum ServiceType {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServicePort {
     /// `name`; empty when there is only one port.
-    pub name: String,
+    pub name: Text,
     /// `port`.
     pub port: u16,
     /// `targetPort`, else `port`.
@@ -346,7 +347,7 @@ pub struct ServicePort {
     /// `protocol`.
     pub protocol: Protocol,
     /// `appProtocol`.
-    pub app_protocol: Option<String>,
+    pub app_protocol: Option<Text>,
 }
 
 /// `protocol`.
@@ -365,13 +366,13 @@ pub enum Protocol {
 #[derive(Clone, Debug, PartialEq)]
 pub struct EndpointSlice {
     /// The Service, from the label `kubernetes.io/service-name`.
-    pub service: Option<String>,
+    pub service: Option<Text>,
     /// `addressType`.
     pub address_type: AddressType,
     /// `endpoints`.
-    pub endpoints: Vec<Endpoint>,
+    pub endpoints: Box<[Endpoint]>,
     /// `ports`.
-    pub ports: Vec<EndpointPort>,
+    pub ports: Box<[EndpointPort]>,
 }
 
 /// `EndpointSlice.addressType`.
@@ -389,7 +390,7 @@ pub enum AddressType {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Endpoint {
     /// `addresses` that are IP addresses of the slice's family.
-    pub addresses: Vec<IpAddr>,
+    pub addresses: Box<[IpAddr]>,
     /// `conditions.ready`; absent means true.
     pub ready: bool,
     /// `conditions.serving`; absent means as `ready`.
@@ -399,14 +400,14 @@ pub struct Endpoint {
     /// `targetRef`: the pod, what makes two addresses one server.
     pub target: Option<ObjectName>,
     /// `nodeName`.
-    pub node: Option<String>,
+    pub node: Option<Text>,
 }
 
 /// `EndpointSlice.ports[]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointPort {
     /// `name`, the Service port's name.
-    pub name: String,
+    pub name: Text,
     /// `port`; `None` means all ports.
     pub port: Option<u16>,
     /// `protocol`.
@@ -417,7 +418,7 @@ pub struct EndpointPort {
 #[derive(Clone, Debug, PartialEq)]
 pub struct SecretBody {
     /// `type`.
-    pub kind: String,
+    pub kind: Text,
     /// `data` decoded and `stringData`; a value that is known only by its digest is absent here.
     pub data: BTreeMap<String, Secret>,
     /// The digest of every value.

@@ -1,8 +1,8 @@
 //! Where an object was written.
 
+use super::text::Text;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 
 use super::finding::Place;
 use super::names::ObjectKey;
@@ -11,7 +11,7 @@ use super::names::ObjectKey;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin {
     /// Path as the user gave it.
-    pub file: Arc<str>,
+    pub file: Text,
     /// Where every field stands.
     pub fields: Positions,
 }

@@ -1,15 +1,13 @@
 //! Labels and the like: texts by text, few of them, in many objects.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
-/// Texts by text, sorted by key, each key once. All of them are in one piece of memory, as there are tens of thousands
-/// of such mappings.
+use super::text::Text;
+
+/// Texts by text, sorted by key, each key once.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Texts {
-    text: Box<str>,
-    /// Where each key and each value ends, alternating.
-    ends: Box<[u32]>,
-}
+pub struct Texts(Box<[(Text, Text)]>);
 
 impl Texts {
     /// The value of a key.
@@ -24,34 +22,25 @@ impl Texts {
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.ends.is_empty()
+        self.0.is_empty()
     }
 
     /// Keys and values in the order of keys.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        let mut start = 0;
-        self.ends.chunks_exact(2).map(move |ends| {
-            let (key, value) = (ends[0] as usize, ends[1] as usize);
-            let found = (&self.text[start..key], &self.text[key..value]);
-            start = value;
-            found
-        })
+        self.0.iter().map(|(key, value)| (&**key, &**value))
+    }
+
+    /// All of them, in no order.
+    pub(super) fn texts_mut(&mut self) -> impl Iterator<Item = &mut Text> {
+        self.0.iter_mut().flat_map(|(key, value)| [key, value])
     }
 }
 
 /// Of a key that comes twice, the last value counts.
-impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Texts {
+impl<K: Into<Text>, V: Into<Text>> FromIterator<(K, V)> for Texts {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
-        let sorted: std::collections::BTreeMap<String, String> =
-            pairs.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
-        let mut text = String::with_capacity(sorted.iter().map(|(key, value)| key.len() + value.len()).sum());
-        let mut ends = Vec::with_capacity(sorted.len() * 2);
-        for part in sorted.iter().flat_map(|(key, value)| [key, value]) {
-            text.push_str(part);
-            // An object of an API server has at most a few MiB, and a file is not larger than that.
-            ends.push(u32::try_from(text.len()).unwrap_or(u32::MAX));
-        }
-        Self { text: text.into(), ends: ends.into() }
+        let sorted: BTreeMap<Text, Text> = pairs.into_iter().map(|(key, value)| (key.into(), value.into())).collect();
+        Self(sorted.into_iter().collect())
     }
 }
 

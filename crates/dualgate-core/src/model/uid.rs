@@ -1,7 +1,7 @@
 //! `metadata.uid`.
 
+use super::text::Text;
 use std::fmt::{self, Write as _};
-use std::sync::Arc;
 
 /// What tells an object from an earlier one of its name. API servers write a UUID, of which the octets are kept, as there
 /// are tens of thousands of them.
@@ -13,7 +13,7 @@ pub enum Uid {
     /// A UUID in its usual form: lower case, with hyphens.
     Uuid([u8; 16]),
     /// Any other text.
-    Text(Arc<str>),
+    Text(Text),
 }
 
 /// Where hyphens stand, by the octet that follows.

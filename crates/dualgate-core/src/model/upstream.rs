@@ -1,5 +1,6 @@
 //! A resolver that others are asked through, as a person writes it.
 
+use super::text::Text;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
@@ -31,14 +32,14 @@ pub enum UpstreamProtocol {
     /// DNS over TLS (RFC 7858).
     Tls {
         /// Whose certificate it must have; `None` is that of its address.
-        name: Option<Arc<str>>,
+        name: Option<Text>,
     },
     /// DNS over HTTPS (RFC 8484), by HTTP/2.
     Https {
         /// Whose certificate it must have; `None` is that of its address.
-        name: Option<Arc<str>>,
+        name: Option<Text>,
         /// The path of its URL.
-        path: Arc<str>,
+        path: Text,
     },
 }
 
@@ -131,7 +132,7 @@ fn address(written: &str, usual: u16, text: &str) -> Result<SocketAddr, String> 
     })
 }
 
-fn certified(name: Option<&str>, text: &str) -> Result<Option<Arc<str>>, String> {
+fn certified(name: Option<&str>, text: &str) -> Result<Option<Text>, String> {
     let read = |name: &str| match name.parse::<Host>() {
         Ok(host) => Ok(host.as_str().into()),
         Err(_) => Err(format!("`{name}` in `{text}` is no name that a certificate could be for")),

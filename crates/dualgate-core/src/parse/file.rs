@@ -1,5 +1,6 @@
 //! Manifest files: many documents in many files become one set of objects.
 
+use crate::model::Text;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use crate::model::origin::{Origin, Positions};
 #[derive(Clone, Debug, PartialEq)]
 pub struct FileObjects {
     /// Its path as the user gave it.
-    pub path: Arc<str>,
+    pub path: Text,
     /// The objects in the order of the text; on a syntax error those before it.
     pub objects: Vec<Arc<Object>>,
     /// Objects that were refused, as far as they say who they are.
@@ -37,7 +38,7 @@ pub enum Completeness {
 /// Parses a file of any number of YAML documents, or of JSON.
 pub fn file(path: &str, text: &str) -> FileObjects {
     let read = yaml::documents(text);
-    let path: Arc<str> = path.into();
+    let path: Text = path.into();
     let mut file = FileObjects {
         path: path.clone(),
         objects: Vec::new(),
@@ -60,7 +61,7 @@ pub fn file(path: &str, text: &str) -> FileObjects {
     file
 }
 
-fn duplicate_key(path: &Arc<str>, duplicate: &Duplicate) -> Finding {
+fn duplicate_key(path: &Text, duplicate: &Duplicate) -> Finding {
     let (line, column) = (Some(duplicate.at.line), Some(duplicate.at.column));
     let place = Place { file: Some(path.clone()), line, column, ..Place::default() };
     let key = duplicate.key.escape_debug();

@@ -11,9 +11,9 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::lower::Lowered;
-use crate::model::ObjectName;
 use crate::model::object::{Protocol, TrafficPolicy};
 use crate::model::site::{Node, Role};
+use crate::model::{ObjectName, Text};
 
 use super::proxy::Server;
 
@@ -23,7 +23,7 @@ pub struct Forward {
     /// Which it is.
     pub id: ForwardId,
     /// The port's name; empty when the Service has only one.
-    pub port_name: String,
+    pub port_name: Text,
     /// Where to listen, in the order of the Service's addresses. They may be absent from the host: they move.
     pub listen: Vec<SocketAddr>,
     /// The servers that are ready, in a stable order. Those of a [`TrafficPolicy::Local`] Service are pods of this node.

@@ -394,7 +394,7 @@ impl<'a> Cut<'a> {
         let (Membership::Named(name) | Membership::Default(name)) = &placed.membership else { return None };
         let object = self.object("IngressClass", &ObjectName::new("", name.as_str()))?;
         let Body::IngressClass(class) = &object.body else { return None };
-        let of_site = self.snapshot.site.classes.iter().find(|class| class.name.as_ref() == Some(name));
+        let of_site = self.snapshot.site.classes.iter().find(|class| class.name.as_deref() == Some(&**name));
         let is_known = of_site.is_some_and(|class| class.reading == placed.reading);
         (!is_known).then_some((&*object.key.name.name, class.controller.as_str()))
     }

@@ -11,7 +11,7 @@ use std::fmt;
 
 use crate::model::object::PortRef;
 use crate::model::site::Reading;
-use crate::model::{HostPattern, ObjectName};
+use crate::model::{HostPattern, ObjectName, Text};
 
 pub use precedence::{Lost, Precedence, TraefikPrecedence, compare, traefik_rule};
 pub use table::{Candidate, Table};
@@ -104,7 +104,7 @@ pub enum Action {
     /// They go to a backend.
     Forward(BackendIndex),
     /// They are answered 503; the text says why, for people.
-    Unavailable(String),
+    Unavailable(Text),
 }
 
 /// Where a route comes from.
@@ -117,7 +117,7 @@ pub struct RouteOrigin {
     /// Which part of it.
     pub part: RoutePart,
     /// The Service that it names, for people.
-    pub service: String,
+    pub service: Text,
     /// The port that it names.
     pub port: Option<PortRef>,
 }
@@ -155,14 +155,14 @@ impl fmt::Display for RoutePart {
 #[derive(Clone, Debug)]
 pub enum PathPattern {
     /// The whole path, byte for byte.
-    Exact(String),
+    Exact(Text),
     /// Element by element; kept without the trailing slash, `written` as the user wrote it.
     Prefix {
         /// The length as written decides the precedence (`/foo/` before `/foo`).
-        written: String,
+        written: Text,
     },
     /// Any path that starts with these characters (Traefik's `PathPrefix`).
-    Characters(String),
+    Characters(Text),
     /// Any path that a regular expression finds (Traefik's `PathRegexp`).
     Regex(Box<PathRegex>),
     /// What no rule of the Ingress matched: below every other pattern.

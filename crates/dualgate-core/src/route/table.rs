@@ -390,7 +390,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::ObjectName;
+    use crate::model::Text;
     use crate::route::{Action, BackendIndex, EntryPointSet, PathPattern, PathRegex, RouteOrigin};
 
     const HERE: EntryPointIndex = EntryPointIndex(0);
@@ -407,7 +407,7 @@ mod tests {
                 created: None,
                 ingress: ObjectName::new("default", "test"),
                 part: RoutePart::Path { rule: 0, path: 0 },
-                service: String::new(),
+                service: Text::EMPTY,
                 port: None,
             },
             action: Action::Forward(BackendIndex(0)),
@@ -415,15 +415,15 @@ mod tests {
     }
 
     fn prefix(path: &str) -> PathPattern {
-        PathPattern::Prefix { written: path.to_owned() }
+        PathPattern::Prefix { written: path.into() }
     }
 
     fn exact(path: &str) -> PathPattern {
-        PathPattern::Exact(path.to_owned())
+        PathPattern::Exact(path.into())
     }
 
     fn characters(path: &str) -> PathPattern {
-        PathPattern::Characters(path.to_owned())
+        PathPattern::Characters(path.into())
     }
 
     /// The best matching route of each reading, then the better of the two by the specification.
@@ -467,8 +467,8 @@ mod tests {
         table.find(entry_point, host, path).map(|index| number(table.route(index)))
     }
 
-    fn any_path() -> impl Strategy<Value = String> {
-        prop::collection::vec("[ab]{0,2}", 0..4).prop_map(|elements| format!("/{}", elements.join("/")))
+    fn any_path() -> impl Strategy<Value = Text> {
+        prop::collection::vec("[ab]{0,2}", 0..4).prop_map(|elements| format!("/{}", elements.join("/")).into())
     }
 
     fn any_pattern() -> impl Strategy<Value = PathPattern> {

@@ -254,8 +254,6 @@ fn halves(changes: &[Change]) -> Option<(&[Change], &[Change])> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use dualgate_core::plan::publish::Edit;
     use dualgate_wire::dns::RecordType;
 
@@ -266,7 +264,7 @@ mod tests {
         let change = |name: &str| {
             let key = SetKey::new(format!("{name}.example.org").parse().unwrap(), RecordType::A);
             let record = Edit { key, before: None, after: None };
-            Change { kind: Kind::Create, record, marks: Vec::new(), from: Arc::from("") }
+            Change { kind: Kind::Create, record, marks: Vec::new(), from: "".into() }
         };
         let parts = |names: &[&str]| {
             let changes: Vec<Change> = names.iter().map(|name| change(name)).collect();

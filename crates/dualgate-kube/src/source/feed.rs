@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use dualgate_core::model::Interner;
 use http::header::{ACCEPT, RETRY_AFTER};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt as _;
@@ -58,7 +59,7 @@ impl Feed {
     }
 
     /// Goes as far as it can without waiting, or until it had its share.
-    pub(super) fn turn(&mut self, client: &Client, context: &mut Context<'_>) -> Turn {
+    pub(super) fn turn(&mut self, client: &Client, texts: &mut Interner, context: &mut Context<'_>) -> Turn {
         let mut turn = Turn { change: Change::Nothing, more: true };
         for _ in 0..PIECES {
             let now = Instant::now();
@@ -69,7 +70,7 @@ impl Feed {
             if let Some(ask) = self.reflector.poll_ask(now) {
                 self.open = self.ask(client, &ask);
             }
-            let Poll::Ready(change) = self.step(context) else {
+            let Poll::Ready(change) = self.step(texts, context) else {
                 turn.more = false;
                 break;
             };
@@ -94,7 +95,7 @@ impl Feed {
     }
 
     /// Waits for nothing else than what is open.
-    fn step(&mut self, context: &mut Context<'_>) -> Poll<Change> {
+    fn step(&mut self, texts: &mut Interner, context: &mut Context<'_>) -> Poll<Change> {
         match &mut self.open {
             Open::Nothing => Poll::Pending,
             Open::Asked(answer, form) => {
@@ -114,7 +115,7 @@ impl Feed {
             }
             Open::Answering(body, ..) => match std::task::ready!(Pin::new(&mut body.frame()).poll(context)) {
                 Some(Ok(frame)) => Poll::Ready(match frame.into_data() {
-                    Ok(octets) => self.take(&octets),
+                    Ok(octets) => self.take(&octets, texts),
                     Err(_trailers) => Change::Nothing,
                 }),
                 Some(Err(error)) => {
@@ -127,7 +128,7 @@ impl Feed {
     }
 
     /// A piece of an answer.
-    fn take(&mut self, octets: &[u8]) -> Change {
+    fn take(&mut self, octets: &[u8], texts: &mut Interner) -> Change {
         let now = Instant::now();
         let Self { kind: _, reflector, store, newest, open: Open::Answering(_, splitter, form) } = self else {
             return Change::Nothing;
@@ -139,8 +140,8 @@ impl Feed {
                 return;
             }
             match form {
-                Form::List => wrong = store.stage(object).err().map(|nonsense| failure(&nonsense)),
-                Form::Watch => match store.told(object) {
+                Form::List => wrong = store.stage(object, texts).err().map(|nonsense| failure(&nonsense)),
+                Form::Watch => match store.told(object, texts) {
                     Ok(Told::Event(now_other, version)) => {
                         reflector.handle_event(version);
                         *newest = Some(now);

@@ -8,7 +8,7 @@ use std::hash::{DefaultHasher, Hasher as _};
 use std::sync::Arc;
 
 use dualgate_core::model::finding::{Code, Finding, Place};
-use dualgate_core::model::{Object, ObjectKey, ObjectName};
+use dualgate_core::model::{Interner, Object, ObjectKey, ObjectName};
 use dualgate_core::parse;
 use serde::Deserialize;
 use serde_json::Value;
@@ -49,7 +49,8 @@ pub(super) struct Store {
 
 #[derive(Debug, Default)]
 struct Content {
-    objects: BTreeMap<ObjectName, Held>,
+    /// In the order of their names, each once.
+    objects: Vec<Held>,
     findings: BTreeMap<ObjectName, Vec<Finding>>,
 }
 
@@ -118,39 +119,40 @@ impl Store {
     }
 
     /// An item of the list.
-    pub(super) fn stage(&mut self, octets: &[u8]) -> Result<(), Nonsense> {
+    pub(super) fn stage(&mut self, octets: &[u8], texts: &mut Interner) -> Result<(), Nonsense> {
         let wrong = |error: serde_json::Error| Nonsense(error.to_string());
         let Item { metadata } = serde_json::from_slice(octets).map_err(wrong)?;
         let mut hasher = DefaultHasher::new();
         hasher.write(octets);
         let digest = hasher.finish().max(1);
         let name = ObjectName::new(&*metadata.namespace, &*metadata.name);
-        let former = self.known.objects.get(&name);
+        let former = self.known.get(&name);
         if let Some(same) = former.filter(|former| former.digest == digest) {
             if let Some(findings) = self.known.findings.get(&name) {
                 self.staged.findings.insert(name.clone(), findings.clone());
             }
-            self.staged.objects.insert(name, same.clone());
+            self.staged.set(&name, Some(same.clone()));
             return Ok(());
         }
         let value = serde_json::from_slice(octets).map_err(wrong)?;
-        let (object, findings) = read(self.kind, &name, value, former);
+        let (object, findings) = read(self.kind, &name, value, former, texts);
         self.staged.put(name, object.map(|object| Held { object, digest }), findings);
         Ok(())
     }
 
     /// The list is complete: it counts from now on.
     pub(super) fn commit(&mut self) -> Change {
-        let staged = std::mem::take(&mut self.staged);
+        let mut staged = std::mem::take(&mut self.staged);
+        staged.objects.shrink_to_fit();
         let is_same = staged.findings == self.known.findings
             && staged.objects.len() == self.known.objects.len()
-            && staged.objects.iter().zip(&self.known.objects).all(|((a, new), (b, old))| a == b && same(new, old));
+            && staged.objects.iter().zip(&self.known.objects).all(|(new, old)| same(new, old));
         self.known = staged;
         if is_same { Change::Nothing } else { Change::Something }
     }
 
     /// What a watch tells.
-    pub(super) fn told(&mut self, octets: &[u8]) -> Result<Told, Nonsense> {
+    pub(super) fn told(&mut self, octets: &[u8], texts: &mut Interner) -> Result<Told, Nonsense> {
         let event: Event = serde_json::from_slice(octets).map_err(|error| Nonsense(error.to_string()))?;
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let metadata = &event.object["metadata"];
@@ -174,7 +176,7 @@ impl Store {
         }
         let name = ObjectName::new(text(&metadata["namespace"]), name);
         let (object, findings) = match is_there {
-            true => read(self.kind, &name, event.object, self.known.objects.get(&name)),
+            true => read(self.kind, &name, event.object, self.known.get(&name), texts),
             false => (None, Vec::new()),
         };
         Ok(Told::Event(self.known.put(name, object.map(|object| Held { object, digest: 0 }), findings), version))
@@ -186,7 +188,7 @@ impl Store {
 
     /// In the order of their names.
     pub(super) fn objects(&self) -> impl Iterator<Item = Arc<Object>> {
-        self.known.objects.values().map(|held| held.object.clone())
+        self.known.objects.iter().map(|held| held.object.clone())
     }
 
     pub(super) fn findings(&self) -> impl Iterator<Item = &Finding> {
@@ -195,15 +197,33 @@ impl Store {
 }
 
 impl Content {
+    fn spot(&self, name: &ObjectName) -> Result<usize, usize> {
+        self.objects.binary_search_by(|held| held.object.key.name.cmp(name))
+    }
+
+    fn get(&self, name: &ObjectName) -> Option<&Held> {
+        Some(&self.objects[self.spot(name).ok()?])
+    }
+
+    /// What there was of this name before.
+    fn set(&mut self, name: &ObjectName, held: Option<Held>) -> Option<Held> {
+        match (self.spot(name), held) {
+            (Ok(at), Some(held)) => Some(std::mem::replace(&mut self.objects[at], held)),
+            (Ok(at), None) => Some(self.objects.remove(at)),
+            (Err(at), Some(held)) => {
+                self.objects.insert(at, held);
+                None
+            }
+            (Err(_), None) => None,
+        }
+    }
+
     fn put(&mut self, name: ObjectName, held: Option<Held>, findings: Vec<Finding>) -> Change {
         let had = match findings.is_empty() {
             true => self.findings.remove(&name),
             false => self.findings.insert(name.clone(), findings.clone()),
         };
-        let before = match &held {
-            Some(held) => self.objects.insert(name, held.clone()),
-            None => self.objects.remove(&name),
-        };
+        let before = self.set(&name, held.clone());
         let is_same = match (&before, &held) {
             (Some(before), Some(held)) => same(before, held),
             (None, None) => true,
@@ -218,7 +238,13 @@ fn same(a: &Held, b: &Held) -> bool {
 }
 
 /// An object that the parser refuses stays as it was, as one does whose file is broken.
-fn read(kind: Kind, name: &ObjectName, mut value: Value, former: Option<&Held>) -> (Option<Arc<Object>>, Vec<Finding>) {
+fn read(
+    kind: Kind,
+    name: &ObjectName,
+    mut value: Value,
+    former: Option<&Held>,
+    texts: &mut Interner,
+) -> (Option<Arc<Object>>, Vec<Finding>) {
     if let Value::Object(fields) = &mut value {
         fields.insert("apiVersion".to_owned(), kind.api_version().into());
         fields.insert("kind".to_owned(), kind.name().into());
@@ -232,7 +258,10 @@ fn read(kind: Kind, name: &ObjectName, mut value: Value, former: Option<&Held>) 
     findings.retain(|finding| finding.code != Code::ObjectField);
     let object = match (parsed.objects.into_iter().next(), former) {
         (Some(object), Some(former)) if *former.object == object => Some(former.object.clone()),
-        (Some(object), _) => Some(Arc::new(object)),
+        (Some(mut object), _) => {
+            object.intern(texts);
+            Some(Arc::new(object))
+        }
         (None, Some(former)) => {
             let key = ObjectKey { kind: kind.name().into(), name: name.clone() };
             let message = format!("the last good version of {key} is served");
@@ -280,7 +309,7 @@ mod tests {
 
     fn listed(store: &mut Store, items: &[Value]) -> Change {
         store.begin();
-        items.iter().for_each(|item| store.stage(item.to_string().as_bytes()).unwrap());
+        items.iter().for_each(|item| store.stage(item.to_string().as_bytes(), &mut Interner::default()).unwrap());
         store.commit()
     }
 
@@ -294,10 +323,10 @@ mod tests {
         assert_eq!(listed(&mut store, &[service("b", 1), service("a", 2)]), Change::Something);
         assert_eq!(names(&store), ["Service apps/a", "Service apps/b"]);
         store.begin();
-        store.stage(service("c", 3).to_string().as_bytes()).unwrap();
+        store.stage(service("c", 3).to_string().as_bytes(), &mut Interner::default()).unwrap();
         assert_eq!(names(&store), ["Service apps/a", "Service apps/b"], "no flap while it is read");
         store.begin();
-        store.stage(service("a", 2).to_string().as_bytes()).unwrap();
+        store.stage(service("a", 2).to_string().as_bytes(), &mut Interner::default()).unwrap();
         assert_eq!(store.commit(), Change::Something);
         assert_eq!(names(&store), ["Service apps/a"], "what the first attempt read is forgotten");
     }
@@ -311,7 +340,7 @@ mod tests {
         let mut touched = service("b", 1);
         touched["metadata"]["resourceVersion"] = "r2".into();
         touched["metadata"]["managedFields"] = json!([]);
-        let told = store.told(&event("MODIFIED", touched)).unwrap();
+        let told = store.told(&event("MODIFIED", touched), &mut Interner::default()).unwrap();
         assert_eq!(told, Told::Event(Change::Nothing, "r2".into()));
         assert!(before.iter().zip(store.objects()).all(|(before, now)| Arc::ptr_eq(before, &now)));
         assert_eq!(listed(&mut store, &[service("a", 1), service("b", 7)]), Change::Something);
@@ -322,7 +351,7 @@ mod tests {
     #[test]
     fn a_watch_adds_changes_and_removes() {
         let mut store = Store::new(Kind::Service);
-        let mut tell = |kind, object| store.told(&event(kind, object)).unwrap();
+        let mut tell = |kind, object| store.told(&event(kind, object), &mut Interner::default()).unwrap();
         assert_eq!(tell("ADDED", service("a", 1)), Told::Event(Change::Something, "r1".into()));
         assert_eq!(tell("MODIFIED", service("a", 2)), Told::Event(Change::Something, "r2".into()));
         assert_eq!(tell("DELETED", service("a", 3)), Told::Event(Change::Something, "r3".into()));
@@ -346,10 +375,10 @@ mod tests {
         assert_eq!(codes, [Code::ObjectInvalid]);
         listed(&mut store, &[service("a", 1), service("b", 1)]);
         assert_eq!((store.findings().count(), store.len()), (0, 2));
-        store.told(&event("MODIFIED", wrong)).unwrap();
+        store.told(&event("MODIFIED", wrong), &mut Interner::default()).unwrap();
         let codes: Vec<_> = store.findings().map(|finding| finding.code).collect();
         assert_eq!((codes.as_slice(), store.len()), (&[Code::ObjectInvalid, Code::Stale][..], 2));
-        store.told(&event("DELETED", service("b", 9))).unwrap();
+        store.told(&event("DELETED", service("b", 9)), &mut Interner::default()).unwrap();
         assert_eq!((store.findings().count(), store.len()), (0, 1));
     }
 
@@ -378,11 +407,11 @@ mod tests {
         let mut store = Store::new(Kind::Node);
         listed(&mut store, &[node("1", "True")]);
         assert_eq!(
-            store.told(&event("MODIFIED", node("2", "True"))).unwrap(),
+            store.told(&event("MODIFIED", node("2", "True")), &mut Interner::default()).unwrap(),
             Told::Event(Change::Nothing, "2".into())
         );
         assert_eq!(
-            store.told(&event("MODIFIED", node("3", "False"))).unwrap(),
+            store.told(&event("MODIFIED", node("3", "False")), &mut Interner::default()).unwrap(),
             Told::Event(Change::Something, "3".into())
         );
         assert!(store.objects().all(|node| parse::object::dump(&node)["status"].get("images").is_none()));
@@ -391,9 +420,11 @@ mod tests {
     #[test]
     fn what_is_no_answer_of_an_api_is_told_apart() {
         let mut store = Store::new(Kind::Service);
-        assert!(store.stage(br#"{"spec":{}}"#).is_err());
-        assert!(store.told(br#"{"type":"ADDED","object":{"metadata":{"name":"a"}}}"#).is_err());
-        assert!(store.told(br#"{"type":"ADDED"}"#).is_err());
+        assert!(store.stage(br#"{"spec":{}}"#, &mut Interner::default()).is_err());
+        assert!(
+            store.told(br#"{"type":"ADDED","object":{"metadata":{"name":"a"}}}"#, &mut Interner::default()).is_err()
+        );
+        assert!(store.told(br#"{"type":"ADDED"}"#, &mut Interner::default()).is_err());
         assert!(Page::parse(br#"{"metadata":{"resourceVersion":""}}"#).is_err());
         assert!(Page::parse(br#"{"metadata":{"resourceVersion":"0"}}"#).is_err());
         assert!(Page::parse(br#"{"kind":"ServiceList"}"#).is_err());

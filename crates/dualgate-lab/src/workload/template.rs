@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use dualgate_core::model::ObjectSet;
 use dualgate_core::model::object::{Body, Object};
+use dualgate_core::model::{ObjectSet, Text};
 use dualgate_core::parse::object::dump;
 use dualgate_core::parse::yaml;
 use serde_json::Value;
@@ -23,8 +23,8 @@ const MAX_LIST_DEPTH: usize = 4;
 /// does not show has the `spec` that it had in `previous`.
 pub fn with_templates(set: &ObjectSet, read: impl Fn(&str) -> Option<String>, previous: &ObjectSet) -> ObjectSet {
     let is_workload = |object: &&Arc<Object>| WorkloadKind::of(object).is_some();
-    let files: BTreeSet<Arc<str>> = set.objects.iter().filter(is_workload).filter_map(|object| file(object)).collect();
-    let texts: BTreeMap<Arc<str>, Vec<Value>> =
+    let files: BTreeSet<Text> = set.objects.iter().filter(is_workload).filter_map(|object| file(object)).collect();
+    let texts: BTreeMap<Text, Vec<Value>> =
         files.into_iter().filter_map(|file| Some((file.clone(), documents(&read(&file)?)))).collect();
     let complete = |object: &Arc<Object>| {
         if !is_workload(&object) {
@@ -40,7 +40,7 @@ pub fn with_templates(set: &ObjectSet, read: impl Fn(&str) -> Option<String>, pr
     ObjectSet { objects: set.objects.iter().map(complete).collect(), findings: set.findings.clone() }
 }
 
-fn file(object: &Object) -> Option<Arc<str>> {
+fn file(object: &Object) -> Option<Text> {
     object.origin.as_ref().map(|origin| origin.file.clone())
 }
 

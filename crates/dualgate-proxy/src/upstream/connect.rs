@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use dualgate_core::model::Family;
+use dualgate_core::model::{Family, Text};
 use dualgate_core::plan::proxy::{Scheme, ServerAddress};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -31,13 +31,13 @@ pub enum ConnectError {
     #[error("connect to {server}: timed out")]
     TimedOut {
         /// The server.
-        server: Arc<str>,
+        server: Text,
     },
     /// The name has no address.
     #[error("resolve {server}: {error}")]
     Resolve {
         /// The server.
-        server: Arc<str>,
+        server: Text,
         /// Why.
         error: io::Error,
     },
@@ -45,7 +45,7 @@ pub enum ConnectError {
     #[error("connect to {server}: {error}")]
     Refused {
         /// The server.
-        server: Arc<str>,
+        server: Text,
         /// Why.
         error: io::Error,
     },
@@ -53,7 +53,7 @@ pub enum ConnectError {
     #[error("set up TLS to {server}: {error}")]
     Tls {
         /// The server.
-        server: Arc<str>,
+        server: Text,
         /// Why.
         error: rustls::Error,
     },

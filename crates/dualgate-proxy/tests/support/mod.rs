@@ -86,7 +86,7 @@ impl Plan {
         for (number, (host, scheme, servers)) in self.sites.iter().enumerate() {
             routes.push(Route {
                 host: host.parse().unwrap(),
-                path: PathPattern::Prefix { written: "/".to_owned() },
+                path: PathPattern::Prefix { written: "/".into() },
                 entry_points,
                 reading: Reading::Specification,
                 priority: None,
@@ -94,7 +94,7 @@ impl Plan {
                     created: None,
                     ingress: ObjectName::new("apps", format!("i{number}")),
                     part: RoutePart::Path { rule: 0, path: 0 },
-                    service: format!("s{number}"),
+                    service: format!("s{number}").into(),
                     port: Some(PortRef::Number(80)),
                 },
                 action: Action::Forward(BackendIndex(number as u32)),

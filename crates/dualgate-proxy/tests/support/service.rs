@@ -85,7 +85,7 @@ pub fn forward(name: &str, transport: Transport, listen: &[SocketAddr], servers:
     };
     Forward {
         id: ForwardId { service: ObjectName::new("apps", name), port: 7, transport },
-        port_name: String::new(),
+        port_name: "".into(),
         listen: listen.to_vec(),
         servers: servers.iter().enumerate().map(server).collect(),
         policy: TrafficPolicy::Cluster,

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use dualgate_core::check::objects::Lints;
 use dualgate_core::model::snapshot::{Facts, Generation};
-use dualgate_core::model::{NodeName, Object, ObjectKey, ObjectSet, Site, Snapshot};
+use dualgate_core::model::{Interner, NodeName, Object, ObjectKey, ObjectSet, Site, Snapshot};
 use dualgate_core::parse::object;
 use dualgate_core::plan::Planner;
 use dualgate_core::seam::Actuator as _;
@@ -142,10 +142,16 @@ pub async fn run(size: Size, pairs: &[KeyPair; 2]) -> anyhow::Result<()> {
 
 /// Every object, sorted by key.
 fn objects(size: Size, pairs: &[KeyPair; 2]) -> ObjectSet {
+    let mut texts = Interner::default();
+    let mut parsed = |value: &Value| {
+        let mut object = parsed(value);
+        Arc::make_mut(&mut object).intern(&mut texts);
+        object
+    };
     let mut objects = vec![parsed(&class())];
     objects.extend(size.secrets(&pairs[0]).map(|secret| parsed(&secret)));
     for number in 0..size.ingresses {
-        objects.extend(size.application(number, None).objects().map(parsed));
+        objects.extend(size.application(number, None).objects().map(&mut parsed));
     }
     objects.sort_by(|a, b| a.key.cmp(&b.key));
     ObjectSet { objects, findings: Vec::new() }

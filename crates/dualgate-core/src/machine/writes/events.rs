@@ -7,9 +7,9 @@
 //! Events of `v1`, not of `events.k8s.io/v1`: both are one store, but only in the former do all versions of
 //! `kubectl describe` find a time and a count.
 
+use crate::model::Text;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -42,14 +42,14 @@ pub enum Request {
     /// To create an Event.
     Create {
         /// Its namespace.
-        namespace: Arc<str>,
+        namespace: Text,
         /// The Event.
         event: Value,
     },
     /// To count one up: a merge patch.
     Count {
         /// Its namespace.
-        namespace: Arc<str>,
+        namespace: Text,
         /// Its name.
         name: String,
         /// What changes.
@@ -76,7 +76,7 @@ pub enum Answer {
 #[derive(Clone, Debug)]
 pub struct Events {
     /// Who says it.
-    node: Arc<str>,
+    node: Text,
     said: BTreeMap<Id, Said>,
     /// When which is to be said.
     agenda: BTreeSet<(Duration, Id)>,
@@ -109,7 +109,7 @@ struct Said {
 
 impl Events {
     /// Nothing was said yet.
-    pub fn new(node: impl Into<Arc<str>>) -> Self {
+    pub fn new(node: impl Into<Text>) -> Self {
         Self {
             node: node.into(),
             said: BTreeMap::new(),

@@ -2,12 +2,13 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::read::{Field, LeftOut, Read, Reader, shown, tight};
+use super::read::{Field, LeftOut, Read, Reader, shown};
 use super::service::PROTOCOLS;
 use super::syntax;
 use crate::model::finding::{Code, Severity};
 use crate::model::names::{ObjectKey, ObjectName};
 use crate::model::object::{AddressType, Endpoint, EndpointPort, EndpointSlice, Meta};
+use crate::model::text::Text;
 
 const SERVICE_LABEL: &str = "kubernetes.io/service-name";
 const MAX_ENDPOINTS: usize = 1000;
@@ -66,10 +67,10 @@ pub(super) fn endpoint_slice(
         }
         ports.push(port);
     }
-    Ok(EndpointSlice { service, address_type, endpoints: tight(endpoints), ports: tight(ports) })
+    Ok(EndpointSlice { service, address_type, endpoints: endpoints.into(), ports: ports.into() })
 }
 
-fn service(read: &mut Reader<'_>, root: Field<'_>, meta: &Meta) -> Option<String> {
+fn service(read: &mut Reader<'_>, root: Field<'_>, meta: &Meta) -> Option<Text> {
     let service = meta.labels.get(SERVICE_LABEL).filter(|name| !name.is_empty());
     if service.is_none() && read.is_from_file() {
         let metadata = root.get("metadata");
@@ -81,7 +82,7 @@ fn service(read: &mut Reader<'_>, root: Field<'_>, meta: &Meta) -> Option<String
         finding.severity = Severity::Warning;
         finding.help = format!("write the Service's name into the label `{SERVICE_LABEL}`");
     }
-    service.map(str::to_owned)
+    service.map(Into::into)
 }
 
 fn endpoint(read: &mut Reader<'_>, field: Field<'_>, address_type: AddressType, key: &ObjectKey) -> Read<Endpoint> {
@@ -93,8 +94,8 @@ fn endpoint(read: &mut Reader<'_>, field: Field<'_>, address_type: AddressType, 
     let serving = read.boolean(conditions.get("serving"))?.unwrap_or(ready);
     let terminating = read.boolean(conditions.get("terminating"))?.unwrap_or(false);
     let target = target(read, field.get("targetRef"), key)?;
-    let node = read.text(field.get("nodeName"))?.map(str::to_owned);
-    Ok(Endpoint { addresses, ready, serving, terminating, target, node })
+    let node = read.text(field.get("nodeName"))?.map(Into::into);
+    Ok(Endpoint { addresses: addresses.into(), ready, serving, terminating, target, node })
 }
 
 /// The addresses of the slice's family; an endpoint without any is left out.
@@ -104,7 +105,7 @@ fn addresses(read: &mut Reader<'_>, list: Field<'_>, address_type: AddressType) 
         return read.refuse(list, format!("`addresses` holds {}; 1 to {MAX_ADDRESSES} are needed", fields.len()), "");
     }
     let addresses: Vec<_> = fields.into_iter().filter_map(|field| address(read, field, address_type).ok()).collect();
-    if addresses.is_empty() { Err(LeftOut) } else { Ok(tight(addresses)) }
+    if addresses.is_empty() { Err(LeftOut) } else { Ok(addresses.into()) }
 }
 
 fn address(read: &mut Reader<'_>, field: Field<'_>, address_type: AddressType) -> Read<IpAddr> {
@@ -170,5 +171,5 @@ fn port(read: &mut Reader<'_>, field: Field<'_>) -> Read<EndpointPort> {
     }
     let port = read.port(field.get("port"))?;
     let protocol = read.word(field.get("protocol"), &PROTOCOLS)?.unwrap_or_default();
-    Ok(EndpointPort { name: name.to_owned(), port, protocol })
+    Ok(EndpointPort { name: name.into(), port, protocol })
 }

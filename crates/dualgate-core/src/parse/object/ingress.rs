@@ -1,11 +1,12 @@
 //! networking.k8s.io/v1 Ingress.
 
 use super::meta::{CLASS_ANNOTATION, class_annotation};
-use super::read::{Field, LeftOut, Read, Reader, shown, tight};
+use super::read::{Field, LeftOut, Read, Reader, shown};
 use super::{status, syntax};
 use crate::model::finding::{Code, Severity};
 use crate::model::names::HostPattern;
 use crate::model::object::{Ingress, IngressBackend, IngressPath, IngressRule, IngressTls, Meta, PathType, PortRef};
+use crate::model::text::Text;
 
 const RULE: &[&str] = &["host", "http"];
 
@@ -39,7 +40,7 @@ pub(super) fn ingress(read: &mut Reader<'_>, root: Field<'_>, meta: &Meta) -> Re
     }
     share_hosts(&rules, &mut tls);
     let published = status::published(read, root);
-    Ok(Ingress { class, default_backend, tls: tight(tls), rules: tight(rules), published })
+    Ok(Ingress { class, default_backend, tls: tls.into(), rules: rules.into(), published })
 }
 
 /// The names of certificates are nearly always those of the rules: then they are kept once.
@@ -60,7 +61,7 @@ fn indexed<'b>(read: &mut Reader<'_>, field: &'b Field<'_>) -> Read<impl Iterato
     Ok((0..u16::MAX).zip(read.list(field)?))
 }
 
-fn class(read: &mut Reader<'_>, root: Field<'_>, meta: &Meta) -> Read<Option<String>> {
+fn class(read: &mut Reader<'_>, root: Field<'_>, meta: &Meta) -> Read<Option<Text>> {
     let (spec, metadata) = (root.get("spec"), root.get("metadata"));
     let field = spec.get("ingressClassName");
     let named = read.text(field)?;
@@ -77,7 +78,7 @@ fn class(read: &mut Reader<'_>, root: Field<'_>, meta: &Meta) -> Read<Option<Str
         finding.help = "remove the annotation: the API server refuses an Ingress with both".into();
         finding.severity = Severity::Warning;
     }
-    Ok(named.map(str::to_owned).or_else(|| annotated.map(str::to_owned)))
+    Ok(named.or(annotated).map(Into::into))
 }
 
 fn rule(read: &mut Reader<'_>, field: Field<'_>, index: u16) -> Read<IngressRule> {
@@ -106,7 +107,7 @@ fn rule(read: &mut Reader<'_>, field: Field<'_>, index: u16) -> Read<IngressRule
     if !has_paths {
         return read.refuse(paths_field, "`paths` is required", "leave `http` out for a rule without paths");
     }
-    Ok(IngressRule { index, host, paths: Some(tight(paths)) })
+    Ok(IngressRule { index, host, paths: Some(paths.into()) })
 }
 
 /// Without a host a rule means every host, which nobody should get from a misspelt `host`. The API is frozen, so
@@ -165,7 +166,7 @@ fn path(read: &mut Reader<'_>, field: Field<'_>, index: u16) -> Read<IngressPath
     let text = read.text(path_field)?.unwrap_or_default();
     check_path(read, path_field, text, path_type)?;
     let backend = backend(read, field.get("backend"))?;
-    Ok(IngressPath { index, path: text.to_owned(), path_type, backend })
+    Ok(IngressPath { index, path: text.into(), path_type, backend })
 }
 
 fn check_path(read: &mut Reader<'_>, field: Field<'_>, path: &str, path_type: PathType) -> Read<()> {
@@ -202,14 +203,14 @@ fn backend(read: &mut Reader<'_>, field: Field<'_>) -> Read<IngressBackend> {
         (true, false) => {
             read.mapping(resource, &["apiGroup", "kind", "name"])?;
             let (kind, name) = (read.required(resource.get("kind"))?, read.required(resource.get("name"))?);
-            Ok(IngressBackend::Resource { what: format!("{kind}/{name}") })
+            Ok(IngressBackend::Resource { what: format!("{kind}/{name}").into() })
         }
     }
 }
 
 fn service_backend(read: &mut Reader<'_>, field: Field<'_>) -> Read<IngressBackend> {
     read.mapping(field, &["name", "port"])?;
-    let name = read.name(field.get("name"), syntax::label)?.to_owned();
+    let name = read.name(field.get("name"), syntax::label)?.into();
     let port = field.get("port");
     read.mapping(port, &["name", "number"])?;
     let (name_field, number_field) = (port.get("name"), port.get("number"));
@@ -219,7 +220,7 @@ fn service_backend(read: &mut Reader<'_>, field: Field<'_>) -> Read<IngressBacke
         (None, Some(number)) => PortRef::Number(number),
         (Some(text), None) => {
             read.check(name_field, text, syntax::port_name)?;
-            PortRef::Name(text.to_owned())
+            PortRef::Name(text.into())
         }
     };
     Ok(IngressBackend::Service { name, port })
@@ -243,5 +244,5 @@ fn ingress_tls(read: &mut Reader<'_>, field: Field<'_>, index: u16) -> Read<Ingr
     if let Some(name) = secret {
         read.check(secret_field, name, syntax::subdomain)?;
     }
-    Ok(IngressTls { index, hosts: tight(hosts), secret: secret.map(str::to_owned) })
+    Ok(IngressTls { index, hosts: hosts.into(), secret: secret.map(Into::into) })
 }

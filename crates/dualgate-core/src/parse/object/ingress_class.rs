@@ -10,7 +10,7 @@ pub(super) fn ingress_class(read: &mut Reader<'_>, root: Field<'_>, meta: &Meta)
     read.mapping(root, &["apiVersion", "kind", "metadata", "spec"])?;
     let spec = root.get("spec");
     read.mapping(spec, &["controller", "parameters"])?;
-    let controller = read.name(spec.get("controller"), syntax::domain_path)?.to_owned();
+    let controller = read.name(spec.get("controller"), syntax::domain_path)?.into();
     let is_default = meta.annotations.get(DEFAULT_ANNOTATION).is_some_and(|text| text == "true");
     Ok(IngressClass { controller, is_default })
 }

@@ -250,12 +250,6 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Without room to spare: there are tens of thousands of such lists, which nobody adds to.
-pub(super) fn tight<T>(mut items: Vec<T>) -> Vec<T> {
-    items.shrink_to_fit();
-    items
-}
-
 /// A user's text in a message: quoted, and not longer than a line can show.
 pub(super) fn shown(text: &str) -> String {
     const LONGEST: usize = 80;

@@ -26,7 +26,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 pub(super) fn secret(read: &mut Reader<'_>, root: Field<'_>, secrets: Secrets<'_>) -> Read<SecretBody> {
     read.mapping(root, &["apiVersion", "kind", "metadata", "type", "data", "stringData", "immutable"])?;
-    let kind = read.text(root.get("type"))?.unwrap_or("Opaque").to_owned();
+    let kind = read.text(root.get("type"))?.unwrap_or("Opaque");
     let mut values = BTreeMap::new();
     for (list, value) in [("data", from_base64 as ReadValue), ("stringData", from_text as ReadValue)] {
         let field = root.get(list);
@@ -44,7 +44,7 @@ pub(super) fn secret(read: &mut Reader<'_>, root: Field<'_>, secrets: Secrets<'_
     }
     let digests = values.iter().map(|(key, (digest, _))| (key.clone(), *digest)).collect();
     let data = values.into_iter().filter_map(|(key, (_, secret))| Some((key, secret?))).collect();
-    Ok(SecretBody { kind, data, digests })
+    Ok(SecretBody { kind: kind.into(), data, digests })
 }
 
 type KeyValue = (Digest, Option<Secret>);

@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::read::{Field, Read, Reader, shown, tight};
+use super::read::{Field, Read, Reader, shown};
 use super::{status, syntax};
 use crate::model::address::Family;
 use crate::model::finding::{Code, Severity};
 use crate::model::object::{
     ADDRESS_ASSIGNED, FamilyPolicy, PortRef, Protocol, Service, ServicePort, ServiceType, TrafficPolicy,
 };
+use crate::model::text::Text;
 
 const SPEC: &[&str] = &[
     "allocateLoadBalancerNodePorts",
@@ -81,11 +82,11 @@ pub(super) fn service(read: &mut Reader<'_>, root: Field<'_>) -> Read<Service> {
     Ok(Service {
         kind,
         selector,
-        ports: tight(ports),
-        cluster_ips: tight(cluster_ips.addresses),
+        ports: ports.into(),
+        cluster_ips: cluster_ips.addresses.into(),
         external_name,
         family_policy,
-        families: tight(families),
+        families: families.into(),
         load_balancer_class: load_balancer_class(read, spec)?,
         load_balancer_ip: address(read, spec.get("loadBalancerIP")),
         traffic_policy: read
@@ -93,13 +94,13 @@ pub(super) fn service(read: &mut Reader<'_>, root: Field<'_>) -> Read<Service> {
             .unwrap_or_default()
             .unwrap_or_default(),
         client_affinity: client_affinity(read, spec),
-        source_ranges: tight(source_ranges),
+        source_ranges: source_ranges.into(),
         published: status::published(read, root),
-        address_assigned: status::condition(read, root, ADDRESS_ASSIGNED),
+        address_assigned: status::condition(read, root, ADDRESS_ASSIGNED).map(Box::new),
     })
 }
 
-fn external_name(read: &mut Reader<'_>, field: Field<'_>, kind: ServiceType) -> Read<Option<String>> {
+fn external_name(read: &mut Reader<'_>, field: Field<'_>, kind: ServiceType) -> Read<Option<Text>> {
     let Some(text) = read.text(field)? else {
         return match kind {
             ServiceType::ExternalName => {
@@ -120,7 +121,7 @@ fn external_name(read: &mut Reader<'_>, field: Field<'_>, kind: ServiceType) -> 
         finding.help = "write an EndpointSlice with the address, or the annotation `dualgate.dev/endpoints`".into();
         finding.severity = Severity::Warning;
     }
-    Ok(Some(name.to_owned()))
+    Ok(Some(name.into()))
 }
 
 /// Only shown, so wrong ones are left out.
@@ -192,11 +193,11 @@ fn families(read: &mut Reader<'_>, spec: Field<'_>, cluster_ips: &[IpAddr]) -> (
 }
 
 /// Nobody's Service becomes somebody's because its class cannot be read.
-fn load_balancer_class(read: &mut Reader<'_>, spec: Field<'_>) -> Read<Option<String>> {
+fn load_balancer_class(read: &mut Reader<'_>, spec: Field<'_>) -> Read<Option<Text>> {
     let field = spec.get("loadBalancerClass");
     let Some(class) = read.text(field)? else { return Ok(None) };
     read.check(field, class, syntax::qualified)?;
-    Ok(Some(class.to_owned()))
+    Ok(Some(class.into()))
 }
 
 pub(super) fn address(read: &mut Reader<'_>, field: Field<'_>) -> Option<IpAddr> {
@@ -285,7 +286,7 @@ fn port(read: &mut Reader<'_>, field: Field<'_>) -> Read<ServicePort> {
     if let Some(text) = app_protocol {
         read.check(app_field, text, syntax::qualified)?;
     }
-    Ok(ServicePort { name: name.to_owned(), port, target, protocol, app_protocol: app_protocol.map(str::to_owned) })
+    Ok(ServicePort { name: name.into(), port, target, protocol, app_protocol: app_protocol.map(Into::into) })
 }
 
 fn target(read: &mut Reader<'_>, field: Field<'_>) -> Read<Option<PortRef>> {
@@ -301,5 +302,5 @@ fn target(read: &mut Reader<'_>, field: Field<'_>) -> Read<Option<PortRef>> {
         );
     }
     read.check(field, text, syntax::port_name)?;
-    Ok(Some(PortRef::Name(text.to_owned())))
+    Ok(Some(PortRef::Name(text.into())))
 }

@@ -1,10 +1,10 @@
 //! What load balancers and ingress controllers write under `status`: ours, and those that were there before.
 
-use super::read::{Field, Reader, tight};
+use super::read::{Field, Reader};
 use super::service::address;
 use crate::model::object::{Condition, Published};
 
-pub(super) fn published(read: &mut Reader<'_>, root: Field<'_>) -> Vec<Published> {
+pub(super) fn published(read: &mut Reader<'_>, root: Field<'_>) -> Box<[Published]> {
     let status = root.get("status");
     let load_balancer = status.get("loadBalancer");
     let list_field = load_balancer.get("ingress");
@@ -17,7 +17,7 @@ pub(super) fn published(read: &mut Reader<'_>, root: Field<'_>) -> Vec<Published
             (None, None) => {}
         }
     }
-    tight(published)
+    published.into()
 }
 
 /// The condition of this type.

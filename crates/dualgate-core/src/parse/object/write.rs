@@ -15,6 +15,7 @@ use crate::model::object::{
     ADDRESS_ASSIGNED, AddressType, Body, Condition, Endpoint, EndpointPort, EndpointSlice, Ingress, IngressBackend,
     IngressPath, IngressRule, IngressTls, Object, PathType, PortRef, Published, Service, ServicePort, ServiceType,
 };
+use crate::model::text::Text;
 
 /// What a dump shows of an object, with the values of Secrets replaced by their digests.
 pub fn dump(object: &Object) -> Value {
@@ -157,14 +158,14 @@ fn service(body: &Service) -> Map<String, Value> {
         spec.insert("selector".into(), meta::texts(selector));
     }
     insert_list(&mut spec, "ports", ports.iter().map(service_port));
-    if let [first, ..] = cluster_ips.as_slice() {
+    if let [first, ..] = &**cluster_ips {
         spec.insert("clusterIP".into(), first.to_string().into());
         insert_list(&mut spec, "clusterIPs", cluster_ips.iter().map(address));
     } else if ports.is_empty() && *kind != ServiceType::ExternalName {
         // Only a headless one may be without.
         spec.insert("clusterIP".into(), "None".into());
     }
-    let text = |text: &Option<String>| text.as_deref().map(Value::from);
+    let text = |text: &Option<Text>| text.as_deref().map(Value::from);
     let timeout = client_affinity.map(|time| json!({ "clientIP": { "timeoutSeconds": time.as_secs() } }));
     for (key, value) in [
         ("externalName", text(external_name)),
@@ -178,7 +179,7 @@ fn service(body: &Service) -> Map<String, Value> {
     insert_list(&mut spec, "ipFamilies", families.iter().map(|family| family.to_string().into()));
     insert_list(&mut spec, "loadBalancerSourceRanges", source_ranges.iter().map(|range| range.to_string().into()));
     let mut json = Map::from_iter([("spec".to_owned(), Value::Object(spec))]);
-    insert_status(&mut json, addresses, address_assigned.as_ref());
+    insert_status(&mut json, addresses, address_assigned.as_deref());
     json
 }
 

@@ -9,8 +9,8 @@ mod provider;
 mod scalars;
 mod schema;
 
+use crate::model::Text;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use fields::{Page, Sink, read_section};
 
@@ -20,7 +20,7 @@ use crate::model::{Code, Finding, Place, Site};
 /// Where the fields of a file were written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Marks {
-    file: Arc<str>,
+    file: Text,
     fields: BTreeMap<String, (u32, u32)>,
 }
 

@@ -3,10 +3,10 @@
 //! A write names all fields of the object that are to be ours. What it does not name and was ours before, the API server
 //! removes (server-side apply).
 
+use crate::model::Text;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
@@ -22,9 +22,9 @@ pub struct Write {
     /// All that are to be ours.
     pub fields: Fields,
     /// Who wrote what it replaces, where that was not us.
-    pub replaces: Option<Arc<str>>,
+    pub replaces: Option<Text>,
     /// When the condition that it says began to be as it is, where it stands already.
-    since: Option<Arc<str>>,
+    since: Option<Text>,
 }
 
 /// The fields of an object that are to be ours.
@@ -92,7 +92,7 @@ pub(super) fn of_service(
     addresses: &[IpAddr],
     transition: &Transition,
 ) -> Option<Write> {
-    let condition = service.address_assigned.as_ref();
+    let condition = service.address_assigned.as_deref();
     let is_published = match addresses.is_empty() {
         true => !object.managed.is_load_balancer_ours,
         false => says(&service.published, addresses),

@@ -29,8 +29,8 @@ mod report;
 mod round;
 mod space;
 
+use crate::model::Text;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use crate::model::object::{Service, ServiceType};
 use crate::model::{Assignments, Family, Finding, ObjectName, Snapshot};
@@ -58,7 +58,7 @@ pub struct Assigned {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolUse {
     /// The pool's name.
-    pub name: Arc<str>,
+    pub name: Text,
     /// Its IPv4 addresses.
     pub v4: Count,
     /// Its IPv6 addresses.
@@ -93,7 +93,7 @@ pub struct Held {
     /// The address.
     pub address: IpAddr,
     /// The name of its pool.
-    pub pool: Arc<str>,
+    pub pool: Text,
     /// How the Service came to have it.
     pub reason: Reason,
 }

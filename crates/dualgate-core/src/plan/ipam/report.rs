@@ -1,7 +1,7 @@
 //! What a round came to, for those who act on it and for people.
 
+use crate::model::Text;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use super::book::{Conflict, Unshared};
 use super::claim::{Claim, Refusal, Why};
@@ -15,7 +15,7 @@ use crate::parse::object::nearest;
 /// The result, with the findings that there were before.
 pub(super) fn report(round: &Round<'_>, mut findings: Vec<Finding>) -> Assigned {
     let counts = counts(round);
-    let names: BTreeMap<PoolIndex, Arc<str>> =
+    let names: BTreeMap<PoolIndex, Text> =
         round.pools.all().map(|pool| (pool, round.pools.name(pool).into())).collect();
     let report = Report { round, counts: &counts };
     let mut services = Vec::new();

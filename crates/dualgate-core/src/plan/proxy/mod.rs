@@ -5,6 +5,7 @@
 
 mod backends;
 
+use crate::model::Text;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -107,7 +108,7 @@ pub enum Scheme {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
     /// What identifies it within its backend: the pod's name, else its addresses.
-    pub id: Arc<str>,
+    pub id: Text,
     /// Where it is.
     pub at: ServerAddress,
 }
@@ -120,7 +121,7 @@ pub enum ServerAddress {
     /// At whatever addresses a name has (ExternalName).
     Name {
         /// The name.
-        host: Arc<str>,
+        host: Text,
         /// The port.
         port: u16,
     },

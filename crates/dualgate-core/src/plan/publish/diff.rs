@@ -1,8 +1,8 @@
 //! What has to change at a provider, so that it says what is wanted: and nothing of anybody else.
 
+use crate::model::Text;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::Arc;
 
 use dualgate_wire::dns::{Name, RecordType};
 
@@ -33,7 +33,7 @@ pub struct Change {
     /// The marks.
     pub marks: Vec<Edit>,
     /// What the records come from.
-    pub from: Arc<str>,
+    pub from: Text,
 }
 
 impl Change {

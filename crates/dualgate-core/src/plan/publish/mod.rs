@@ -10,6 +10,7 @@
 mod diff;
 mod mark;
 
+use crate::model::Text;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -65,7 +66,7 @@ pub struct Wanted {
     /// The records.
     pub set: Set,
     /// What they come from, as their mark says: `ingress/apps/grafana`.
-    pub from: Arc<str>,
+    pub from: Text,
 }
 
 /// The public view of one zone, and where it is written to.
@@ -76,11 +77,11 @@ pub struct Publication {
     /// The zone at the provider: the same one, or one above.
     pub at: Name,
     /// What the provider is called.
-    pub name: Arc<str>,
+    pub name: Text,
     /// Where it is.
     pub provider: Arc<Provider>,
     /// Whose records they are.
-    pub owner: Arc<str>,
+    pub owner: Text,
     /// Whether marks of this owner count where external-dns puts them: only if the site file names the owner.
     pub takes_over: bool,
     /// What happens to what is not wanted.
@@ -132,7 +133,7 @@ pub fn publish(snapshot: &Snapshot, lowered: &Lowered) -> Vec<Publication> {
 }
 
 /// The owner's name stands in a list with commas.
-fn owner(site: &Site, dns: &Dns) -> Arc<str> {
+fn owner(site: &Site, dns: &Dns) -> Text {
     let name = dns.owner.as_deref().unwrap_or(&site.name);
     name.chars()
         .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.') { c } else { '-' })
@@ -166,7 +167,7 @@ fn wanted(zone: &super::dns::Zone) -> BTreeMap<SetKey, Wanted> {
 }
 
 /// external-dns' way to name what a record comes from.
-fn resource(origin: &Origin) -> Arc<str> {
+fn resource(origin: &Origin) -> Text {
     match origin {
         Origin::Ingress(name) => format!("ingress/{}/{}", name.namespace, name.name).into(),
         Origin::Service(name) => format!("service/{}/{}", name.namespace, name.name).into(),

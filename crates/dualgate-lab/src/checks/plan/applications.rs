@@ -209,7 +209,7 @@ fn expected(view: &View<'_>, route: RouteIndex) -> Expectation {
     let route = view.table.route(route);
     match &route.action {
         Action::Unavailable(why) => {
-            Expectation::Served { service: route.origin.service.clone(), by: Servers::Nobody(why.clone()) }
+            Expectation::Served { service: route.origin.service.to_string(), by: Servers::Nobody(why.to_string()) }
         }
         Action::Forward(index) => {
             let backend = view.lowered.backends().get(*index);
