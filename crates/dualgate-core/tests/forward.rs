@@ -70,7 +70,7 @@ fn line(forward: &Forward) -> String {
 
 fn server(server: &Server) -> String {
     match &server.at {
-        ServerAddress::Sockets(sockets) => sockets.iter().map(SocketAddr::to_string).collect::<Vec<_>>().join("+"),
+        ServerAddress::Sockets(sockets) => sockets.to_string(),
         ServerAddress::Name { host, port } => format!("{host}:{port}"),
     }
 }

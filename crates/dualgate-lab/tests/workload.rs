@@ -1,7 +1,7 @@
 //! The cluster of a lab: what manifests make run, where, and what EndpointSlices say of it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use dualgate_core::lower;
@@ -241,8 +241,8 @@ fn the_seeds_grafana_is_one_pod_and_one_server_with_an_address_of_each_family() 
         assert_eq!(identity.node.as_deref(), Some("k3s-node1"));
 
         let [backend] = &*cluster.backends() else { panic!("{:?}", cluster.backends()) };
-        let at =
-            ServerAddress::Sockets(families.dual("10.42.0.2:3000".parse().unwrap(), "[fd01::2]:3000".parse().unwrap()));
+        let socket = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let at = ServerAddress::Sockets(families.dual(socket("10.42.0.2:3000"), socket("[fd01::2]:3000")).into());
         assert_eq!(backend.servers, [Server { id: pod.name.name.clone(), at }], "{families:?}");
     }
 }

@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use dualgate_core::model::Text;
 use dualgate_core::model::site::{ProxySettings, Underscores};
 use dualgate_core::plan::proxy::ServerAddress;
 use dualgate_core::route::{Action, RouteIndex};
@@ -33,6 +32,7 @@ use crate::upstream::{
     AnswerFailure, H1Server, H2Server, Lease, ServerHead, StreamBody, StreamHead, StreamOutlet, read_head,
 };
 use crate::worker::{Scratch, Worker};
+use dualgate_core::model::Text;
 
 /// The most servers that one request is sent to.
 const MAX_ATTEMPTS: usize = 3;

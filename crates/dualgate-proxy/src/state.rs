@@ -340,7 +340,7 @@ fn retire(servers: &[Arc<ServerState>], stay: &[Arc<ServerState>]) {
 #[cfg(test)]
 pub mod tests {
     use super::*;
-    use dualgate_core::model::{Dual, ObjectName};
+    use dualgate_core::model::ObjectName;
 
     /// A server with this name.
     pub fn server(id: &str) -> Arc<ServerState> {
@@ -353,7 +353,7 @@ pub mod tests {
             .enumerate()
             .map(|(number, id)| Server {
                 id: (*id).into(),
-                at: ServerAddress::Sockets(Dual::V4(([10, 0, 0, number as u8], 80).into())),
+                at: ServerAddress::Sockets(SocketAddr::from(([10, 0, 0, number as u8], 80)).into()),
             })
             .collect();
         let backend = Backend {
@@ -425,7 +425,7 @@ pub mod tests {
             let made = backend.as_ref().map(|(name, scheme, servers)| {
                 let server = |n: &u8| Server {
                     id: format!("pod{n}").into(),
-                    at: ServerAddress::Sockets(Dual::V4(([10, 0, 0, *n], 80).into())),
+                    at: ServerAddress::Sockets(SocketAddr::from(([10, 0, 0, *n], 80)).into()),
                 };
                 let id = BackendId { service: ObjectName::new("apps", format!("s{name}")), port: 80 };
                 Arc::new(Backend {

@@ -371,7 +371,8 @@ async fn a_pod_is_reached_over_the_family_that_works() {
         (Dual::Both { v4: v4.address, v6: v6.address }, "six"),
     ] {
         let gate =
-            Gate::start(&Plan::default().site_at("a.example", Scheme::Http, vec![ServerAddress::Sockets(at)])).await;
+            Gate::start(&Plan::default().site_at("a.example", Scheme::Http, vec![ServerAddress::Sockets(at.into())]))
+                .await;
         let answer = gate.client().await.get("a.example", "/").await;
         assert!(answer.body.starts_with(name), "{answer:?}");
     }
@@ -384,7 +385,7 @@ async fn a_family_that_is_silent_costs_a_moment_and_only_once() {
         Pod::scripted(|_, _| Script::reply("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok"))
             .await;
     let silent = Silent::on("::1");
-    let at = ServerAddress::Sockets(Dual::Both { v4: pod.address, v6: silent.address });
+    let at = ServerAddress::Sockets(Dual::Both { v4: pod.address, v6: silent.address }.into());
     let gate = Gate::start(&Plan::default().site_at("a.example", Scheme::Http, vec![at])).await;
     let begun = Instant::now();
     assert_eq!(gate.client().await.get("a.example", "/").await.status(), 200);

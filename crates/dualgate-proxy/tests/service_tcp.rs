@@ -64,7 +64,7 @@ async fn clients_and_servers_of_every_pair_of_families_are_joined() {
         (Dual::Both { v4: nobody("127.0.0.1:0"), v6 }, &["six "]),
     ] {
         for listen in [&addresses[..1], &addresses[1..], &addresses[..]] {
-            let forwarder = Forwarder::start(&[forward("db", Transport::Tcp, listen, &[servers])]).await;
+            let forwarder = Forwarder::start(&[forward("db", Transport::Tcp, listen, &[servers.into()])]).await;
             for address in listen {
                 let name = within(ask_tcp(*address, "hello")).await.unwrap();
                 assert!(names.contains(&&*name), "{name} at {address} from {servers}");

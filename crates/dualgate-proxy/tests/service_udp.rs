@@ -59,7 +59,7 @@ async fn clients_and_servers_of_every_pair_of_families_hear_each_other() {
         (Dual::Both { v4, v6 }, ["four ", "six "]),
     ] {
         for listen in [&addresses[..1], &addresses[1..], &addresses[..]] {
-            let _forwarder = Forwarder::start(&[forward("dns", Transport::Udp, listen, &[servers])]).await;
+            let _forwarder = Forwarder::start(&[forward("dns", Transport::Udp, listen, &[servers.into()])]).await;
             for address in listen {
                 let client = client(*address).await;
                 for _ in 0..3 {

@@ -114,7 +114,7 @@ fn servers(servers: &[Server]) -> String {
     let servers: Vec<String> = servers
         .iter()
         .map(|server| match &server.at {
-            ServerAddress::Sockets(sockets) => sockets.iter().map(ToString::to_string).collect::<Vec<_>>().join("+"),
+            ServerAddress::Sockets(sockets) => sockets.to_string(),
             ServerAddress::Name { host, port } => format!("{host}:{port}"),
         })
         .collect();

@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex};
 use dualgate_apiserver::{ApiServer, Options};
 use dualgate_core::case::{Answer, Case, Families, Request};
 use dualgate_core::model::site::{EntryProtocol, Role};
-use dualgate_core::model::{Dual, GateName, Snapshot};
+use dualgate_core::model::{Family, GateName, Snapshot, Sockets};
 use dualgate_core::parse;
 use dualgate_core::plan;
 use dualgate_core::plan::proxy::{Backend, Certificate, ProxyPlan, Scheme, Server, ServerAddress};
@@ -351,12 +351,9 @@ fn stand_in(backend: &Backend, server: &Server) -> (Pod, ServerAddress) {
         ServerAddress::Sockets(sockets) => {
             let addresses: Vec<IpAddr> = sockets.iter().map(|socket| loopback(socket.ip())).collect();
             let pod = start(&addresses);
-            let at = match (sockets, pod.addresses.as_slice()) {
-                (Dual::V4(_), [v4]) => Dual::V4(*v4),
-                (Dual::V6(_), [v6]) => Dual::V6(*v6),
-                (Dual::Both { .. }, [v4, v6]) => Dual::Both { v4: *v4, v6: *v6 },
-                (sockets, at) => panic!("{sockets:?} became {at:?}"),
-            };
+            let at = Sockets::new(pod.addresses.iter().copied()).unwrap();
+            let families = |sockets: &Sockets| sockets.iter().map(|socket| Family::of(socket.ip())).collect::<Vec<_>>();
+            assert_eq!(families(&at), families(sockets));
             (pod, ServerAddress::Sockets(at))
         }
         // A name that this machine knows; the pod listens at the first address that it has.
@@ -372,7 +369,7 @@ fn stand_in(backend: &Backend, server: &Server) -> (Pod, ServerAddress) {
 /// A server's addresses as a Host field names them.
 fn named(at: &ServerAddress) -> Vec<String> {
     match at {
-        ServerAddress::Sockets(sockets) => sockets.iter().map(ToString::to_string).collect(),
+        ServerAddress::Sockets(sockets) => sockets.iter().map(|socket| socket.to_string()).collect(),
         ServerAddress::Name { host, port } => vec![format!("{host}:{port}")],
     }
 }

@@ -323,7 +323,7 @@ fn backend_view(backend: &Backend) -> BackendView {
     let servers = backend.servers.iter().map(|server| ServerView {
         id: server.id.to_string(),
         at: match &server.at {
-            ServerAddress::Sockets(sockets) => sockets.iter().map(ToString::to_string).collect(),
+            ServerAddress::Sockets(sockets) => sockets.iter().map(|socket| socket.to_string()).collect(),
             ServerAddress::Name { host, port } => vec![format!("{host}:{port}")],
         },
     });

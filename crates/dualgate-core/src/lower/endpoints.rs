@@ -18,7 +18,6 @@
 //! listener, nor an address that means "this host" or nobody in particular. (Names are resolved later, where
 //! they are used.)
 
-use crate::model::Text;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -28,7 +27,7 @@ use crate::model::object::{
     AddressType, Endpoint, EndpointSlice, PortRef, Protocol, Service, ServicePort, ServiceType,
 };
 use crate::model::site::Admin;
-use crate::model::{Code, Dual, Finding, Object};
+use crate::model::{Code, Finding, Object, Sockets, Text};
 use crate::plan::proxy::{Server, ServerAddress};
 
 use super::annotation::{self, ENDPOINTS};
@@ -149,17 +148,10 @@ fn nobody(of: &Endpoints<'_>) -> Finding {
 
 fn named_server(name: &str, port: u16) -> Server {
     let at = match name.parse::<IpAddr>() {
-        Ok(address) => ServerAddress::Sockets(one_family(SocketAddr::new(address, port))),
+        Ok(address) => ServerAddress::Sockets(SocketAddr::new(address, port).into()),
         Err(_) => ServerAddress::Name { host: name.trim_end_matches('.').to_ascii_lowercase().into(), port },
     };
     Server { id: name.into(), at }
-}
-
-fn one_family(socket: SocketAddr) -> Dual<SocketAddr> {
-    match Family::of(socket.ip()) {
-        Family::V4 => Dual::V4(socket),
-        Family::V6 => Dual::V6(socket),
-    }
 }
 
 /// Reads `dualgate.dev/endpoints`.
@@ -181,10 +173,8 @@ pub(crate) fn written_servers(text: &str, port: &ServicePort) -> Result<Vec<Serv
                 return Err(format!("`{socket}` is written twice"));
             }
         }
-        let [v4, v6] = sides;
-        let at = Dual::new(v4, v6).ok_or_else(|| format!("`{server}` has no address"))?;
-        let id = at.iter().map(ToString::to_string).collect::<Vec<_>>().join("+");
-        servers.push(Server { id: id.into(), at: ServerAddress::Sockets(at) });
+        let at = Sockets::new(sides.into_iter().flatten()).ok_or_else(|| format!("`{server}` has no address"))?;
+        servers.push(Server { id: at.to_string().into(), at: ServerAddress::Sockets(at) });
     }
     if servers.is_empty() { Err("it is empty; it counts as absent".to_owned()) } else { Ok(servers) }
 }
@@ -193,7 +183,8 @@ pub(crate) fn written_servers(text: &str, port: &ServicePort) -> Result<Vec<Serv
 fn written_socket(text: &str, port: &ServicePort) -> Result<SocketAddr, String> {
     let wrong = || format!("`{text}` is not an address with a port, such as `10.0.0.5:3000` or `[fd00::5]:3000`");
     if let Ok(socket) = text.parse::<SocketAddr>() {
-        return if socket.port() == 0 { Err(wrong()) } else { Ok(socket) };
+        let has_scope = matches!(socket, SocketAddr::V6(v6) if v6.scope_id() != 0);
+        return if socket.port() == 0 || has_scope { Err(wrong()) } else { Ok(socket) };
     }
     let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
     let address: IpAddr = bare.parse().map_err(|_| wrong())?;
@@ -261,7 +252,6 @@ fn collect(endpoint: &Endpoint, port: u16, found: &mut BTreeMap<Text, Found>) {
 /// The lowest address of each family: a slice that is being rewritten shows an endpoint twice.
 fn server(id: &Text, mut sockets: Vec<SocketAddr>) -> Option<Server> {
     sockets.sort_unstable();
-    let of = |family| sockets.iter().find(|socket| Family::of(socket.ip()) == family).copied();
-    let at = Dual::new(of(Family::V4), of(Family::V6))?;
+    let at = Sockets::new(sockets)?;
     Some(Server { id: id.clone(), at: ServerAddress::Sockets(at) })
 }

@@ -9,15 +9,14 @@
 //! | a Secret, or whether its certificate is valid | the Ingresses that name it |
 //! | the addresses of Services | what is forwarded, which is lowered each time |
 
-use crate::model::Text;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::model::changes::{Change, changes};
 use crate::model::object::{Body, Ingress, IngressBackend, ObjectSet};
 use crate::model::snapshot::{Facts, Snapshot};
-use crate::model::{GateName, Object, ObjectName, Site};
-use crate::route::Action;
+use crate::model::{GateName, Object, ObjectName, Site, Text};
+use crate::route::{Action, Route};
 
 use super::service::Resolver;
 use super::world::{ingress_of, service_of};
@@ -180,7 +179,11 @@ impl Lowered {
             ingresses.extend(std::iter::from_fn(|| stay.next_if(|ingress| ingress.key().name < name)));
             let before = stay.next_if(|ingress| ingress.key().name == name);
             self.unclassed.remove(&name);
-            let after = object.and_then(|object| self.one(site, &object)).map(Arc::new);
+            let mut after = object.and_then(|object| self.one(site, &object));
+            if let (Some(before), Some(after)) = (&before, &mut after) {
+                after.share_routes(before);
+            }
+            let after = after.map(Arc::new);
             ingresses.extend(self.replace(before, after));
         }
         ingresses.extend(stay);
@@ -248,6 +251,18 @@ impl LoweredIngress {
     /// Whether it is as another one of the same object.
     fn is_as(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.object, &other.object) && self == other
+    }
+
+    /// Routes that read as before are the same values: mostly all of them, as when its status was written.
+    fn share_routes(&mut self, before: &Self) {
+        let alike = self.routes.iter_mut().zip(&before.routes).filter(|(route, before)| route == before);
+        alike.for_each(|(route, before)| route.clone_from(before));
+    }
+
+    /// Whether it has the very routes of another one.
+    pub(crate) fn has_routes_of(&self, other: &Self) -> bool {
+        let is_same = |(one, other): (&Arc<Route>, &Arc<Route>)| Arc::ptr_eq(one, other);
+        self.routes.len() == other.routes.len() && self.routes.iter().zip(&other.routes).all(is_same)
     }
 
     /// Whether a route has no backend: what could be meant is told by what else there is.

@@ -8,11 +8,11 @@
 //! Without a clock and without a connection: requests come out of [`Lease::poll_request`], and what became of them goes
 //! into [`Lease::handle_answer`]. One is under way at a time.
 
-use crate::model::Text;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::model::Text;
 use crate::parse::time;
 
 /// How long a Lease lasts that is not renewed.

@@ -16,12 +16,11 @@
 //!
 //! Only the holder of the Lease asks for anything; whoever loses it forgets all of this.
 
-use crate::model::Text;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::model::ObjectKey;
 use crate::model::finding::{Code, Finding, Place};
+use crate::model::{ObjectKey, Text};
 use crate::plan::cluster::{EDGE_LABELS, Fields, Write};
 
 pub mod events;
@@ -111,9 +110,9 @@ pub struct Writes {
 #[derive(Clone, Debug)]
 struct Job {
     /// What is to be written; `None` when the object says what is planned.
-    wanted: Option<Write>,
+    wanted: Option<Box<Write>>,
     /// What was written last.
-    written: Option<Fields>,
+    written: Option<Box<Fields>>,
     state: State,
     /// How often another one set it back.
     lost: u32,
@@ -123,7 +122,7 @@ struct Job {
     /// Whether another manager was in the way, which the object does not tell.
     had_conflict: bool,
     /// Why it was refused.
-    refused: Option<String>,
+    refused: Option<Box<str>>,
     /// Where it stands in the agenda.
     at: Duration,
 }
@@ -176,9 +175,9 @@ impl Writes {
                     }
                     self.agenda.remove(&(at, key.clone()));
                     let job = self.jobs.get_mut(&key)?;
-                    let write = job.wanted.clone()?;
+                    let write = Write::clone(job.wanted.as_ref()?);
                     self.under_way += 1;
-                    (job.state, job.written) = (State::UnderWay, Some(write.fields.clone()));
+                    (job.state, job.written) = (State::UnderWay, Some(Box::new(write.fields.clone())));
                     return Some(Send { force: job.had_conflict || write.replaces.is_some(), write });
                 }
                 State::Settling if job.wanted.is_some() => self.set_back(&key, now),
@@ -293,7 +292,7 @@ impl Writes {
         let Some(job) = self.jobs.get_mut(object) else { return };
         (job.refusals, job.refused) = (0, None);
         match (&job.wanted, &job.written) {
-            (Some(wanted), Some(written)) if wanted.fields == *written => {
+            (Some(wanted), Some(written)) if wanted.fields == **written => {
                 self.schedule(object, State::Settling, now + SETTLE);
             }
             // The plan has changed meanwhile.
@@ -315,9 +314,9 @@ impl Writes {
     /// The object says something else than what is planned.
     fn differs(&mut self, key: &ObjectKey, write: Write, now: Duration) {
         let Some(job) = self.jobs.get_mut(key) else { return };
-        let is_as_written = job.written.as_ref() == Some(&write.fields);
+        let is_as_written = job.written.as_deref() == Some(&write.fields);
         let is_as_wanted = job.wanted.as_ref().is_some_and(|wanted| wanted.fields == write.fields);
-        job.wanted = Some(write);
+        job.wanted = Some(Box::new(write));
         match (job.state, is_as_written) {
             // What was refused was something else.
             (State::Due, _) if !is_as_wanted && job.refused.take().is_some() => {
@@ -358,7 +357,7 @@ impl Writes {
 
     fn refuse(&mut self, key: &ObjectKey, why: Option<String>, now: Duration) {
         let Some(job) = self.jobs.get_mut(key) else { return };
-        job.refused = why;
+        job.refused = why.map(Into::into);
         let pause = doubled(PAUSE, job.refusals);
         job.refusals = job.refusals.saturating_add(1);
         match job.wanted {
@@ -389,7 +388,7 @@ impl Writes {
 impl Job {
     fn new(write: Write, now: Duration) -> Self {
         Self {
-            wanted: Some(write),
+            wanted: Some(Box::new(write)),
             written: None,
             state: State::Due,
             lost: 0,

@@ -124,6 +124,76 @@ impl Dual<IpAddr> {
     }
 }
 
+/// Where one thing is reached: a socket of IPv4, of IPv6, or of both. As a [`Dual`] of sockets, but in less than half of its
+/// memory, as there are tens of thousands; it has no scopes and no flow labels.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Sockets {
+    v4: Option<(Ipv4Addr, u16)>,
+    v6: Option<(Ipv6Addr, u16)>,
+}
+
+impl Sockets {
+    /// From at most one socket of each family; `None` when there is none.
+    pub fn new(sockets: impl IntoIterator<Item = SocketAddr>) -> Option<Self> {
+        let mut found = Self { v4: None, v6: None };
+        for socket in sockets {
+            match socket.ip() {
+                IpAddr::V4(address) => found.v4 = found.v4.or(Some((address, socket.port()))),
+                IpAddr::V6(address) => found.v6 = found.v6.or(Some((address, socket.port()))),
+            }
+        }
+        (found.v4.is_some() || found.v6.is_some()).then_some(found)
+    }
+
+    /// The socket of `family`.
+    pub fn of(&self, family: Family) -> Option<SocketAddr> {
+        match family {
+            Family::V4 => self.v4.map(SocketAddr::from),
+            Family::V6 => self.v6.map(SocketAddr::from),
+        }
+    }
+
+    /// Those that there are, IPv4 first.
+    pub fn iter(&self) -> impl Iterator<Item = SocketAddr> + use<> {
+        let Self { v4, v6 } = *self;
+        v4.map(SocketAddr::from).into_iter().chain(v6.map(SocketAddr::from))
+    }
+}
+
+impl From<SocketAddr> for Sockets {
+    fn from(socket: SocketAddr) -> Self {
+        match socket.ip() {
+            IpAddr::V4(address) => Self { v4: Some((address, socket.port())), v6: None },
+            IpAddr::V6(address) => Self { v4: None, v6: Some((address, socket.port())) },
+        }
+    }
+}
+
+impl From<Dual<SocketAddr>> for Sockets {
+    fn from(sockets: Dual<SocketAddr>) -> Self {
+        match sockets {
+            Dual::V4(one) | Dual::V6(one) => one.into(),
+            Dual::Both { v4, v6 } => Self { v4: Self::from(v4).v4, v6: Self::from(v6).v6 },
+        }
+    }
+}
+
+/// Both, separated by `+`.
+impl fmt::Display for Sockets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.iter().enumerate().try_for_each(|(at, socket)| {
+            let separator = if at == 0 { "" } else { "+" };
+            write!(f, "{separator}{socket}")
+        })
+    }
+}
+
+impl fmt::Debug for Sockets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 impl<T: fmt::Display> fmt::Display for Dual<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

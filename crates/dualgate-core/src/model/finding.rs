@@ -3,12 +3,12 @@
 //! The same text appears on the command line, in Kubernetes Events, on the dashboard and, as its code, in
 //! metrics. A finding never stops anything: whoever reports it goes on with what is left.
 
-use super::text::Text;
 use std::fmt;
 
 use serde::{Serialize, Serializer};
 
 use super::names::ObjectKey;
+use super::text::Text;
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]

@@ -21,7 +21,7 @@ pub mod texts;
 pub mod uid;
 pub mod upstream;
 
-pub use address::{Dual, Family, IpRange};
+pub use address::{Dual, Family, IpRange, Sockets};
 pub use assignment::Assignments;
 pub use finding::{Code, Finding, Place, Severity};
 pub use names::{EntryPointName, GateName, Host, HostPattern, NodeName, ObjectKey, ObjectName};

@@ -1,10 +1,11 @@
 //! Names: each kind of name is a type of its own, so that none is taken for another.
 
-use super::text::Text;
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+
+use super::text::Text;
 
 macro_rules! name_type {
     ($(#[$doc:meta])* $name:ident) => {

@@ -1,11 +1,11 @@
 //! Where an object was written.
 
-use super::text::Text;
 use std::collections::BTreeMap;
 use std::fmt;
 
 use super::finding::Place;
 use super::names::ObjectKey;
+use super::text::Text;
 
 /// Where an object stands in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]

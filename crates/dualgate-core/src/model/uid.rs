@@ -1,7 +1,8 @@
 //! `metadata.uid`.
 
-use super::text::Text;
 use std::fmt::{self, Write as _};
+
+use super::text::Text;
 
 /// What tells an object from an earlier one of its name. API servers write a UUID, of which the octets are kept, as there
 /// are tens of thousands of them.

@@ -1,12 +1,12 @@
 //! A resolver that others are asked through, as a person writes it.
 
-use super::text::Text;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 
 use super::Host;
+use super::text::Text;
 
 const DNS: u16 = 53;
 /// RFC 7858 3.1.

@@ -1,11 +1,11 @@
 //! Manifest files: many documents in many files become one set of objects.
 
-use crate::model::Text;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::object::{self, Parsed};
 use super::yaml::{self, Duplicate};
+use crate::model::Text;
 use crate::model::finding::{Code, Finding, Place};
 use crate::model::names::ObjectKey;
 use crate::model::object::{Object, ObjectSet};

@@ -113,7 +113,7 @@ impl Connector {
     /// The addresses of a server, the family that answered last in front.
     async fn addresses(&self, server: &ServerState) -> Result<Vec<SocketAddr>, ConnectError> {
         let mut addresses: Vec<SocketAddr> = match &server.at {
-            ServerAddress::Sockets(sockets) => sockets.iter().copied().collect(),
+            ServerAddress::Sockets(sockets) => sockets.iter().collect(),
             ServerAddress::Name { host, port } => tokio::net::lookup_host((&**host, *port))
                 .await
                 .map_err(|error| ConnectError::Resolve { server: server.id.clone(), error })?
@@ -175,7 +175,7 @@ async fn either(
 }
 
 fn server_name(server: &ServerState) -> ServerName<'static> {
-    let address = |socket: &SocketAddr| ServerName::from(socket.ip());
+    let address = |socket: SocketAddr| ServerName::from(socket.ip());
     match &server.at {
         ServerAddress::Sockets(sockets) => {
             sockets.iter().next().map_or_else(|| ServerName::from(IpAddr::from([0, 0, 0, 0])), address)

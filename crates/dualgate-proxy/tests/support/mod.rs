@@ -14,7 +14,7 @@ use std::time::Duration;
 use dualgate_core::model::object::PortRef;
 use dualgate_core::model::site::{EntryProtocol, ProxySettings, Reading};
 use dualgate_core::model::snapshot::Generation;
-use dualgate_core::model::{Dual, EntryPointName, GateName, ObjectName};
+use dualgate_core::model::{EntryPointName, GateName, ObjectName, Sockets};
 use dualgate_core::plan::proxy::{Backend, BackendId, Listener, ProxyPlan, Scheme, Server, ServerAddress};
 use dualgate_core::route::{
     Action, BackendIndex, EntryPointIndex, EntryPointSet, PathPattern, Route, RouteOrigin, RoutePart, Table,
@@ -121,8 +121,8 @@ impl Plan {
 }
 
 /// One address as what a server has.
-pub fn dual(address: SocketAddr) -> Dual<SocketAddr> {
-    if address.is_ipv4() { Dual::V4(address) } else { Dual::V6(address) }
+pub fn dual(address: SocketAddr) -> Sockets {
+    address.into()
 }
 
 /// A running data plane with one worker.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use dualgate_core::model::object::TrafficPolicy;
 use dualgate_core::model::site::ProxySettings;
 use dualgate_core::model::snapshot::Generation;
-use dualgate_core::model::{Dual, ObjectName};
+use dualgate_core::model::{ObjectName, Sockets};
 use dualgate_core::plan::forward::{Forward, ForwardId, Transport};
 use dualgate_core::plan::proxy::{ProxyPlan, Server, ServerAddress};
 use dualgate_core::seam::Actuator as _;
@@ -78,8 +78,8 @@ impl Forwarder {
 }
 
 /// A port of the Service `apps/NAME`; its servers are named after their place in the list.
-pub fn forward(name: &str, transport: Transport, listen: &[SocketAddr], servers: &[Dual<SocketAddr>]) -> Forward {
-    let server = |(number, at): (usize, &Dual<SocketAddr>)| Server {
+pub fn forward(name: &str, transport: Transport, listen: &[SocketAddr], servers: &[Sockets]) -> Forward {
+    let server = |(number, at): (usize, &Sockets)| Server {
         id: format!("{name}-{number}").into(),
         at: ServerAddress::Sockets(*at),
     };

@@ -7,7 +7,6 @@
 //! Events of `v1`, not of `events.k8s.io/v1`: both are one store, but only in the former do all versions of
 //! `kubectl describe` find a time and a count.
 
-use crate::model::Text;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -15,7 +14,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::model::finding::{Code, Finding, Severity};
-use crate::model::{Digest, ObjectKey, ObjectSet, Uid};
+use crate::model::{Digest, ObjectKey, ObjectSet, Text, Uid};
 use crate::parse::{object, time};
 
 /// How many Events may be written at once after a rest.

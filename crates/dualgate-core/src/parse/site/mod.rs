@@ -9,13 +9,12 @@ mod provider;
 mod scalars;
 mod schema;
 
-use crate::model::Text;
 use std::collections::BTreeMap;
 
 use fields::{Page, Sink, read_section};
 
 use super::yaml;
-use crate::model::{Code, Finding, Place, Site};
+use crate::model::{Code, Finding, Place, Site, Text};
 
 /// Where the fields of a file were written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

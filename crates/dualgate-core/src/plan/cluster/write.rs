@@ -3,7 +3,6 @@
 //! A write names all fields of the object that are to be ours. What it does not name and was ours before, the API server
 //! removes (server-side apply).
 
-use crate::model::Text;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
@@ -11,7 +10,7 @@ use std::net::IpAddr;
 use serde_json::{Map, Value, json};
 
 use crate::model::object::{ADDRESS_ASSIGNED, Condition, Ingress, Object, Published, Service};
-use crate::model::{ObjectKey, ObjectName};
+use crate::model::{ObjectKey, ObjectName, Text};
 use crate::parse::time;
 
 /// One write.

@@ -29,11 +29,10 @@ mod report;
 mod round;
 mod space;
 
-use crate::model::Text;
 use std::net::IpAddr;
 
 use crate::model::object::{Service, ServiceType};
-use crate::model::{Assignments, Family, Finding, ObjectName, Snapshot};
+use crate::model::{Assignments, Family, Finding, ObjectName, Snapshot, Text};
 
 pub(crate) use pools::ends;
 pub(crate) use space::Space;

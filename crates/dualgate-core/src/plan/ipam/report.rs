@@ -1,6 +1,5 @@
 //! What a round came to, for those who act on it and for people.
 
-use crate::model::Text;
 use std::collections::BTreeMap;
 
 use super::book::{Conflict, Unshared};
@@ -9,7 +8,7 @@ use super::pools::{Barred, PoolIndex};
 use super::round::Round;
 use super::{Assigned, Count, Held, Missing, PoolUse, ServiceUse};
 use crate::model::object::{FamilyPolicy, Protocol};
-use crate::model::{Code, Family, Finding};
+use crate::model::{Code, Family, Finding, Text};
 use crate::parse::object::nearest;
 
 /// The result, with the findings that there were before.

@@ -5,7 +5,6 @@
 
 mod backends;
 
-use crate::model::Text;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -16,7 +15,7 @@ use crate::lower::{self, EntryPoints, Lowered, LoweredIngress, SiteCertificate};
 use crate::model::changes::changes;
 use crate::model::site::{EntryProtocol, Gate, Node, ProxySettings, Role};
 use crate::model::snapshot::{Generation, Snapshot};
-use crate::model::{Digest, Dual, EntryPointName, GateName, HostPattern, NodeName, ObjectName, Secret};
+use crate::model::{Digest, EntryPointName, GateName, HostPattern, NodeName, ObjectName, Secret, Sockets, Text};
 use crate::route::{Action, BackendIndex, EntryPointIndex, EntryPointSet, Route, Table};
 
 use super::forward::{self, Forward};
@@ -117,7 +116,7 @@ pub struct Server {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ServerAddress {
     /// At an address of each of its families.
-    Sockets(Dual<SocketAddr>),
+    Sockets(Sockets),
     /// At whatever addresses a name has (ExternalName).
     Name {
         /// The name.
@@ -206,7 +205,9 @@ impl Memo {
     /// The routes that are served here, and the backends that they point to.
     fn narrow_routes(&mut self, lowered: &Lowered) {
         let here = self.here;
-        let changes = changes(&self.ingresses, &lowered.ingresses, |ingress| &ingress.key().name);
+        let mut changes = changes(&self.ingresses, &lowered.ingresses, |ingress| &ingress.key().name);
+        let is_other = !changes.is_empty();
+        changes.retain(|(old, new)| !old.zip(*new).is_some_and(|(old, new)| old.has_routes_of(new)));
         let is_here = |route: &&Arc<Route>| route.entry_points.intersects(here);
         let gone = || changes.iter().filter_map(|(old, _)| *old).flat_map(|old| &old.routes).filter(is_here);
         let come = || changes.iter().filter_map(|(_, new)| *new).flat_map(|new| &new.routes).filter(is_here);
@@ -225,7 +226,7 @@ impl Memo {
         gone.into_iter().for_each(|index| self.used[index] -= 1);
         let is_used = |index: BackendIndex| self.used.get(index.0 as usize).is_some_and(|routes| *routes > 0);
         self.backends = lowered.backends().narrowed(&self.backends, is_used);
-        if !changes.is_empty() {
+        if is_other {
             self.ingresses.clone_from(&lowered.ingresses);
         }
     }
@@ -331,6 +332,7 @@ fn narrow_certificate(certificate: &SiteCertificate, here: EntryPointSet) -> Vec
 mod tests {
     use super::*;
     use crate::case::{Case, Families};
+    use crate::model::Dual;
 
     const SITE_AND_TWO_APPLICATIONS: &str = "\
 == services
@@ -457,7 +459,8 @@ spec:
             let mut backends = plan.backends.iter();
             backends.find(|backend| &*backend.id.service.name == "public").unwrap().servers.clone()
         };
-        let server = |at| vec![Server { id: "public-1".into(), at: ServerAddress::Sockets(at) }];
+        let server =
+            |at: Dual<SocketAddr>| vec![Server { id: "public-1".into(), at: ServerAddress::Sockets(at.into()) }];
         let (v4, v6) = ("10.42.0.1:80".parse().unwrap(), "[fd01::1]:80".parse().unwrap());
         assert_eq!(at(Families::V4), server(Dual::V4(v4)));
         assert_eq!(at(Families::V6), server(Dual::V6(v6)));

@@ -1,6 +1,5 @@
 //! What has to change at a provider, so that it says what is wanted: and nothing of anybody else.
 
-use crate::model::Text;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
@@ -8,6 +7,7 @@ use dualgate_wire::dns::{Name, RecordType};
 
 use super::mark::{Mark, Place, is_mark, is_reserved, mark_name, marked};
 use super::{Publication, Set, SetKey, Sets, Wanted};
+use crate::model::Text;
 use crate::model::site::PublishPolicy;
 
 /// What differs between what is wanted and what is there.

@@ -10,7 +10,6 @@
 mod diff;
 mod mark;
 
-use crate::model::Text;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -24,7 +23,7 @@ use super::dns::{Origin, View, zones};
 use crate::lower::Lowered;
 use crate::model::finding::{Place, Severity};
 use crate::model::site::{Dns, Provider, Publish, PublishPolicy, Site};
-use crate::model::{Code, Finding, ObjectKey, ObjectSet, Snapshot};
+use crate::model::{Code, Finding, ObjectKey, ObjectSet, Snapshot, Text};
 
 /// What a set of records is known by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -146,7 +146,7 @@ fn edge_to_pods(view: &View<'_>, family: Family) -> Vec<Probe> {
         let servers = &backend.servers;
         let pod =
             servers.iter().filter(|server| super::applications::is_pod(server)).find_map(|server| match &server.at {
-                ServerAddress::Sockets(sockets) => Some((server.id.to_string(), *sockets.of(family)?)),
+                ServerAddress::Sockets(sockets) => Some((server.id.to_string(), sockets.of(family)?)),
                 ServerAddress::Name { .. } => None,
             });
         pods.extend(pod.filter(|pod| pods.len() < MAX_PODS && !pods.contains(pod)));
