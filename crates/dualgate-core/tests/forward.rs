@@ -198,6 +198,22 @@ fn nothing_is_forwarded_where_kube_proxy_does_or_without_addresses_or_for_anothe
 }
 
 #[test]
+fn kube_proxy_that_answers_arp_for_every_address_is_told_of() {
+    for (service_proxy, said) in [
+        (ServiceProxy::Ipvs { strict_arp: false }, 1),
+        (ServiceProxy::Ipvs { strict_arp: true }, 0),
+        (ServiceProxy::Translating, 0),
+        (ServiceProxy::Absent, 0),
+    ] {
+        let mut snapshot = snapshot(DNS, Families::Both, &[("dns", addresses(Families::Both))]);
+        snapshot.facts.service_proxy = service_proxy;
+        let plan = plan::virtual_ips::virtual_ips(&snapshot, &NodeName::new("home1"));
+        let findings = plan::virtual_ips::findings(&snapshot, &plan);
+        assert_eq!(findings.iter().filter(|finding| finding.code == Code::VirtualIpsStrictArp).count(), said);
+    }
+}
+
+#[test]
 fn sctp_is_not_forwarded_and_the_other_ports_are() {
     let text = DNS.replace(
         "{name: dns, port: 53, protocol: UDP}, {name: dns-tcp",

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use dualgate_core::machine::dns::{Question, Responder};
-use dualgate_core::machine::resolver::{Action, AttemptId, Carrier, Counts, Resolver};
+use dualgate_core::machine::resolver::{Action, AttemptId, Carrier, Counts, OPEN, Resolver};
 use dualgate_core::plan::dns::{Upstream, UpstreamProtocol};
 use rustix::net::{SendFlags, sendto};
 use tokio::io::AsyncWriteExt as _;
@@ -18,12 +18,14 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 
 use super::encrypted::{Connections, Trust};
-use super::{Waiting, tcp};
+use super::{Waiting, Way, tcp};
 
 /// How many octets of answers are kept.
 const CACHE: usize = 16 << 20;
 /// What came of attempts, and was not yet looked at.
 const EVENTS: usize = 1024;
+/// How many open questions one address may have: a quarter of all.
+const SHARE: usize = OPEN / 4;
 /// Larger than any datagram that we ask for.
 const SPACE: usize = 4096;
 
@@ -77,6 +79,7 @@ pub(super) async fn forward(
     // What is known at the start is a change, too.
     known.mark_changed();
     let mut attempts: BTreeMap<AttemptId, AbortHandle> = BTreeMap::new();
+    let mut shares = Shares::default();
     loop {
         let due = resolver.due().map(|due| started + due);
         tokio::select! {
@@ -86,7 +89,11 @@ pub(super) async fn forward(
                     if known.has_changed().is_ok_and(|changed| changed) {
                         follow(&mut known, &mut resolver, &mut connections);
                     }
-                    resolver.ask(question, asker, started.elapsed());
+                    if shares.take(asker.from.ip()) {
+                        resolver.ask(question, asker, started.elapsed());
+                    } else {
+                        resolver.turn_away(question, asker, started.elapsed());
+                    }
                 }
                 None => return,
             },
@@ -113,12 +120,37 @@ pub(super) async fn forward(
                         task.abort();
                     }
                 }
-                Action::Answer { asker, message } => tell(asker, message),
+                Action::Answer { asker, message } => {
+                    shares.give_back(asker.from.ip());
+                    tell(asker, message);
+                }
             }
         }
         let (answers, octets) = resolver.kept();
         *told.lock().unwrap_or_else(PoisonError::into_inner) =
             Forwarding { counts: resolver.counts(), answers, octets, away: resolver.away() };
+    }
+}
+
+/// How many questions of each asker are open: one that asks without end takes no other one's answers.
+#[derive(Default)]
+struct Shares(BTreeMap<IpAddr, usize>);
+
+impl Shares {
+    /// One more, which is given back with its answer; whether that is within an asker's share.
+    fn take(&mut self, from: IpAddr) -> bool {
+        let open = self.0.entry(from).or_default();
+        *open += 1;
+        *open <= SHARE
+    }
+
+    fn give_back(&mut self, from: IpAddr) {
+        if let Some(open) = self.0.get_mut(&from) {
+            *open -= 1;
+            if *open == 0 {
+                self.0.remove(&from);
+            }
+        }
     }
 }
 
@@ -136,11 +168,11 @@ async fn until(due: Option<Instant>) {
 }
 
 fn tell(asker: Waiting, message: Vec<u8>) {
-    match asker {
+    match asker.way {
         // What finds no room is lost, as datagrams are.
-        Waiting::Udp(socket, to) => drop(sendto(socket.as_fd(), &message, SendFlags::DONTWAIT, &to)),
+        Way::Udp(socket) => drop(sendto(socket.as_fd(), &message, SendFlags::DONTWAIT, &asker.from)),
         // There is room for as many as may wait; whoever has gone needs no answer.
-        Waiting::Tcp(answers, permit) => drop(answers.try_send((message, permit))),
+        Way::Tcp(answers, permit) => drop(answers.try_send((message, permit))),
     }
 }
 

@@ -93,13 +93,21 @@ struct Running {
 struct Common {
     responder: ArcSwap<Responder>,
     secret: ArcSwap<CookieSecret>,
+    rates: udp::Rates,
     questions: mpsc::Sender<(Question, Waiting)>,
 }
 
 /// Who waits for an answer of another resolver.
 #[derive(Debug)]
-enum Waiting {
-    Udp(Arc<UdpSocket>, SocketAddr),
+struct Waiting {
+    from: SocketAddr,
+    way: Way,
+}
+
+/// How an answer gets back.
+#[derive(Debug)]
+enum Way {
+    Udp(Arc<UdpSocket>),
     Tcp(mpsc::Sender<Told>, OwnedSemaphorePermit),
 }
 
@@ -251,6 +259,7 @@ impl Dns {
         let common = Arc::new(Common {
             responder: ArcSwap::from_pointee(Responder::new(&DnsPlan::default())),
             secret: ArcSwap::from_pointee(CookieSecret { current: key()?, previous: None }),
+            rates: udp::Rates::new()?,
             questions,
         });
         let threads = (0..self.threads).map(|number| UdpThread::start(number, common.clone()));

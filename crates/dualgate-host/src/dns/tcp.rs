@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dualgate_core::machine::dns::{Transport, Verdict};
+use dualgate_core::plan::dns::View;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpStream};
@@ -16,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 
 use super::counters::Counters;
-use super::{Common, Waiting};
+use super::{Common, Waiting, Way};
 
 /// A connection without a question for so long ends (RFC 7766 6.2.3).
 const IDLE: Duration = Duration::from_secs(10);
@@ -58,7 +59,7 @@ impl Connections {
     }
 
     fn admit(self: &Rc<Self>, from: IpAddr) -> Option<Place> {
-        let from = network(from);
+        let from = network(from, self.common.responder.load().view());
         let mut open = self.open.borrow_mut();
         if open.values().sum::<usize>() >= CONNECTIONS || open.get(&from).is_some_and(|count| *count >= OF_ONE) {
             return None;
@@ -68,11 +69,11 @@ impl Connections {
     }
 }
 
-/// Whom an address belongs to.
-fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+/// Whom an address belongs to: on the Internet a customer has a network, at home a device has an address.
+fn network(address: IpAddr, view: View) -> IpAddr {
+    match (address, view) {
+        (IpAddr::V4(_), _) | (_, View::Home) => address,
+        (IpAddr::V6(address), View::Public) => Ipv6Addr::from_bits(address.to_bits() >> 72 << 72).into(),
     }
 }
 
@@ -121,7 +122,7 @@ impl Place {
                 Verdict::Silence => counters.silent.add(1),
                 Verdict::Forward(question) => {
                     counters.forwarded.add(1);
-                    let asker = Waiting::Tcp(answers.clone(), permit);
+                    let asker = Waiting { from, way: Way::Tcp(answers.clone(), permit) };
                     if questions.send((question, asker)).await.is_err() {
                         return;
                     }

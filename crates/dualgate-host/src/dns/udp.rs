@@ -1,14 +1,14 @@
 //! Questions by UDP: a thread for each core with sockets of its own, between which the kernel shares them out.
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
 use dualgate_core::machine::dns::rate::{Limiter, Rate};
-use dualgate_core::machine::dns::{Question, Transport, Verdict};
+use dualgate_core::machine::dns::{Outcome, Question, Transport, Verdict};
 use dualgate_core::plan::dns::View;
 use dualgate_wire::dns::cookie::Asker;
 use dualgate_wire::dns::slip;
@@ -17,7 +17,7 @@ use rustix::io::Errno;
 
 use super::batch::Batch;
 use super::counters::Counters;
-use super::{Common, Waiting};
+use super::{Common, Waiting, Way};
 
 /// Nobody sends from there (RFC 863).
 const DISCARD: u16 = 9;
@@ -48,20 +48,10 @@ struct Wanted {
 impl UdpThread {
     /// Starts with no socket.
     pub fn start(number: usize, common: Arc<Common>) -> io::Result<Self> {
-        let mut seed = [0; 8];
-        aws_lc_rs::rand::fill(&mut seed).map_err(|_| io::Error::other("the system has no random numbers"))?;
-        let seed = u64::from_ne_bytes(seed);
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         let wish = Arc::new(Wish { wanted: Mutex::default(), bell });
         let counters = Arc::new(Counters::default());
-        let work = Work {
-            common,
-            counters: counters.clone(),
-            wish: wish.clone(),
-            limiter: Limiter::new(seed),
-            batch: Batch::default(),
-            started: Instant::now(),
-        };
+        let work = Work { common, counters: counters.clone(), wish: wish.clone(), batch: Batch::default() };
         let thread = std::thread::Builder::new().name(format!("dns-{number}")).spawn(move || work.run())?;
         Ok(Self { wish, thread: Some(thread), counters })
     }
@@ -88,14 +78,32 @@ impl Drop for UdpThread {
     }
 }
 
+/// How many answers go where. All threads count together: whoever asks from many ports reaches all of them.
+#[derive(Debug)]
+pub(super) struct Rates {
+    limiter: Mutex<Limiter>,
+    /// Its times are since then.
+    started: Instant,
+}
+
+impl Rates {
+    pub(super) fn new() -> io::Result<Self> {
+        let mut seed = [0; 8];
+        aws_lc_rs::rand::fill(&mut seed).map_err(|_| io::Error::other("the system has no random numbers"))?;
+        Ok(Self { limiter: Mutex::new(Limiter::new(u64::from_ne_bytes(seed))), started: Instant::now() })
+    }
+
+    fn judge(&self, from: IpAddr, of: Outcome, name_hash: u64) -> Rate {
+        let mut limiter = self.limiter.lock().unwrap_or_else(PoisonError::into_inner);
+        limiter.judge(from, of, name_hash, self.started.elapsed())
+    }
+}
+
 struct Work {
     common: Arc<Common>,
     counters: Arc<Counters>,
     wish: Arc<Wish>,
-    limiter: Limiter,
     batch: Batch,
-    /// Times of the limiter are since then.
-    started: Instant,
 }
 
 impl Work {
@@ -140,7 +148,7 @@ impl Work {
         let Ok(count) = self.batch.receive(socket.as_fd()) else { return 0 };
         let began = Instant::now();
         let (responder, secret) = (self.common.responder.load(), self.common.secret.load());
-        let (now, since) = (super::seconds(), began - self.started);
+        let now = super::seconds();
         for index in 0..count {
             let Some((question, from, answer)) = self.batch.take(index) else { continue };
             // Nobody can be answered at port 0.
@@ -152,7 +160,7 @@ impl Work {
                     self.counters.answered(Transport::Udp, of);
                     let is_limited = asker == Asker::Unproven && responder.view() == View::Public;
                     let rate = match is_limited {
-                        true => self.limiter.judge(from.ip(), of, name_hash, since),
+                        true => self.common.rates.judge(from.ip(), of, name_hash),
                         false => Rate::Send,
                     };
                     match rate {
@@ -186,7 +194,7 @@ impl Work {
 
 fn forward(common: &Common, counters: &Counters, socket: &Arc<UdpSocket>, from: SocketAddr, question: Question) {
     counters.forwarded.add(1);
-    let asker = Waiting::Udp(socket.clone(), from);
+    let asker = Waiting { from, way: Way::Udp(socket.clone()) };
     if common.questions.try_send((question, asker)).is_err() {
         // Others wait already; whoever asks asks again.
         counters.lost.add(1);

@@ -29,7 +29,11 @@ pub fn of(work: &Work, now: Duration) -> Report {
         Some(node) => format!("the home node {node}"),
         None => format!("a device with the address {} on the LAN", conflict.mac),
     };
-    findings.extend(conflicts.iter().map(|conflict| trouble::conflict(conflict.address, &whose(conflict))));
+    for conflict in &conflicts {
+        let users = work.plan.groups.iter().filter(|group| group.addresses.contains(&conflict.address));
+        let users = users.flat_map(|group| &group.users);
+        findings.extend(users.map(|user| trouble::conflict(conflict.address, user, &whose(conflict))));
+    }
     let is_taker = |name: &NodeName| peers.iter().any(|peer| peer.alive && peer.name == name.as_str());
     let movable = work.plan.groups.iter().filter(|group| group.candidates.iter().any(is_taker));
     let movable: Vec<&IpAddr> = movable.flat_map(|group| &group.addresses).collect();

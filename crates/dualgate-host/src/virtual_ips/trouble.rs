@@ -4,9 +4,9 @@ use std::fmt::Display;
 use std::io;
 use std::path::Path;
 
-use dualgate_core::model::NodeName;
 use dualgate_core::model::finding::{Code, Finding, Place};
-use dualgate_core::plan::virtual_ips::PORT;
+use dualgate_core::model::{NodeName, ObjectKey, ObjectName};
+use dualgate_core::plan::virtual_ips::{PORT, User};
 
 use crate::keys::KeysError;
 use crate::network::NetworkError;
@@ -90,9 +90,15 @@ pub fn alone(heard: usize, of: usize) -> Finding {
     Finding::new(Code::VirtualIpsAlone, Place::default(), message).help(help)
 }
 
-/// Somebody else has an address.
-pub fn conflict(address: std::net::IpAddr, whose: &str) -> Finding {
+/// Somebody else has an address that is for this.
+pub fn conflict(address: std::net::IpAddr, user: &User, whose: &str) -> Finding {
+    let object = |kind: &str, name: ObjectName| Place::object(&ObjectKey { kind: kind.into(), name });
+    let place = match user {
+        User::Service(name) => object("Service", name.clone()),
+        User::Edge(node) => object("Node", ObjectName::new("", node.as_str())),
+        User::Gate(gate) => Place { field: format!("gates.{gate}.addresses"), ..Place::default() },
+    };
     let message = format!("{whose} answers for {address}, too: clients reach one of the two by chance");
     let help = "give that device another address, or take this one out of the pool (`reserved`) or the gate";
-    Finding::new(Code::VirtualIpsConflict, Place::default(), message).help(help)
+    Finding::new(Code::VirtualIpsConflict, place, message).help(help)
 }

@@ -70,10 +70,14 @@ impl Cache {
         may_be_told.then(|| Found::Stale(entry.kept.clone()))
     }
 
-    /// Keeps an answer, instead of what there was.
+    /// Keeps an answer, instead of what there was; also one that may not be kept takes the place of that.
     pub fn keep(&mut self, key: &Arc<Key>, kept: Arc<Kept>, now: Duration) {
         let size = size(key, &kept);
         if kept.ttl == 0 || size > self.limit {
+            if let Some(former) = self.entries.remove(key) {
+                self.octets -= self::size(key, &former.kept);
+                self.order.retain(|other| other != key);
+            }
             return;
         }
         let entry = Entry { kept, since: now, used: false };

@@ -34,7 +34,7 @@ pub struct Kept {
     /// How it went: well, there is no such name, or nobody answered.
     pub code: Rcode,
     /// Whether the upstream has validated it (AD).
-    authenticated: bool,
+    pub authenticated: bool,
     /// How many answers, authorities and additional records there are, and where each part ends.
     sections: [(u16, usize); 3],
     /// All octets, with the question; without OPT.

@@ -17,7 +17,7 @@ mod rebind;
 mod tests;
 mod upstream;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,7 +40,7 @@ pub const GIVE_UP: Duration = Duration::from_millis(4500);
 /// How often one question is asked.
 const ATTEMPTS: u8 = 5;
 /// How many questions are open at a time.
-const OPEN: usize = 512;
+pub const OPEN: usize = 512;
 /// How many askers wait for one question.
 const ASKERS: usize = 64;
 /// How long it is remembered that nobody answers (RFC 9520 3.2), in seconds.
@@ -53,6 +53,9 @@ const BLOCKED: u32 = 60;
 const CANARY: &[u8] = b"\x13use-application-dns\x03net\0";
 /// Names that are local by definition (RFC 8375). Reverse zones are not: whoever has addresses of his own has one.
 const HOME_ARPA: &[u8] = b"\x04home\x04arpa\0";
+/// By which clients look for an encrypted way to the resolver that they know (RFC 9462 4). Another one's answer would lead them
+/// past this one.
+const RESOLVER_ARPA: &[u8] = b"\x08resolver\x04arpa\0";
 
 /// How a question is carried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,10 +156,21 @@ struct Attempt {
     key: Option<Arc<Key>>,
     upstream: Arc<Upstream>,
     over: Carrier,
+    /// Why a connection is made to whom datagrams are sent usually.
+    why: Option<Why>,
     id: u16,
     /// In the letters that were sent.
     name: Box<[u8]>,
     until: Duration,
+}
+
+/// Why a question is asked once more by a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    /// The answer has the name in other letters: anybody could have written it.
+    Letters,
+    /// The answer was cut.
+    Length,
 }
 
 impl Attempt {
@@ -189,11 +203,18 @@ impl<A> Resolver<A> {
         if former.resolver() == self.responder.resolver() {
             return;
         }
-        self.upstreams.are(self.responder.resolver().all().cloned());
+        let upstreams: BTreeSet<Arc<Upstream>> = self.responder.resolver().all().cloned().collect();
+        // What those say that are none any more is not kept.
+        let is_former = |attempt: &Attempt| !upstreams.contains(&attempt.upstream);
+        let former: Vec<AttemptId> =
+            self.attempts.iter().filter(|(_, one)| is_former(one)).map(|(id, _)| *id).collect();
+        former.into_iter().for_each(|id| drop(self.forget(id)));
+        self.upstreams.are(upstreams.into_iter());
         self.cache.clear();
         let mut open = std::mem::take(&mut self.open);
         for (key, open) in &mut open {
-            (open.order, open.attempts) = (self.order(&key.name), 0);
+            // Those are asked at once.
+            (open.order, open.attempts, open.next) = (self.order(&key.name), 0, Some(Duration::ZERO));
         }
         self.open = open;
     }
@@ -219,12 +240,23 @@ impl<A> Resolver<A> {
         self.look(question, asker, now);
     }
 
+    /// Somebody asks who has more open questions than it may have: it gets what is known, and nobody else is asked.
+    pub fn turn_away(&mut self, question: Question, asker: A, now: Duration) {
+        self.counts.asked += 1;
+        let key = key(&question);
+        match self.find(&key, now) {
+            Some(Found::Fresh(kept, age)) if age < kept.whole || self.goes_home(&question) => {
+                self.counts.hits += 1;
+                self.tell(&kept, question, asker, Telling { age, ..Telling::fresh(now) });
+            }
+            _ => self.refuse(question, asker, now),
+        }
+    }
+
     /// Answers from what is known, or asks.
     fn look(&mut self, question: Question, asker: A, now: Duration) {
-        let dnssec_ok = question.opt.is_some_and(|opt| opt.dnssec_ok);
-        let (rtype, checking_disabled) = (question.rtype, question.checking_disabled);
-        let key = Key { name: question.name.clone(), rtype, dnssec_ok, checking_disabled };
-        if is_below(&key.name, CANARY) {
+        let key = key(&question);
+        if is_below(&key.name, CANARY) || is_below(&key.name, RESOLVER_ARPA) {
             return self.tell(&Kept::made(Rcode::NxDomain, 0), question, asker, Telling::fresh(now));
         }
         if let Some(open) = self.open.get_mut(&key) {
@@ -242,7 +274,7 @@ impl<A> Resolver<A> {
                 self.counts.hits += 1;
                 self.tell(&kept, question, asker, Telling { age, ..Telling::fresh(now) });
             }
-            Some(Found::Stale(kept)) if is_hopeless => {
+            Some(Found::Stale(kept)) if is_hopeless || self.open.len() >= OPEN => {
                 // Whoever asks next may get something better.
                 self.counts.stale += 1;
                 self.begin(key, Vec::new(), order, now);
@@ -268,7 +300,8 @@ impl<A> Resolver<A> {
         let Some(attempt) = self.attempts.get(&id) else { return };
         match (attempt.asked().reply(message), attempt.over) {
             (Reply::Foreign, _) => self.counts.foreign += 1,
-            (Reply::OtherLetters | Reply::Truncated, Carrier::Udp) => self.again_by_connection(id, now),
+            (Reply::OtherLetters, Carrier::Udp) => self.again_by_connection(id, Why::Letters, now),
+            (Reply::Truncated, Carrier::Udp) => self.again_by_connection(id, Why::Length, now),
             // A connection has shown that it is the upstream who speaks; cut answers make no sense there.
             (Reply::OtherLetters | Reply::Truncated | Reply::Refused, _) => self.end_attempt(id, true, now),
             (Reply::Answer(mut kept), _) => {
@@ -302,7 +335,9 @@ impl<A> Resolver<A> {
         }
         let over = |attempt: &Attempt| attempt.key.is_none() && attempt.until <= now;
         let over: Vec<AttemptId> = self.attempts.iter().filter(|(_, one)| over(one)).map(|(id, _)| *id).collect();
-        over.into_iter().for_each(|id| drop(self.forget(id)));
+        for probe in over.into_iter().filter_map(|id| self.forget(id)).collect::<Vec<_>>() {
+            self.upstreams.is_not_there(&probe.upstream, now);
+        }
         let keys: Vec<Arc<Key>> = self.open.keys().cloned().collect();
         for key in keys {
             let Some(open) = self.open.get(&key) else { continue };
@@ -357,8 +392,8 @@ impl<A> Resolver<A> {
         open.next = (open.attempts < ATTEMPTS).then_some(now + NEXT);
         let over = carrier(&upstream);
         let spelt = match over {
-            Carrier::Udp => self.spell(key.name.as_wire()),
-            Carrier::Connection => Some(key.name.as_wire().into()),
+            Carrier::Udp if self.upstreams.keeps_letters(&upstream) => self.spell(key.name.as_wire()),
+            Carrier::Udp | Carrier::Connection => Some(key.name.as_wire().into()),
         };
         let sent = spelt.and_then(|name| self.send(Some(key.clone()), name, upstream, over, now + GIVE_UP));
         if sent.is_none() {
@@ -402,7 +437,7 @@ impl<A> Resolver<A> {
             UpstreamProtocol::Plain => Padding::None,
             UpstreamProtocol::Tls { .. } | UpstreamProtocol::Https { .. } => Padding::Padded,
         };
-        let attempt = Attempt { key, upstream: to.clone(), over, id, name, until };
+        let attempt = Attempt { key, upstream: to.clone(), over, why: None, id, name, until };
         let message = attempt.asked().message(dnssec_ok, checking_disabled, padding);
         self.attempts.insert(id_of, attempt);
         self.actions.push_back(Action::Send { attempt: id_of, to, over, message });
@@ -415,7 +450,7 @@ impl<A> Resolver<A> {
         Some(attempt)
     }
 
-    fn again_by_connection(&mut self, id: AttemptId, now: Duration) {
+    fn again_by_connection(&mut self, id: AttemptId, why: Why, now: Duration) {
         let Some(attempt) = self.forget(id) else { return };
         self.upstreams.answered(&attempt.upstream);
         let Some(key) = attempt.key else { return };
@@ -424,16 +459,24 @@ impl<A> Resolver<A> {
         open.next = open.next.map(|_| now + NEXT);
         let name = key.name.as_wire().into();
         if self.send(Some(key.clone()), name, attempt.upstream, Carrier::Connection, attempt.until).is_none() {
-            self.give_up(&key, now);
+            return self.give_up(&key, now);
         }
+        self.attempts.values_mut().next_back().into_iter().for_each(|attempt| attempt.why = Some(why));
     }
 
     /// Nothing good comes of this attempt; the next upstream is asked at once, if nobody else is being asked.
     fn end_attempt(&mut self, id: AttemptId, spoke: bool, now: Duration) {
         let Some(attempt) = self.forget(id) else { return };
-        match spoke {
-            true => self.upstreams.answered(&attempt.upstream),
-            false => self.upstreams.was_silent(&attempt.upstream, now),
+        match (spoke, &attempt.key, attempt.why) {
+            (true, ..) => self.upstreams.answered(&attempt.upstream),
+            (false, None, _) => self.upstreams.is_not_there(&attempt.upstream, now),
+            // It hears datagrams alone, and writes names as it likes: there is no other way to ask it.
+            (false, Some(key), Some(Why::Letters)) => {
+                self.upstreams.changes_letters(&attempt.upstream);
+                let name = key.as_ref().name.as_wire().into();
+                let _ = self.send(Some(key.clone()), name, attempt.upstream.clone(), Carrier::Udp, attempt.until);
+            }
+            (false, Some(_), Some(Why::Length) | None) => self.upstreams.was_silent(&attempt.upstream, now),
         }
         let Some(key) = attempt.key else { return };
         let waits = self.attempts.values().any(|other| other.key.as_ref() == Some(&key));
@@ -450,6 +493,10 @@ impl<A> Resolver<A> {
         let Some(attempt) = self.forget(id) else { return };
         self.upstreams.answered(&attempt.upstream);
         let Some(key) = attempt.key else { return };
+        if attempt.upstream.protocol == UpstreamProtocol::Plain {
+            // Whoever is on the way can say so.
+            kept.authenticated = false;
+        }
         if !self.may_lead_home(&key.name) && rebind::points_home(&kept) {
             kept.is_blocked = true;
             (kept.ttl, kept.whole) = (kept.ttl.min(BLOCKED), kept.whole.min(BLOCKED));
@@ -565,6 +612,13 @@ impl Telling {
     fn left(self, ttl: u32) -> u32 {
         if self.remark == Some(Remark::Stale) { STALE_TTL } else { ttl.saturating_sub(self.age) }
     }
+}
+
+/// What is asked of others, and by what an answer is found again.
+fn key(question: &Question) -> Key {
+    let dnssec_ok = question.opt.is_some_and(|opt| opt.dnssec_ok);
+    let (rtype, checking_disabled) = (question.rtype, question.checking_disabled);
+    Key { name: question.name.clone(), rtype, dnssec_ok, checking_disabled }
 }
 
 /// How an upstream is asked first.

@@ -215,11 +215,21 @@ fn questions_go_on_to_whom_to_ask_now() {
     let mut world = World::with(plan(vec![upstream(HOME)]).resolver.unwrap());
     world.ask(1, "www.example.org");
     world.resolver.follow(Arc::new(Responder::new(&plan(vec![upstream(OTHER)]))));
-    world.resolver.failed(world.sent[0].0, world.now);
-    world.act();
+    world.pass(millis(0));
     assert_eq!(world.upstreams_asked(), [HOME, OTHER]);
+    let (former, _, _, query) = world.sent[0].clone();
+    world.arrive(former, &reply(&query, 0, &[a(300, [203, 0, 113, 66])]));
+    assert_eq!(world.told, [], "it is none any more");
     world.answer(&[a(300, [203, 0, 113, 7])]);
     assert_eq!(world.only_told(), (1, 0, vec![(300, vec![203, 0, 113, 7])]));
+    // Also after the former ones were asked as often as may be.
+    let mut late = World::with(plan(vec![upstream(HOME)]).resolver.unwrap());
+    late.ask(1, "www.example.org");
+    late.pass(NEXT * 5);
+    late.sent.clear();
+    late.resolver.follow(Arc::new(Responder::new(&plan(vec![upstream(OTHER)]))));
+    late.pass(millis(0));
+    assert_eq!(late.upstreams_asked(), [OTHER]);
     // And to nobody where there is nobody.
     world.ask(2, "www2.example.org");
     world.resolver.follow(Arc::new(Responder::new(&plan(vec![]))));
@@ -294,8 +304,12 @@ fn a_silent_upstream_costs_little_and_is_asked_last_until_it_is_back() {
     for number in 0..2 {
         world.ask(1, &format!("www{number}.example.org"));
         world.pass(NEXT);
-        world.answer(&[a(1, [203, 0, 113, 7])]);
+        let of_other = |(_, to, ..): &&(AttemptId, Arc<Upstream>, Carrier, Vec<u8>)| **to == *upstream(OTHER);
+        let (attempt, _, _, query) = world.sent.iter().rfind(of_other).unwrap().clone();
+        world.arrive(attempt, &reply(&query, 0, &[a(1, [203, 0, 113, 7])]));
     }
+    assert!(world.resolver.away().is_empty(), "perhaps it knows nothing of these names");
+    world.pass(NEXT);
     assert_eq!(world.resolver.away(), [upstream(HOME)]);
     world.sent.clear();
     world.ask(1, "more.example.org");
@@ -311,6 +325,113 @@ fn a_silent_upstream_costs_little_and_is_asked_last_until_it_is_back() {
     world.sent.clear();
     world.ask(1, "again.example.org");
     assert_eq!(world.upstreams_asked(), [HOME]);
+}
+
+#[test]
+fn a_name_that_nobody_knows_anything_of_takes_no_upstream_away() {
+    let mut world = World::with(ResolverPlan { upstreams: vec![upstream(HOME)], ..ResolverPlan::default() });
+    world.ask(1, "www.example.org");
+    world.answer(&[a(60, [203, 0, 113, 7])]);
+    world.told.clear();
+    world.pass(millis(100_000));
+    world.sent.clear();
+    world.ask(2, "dead.example.org");
+    // It is asked whether it is there, and says so.
+    while world.now < millis(104_000) {
+        world.pass(millis(10));
+        let is_probe = |(_, _, _, query): &&(AttemptId, Arc<Upstream>, Carrier, Vec<u8>)| query[12] == 0;
+        for (attempt, _, _, query) in world.sent.iter().filter(is_probe).cloned().collect::<Vec<_>>() {
+            world.arrive(attempt, &reply(&query, 0, &[]));
+        }
+        assert!(world.resolver.away().is_empty());
+    }
+    world.sent.clear();
+    world.ask(3, "www.example.org");
+    assert_eq!(
+        (world.told.len(), world.upstreams_asked()),
+        (0, vec![HOME.to_owned()]),
+        "nothing stale is told at once"
+    );
+    world.answer(&[a(60, [203, 0, 113, 8])]);
+    assert_eq!(world.only_told(), (3, 0, vec![(60, vec![203, 0, 113, 8])]));
+}
+
+#[test]
+fn who_hears_no_tcp_and_writes_names_in_other_letters_is_asked_in_these() {
+    let mut world = World::with(ResolverPlan { upstreams: vec![upstream(HOME)], ..ResolverPlan::default() });
+    for (turn, sent) in [(1, 3), (2, 1)] {
+        world.sent.clear();
+        world.ask(turn, &format!("www{turn}.example.org"));
+        if turn == 1 {
+            let (attempt, _, _, query) = world.sent[0].clone();
+            let mut message = reply(&query, 0, &[a(300, [203, 0, 113, 66])]);
+            message[13..30].make_ascii_lowercase();
+            world.arrive(attempt, &message);
+            world.resolver.failed(world.sent[1].0, world.now);
+            world.act();
+        }
+        let (_, _, carrier, query) = world.sent.last().unwrap().clone();
+        assert_eq!((world.sent.len(), carrier), (sent, Carrier::Udp));
+        assert!(!query[13..30].iter().any(u8::is_ascii_uppercase));
+        world.answer(&[a(300, [203, 0, 113, 7])]);
+        assert_eq!(world.only_told(), (turn, 0, vec![(300, vec![203, 0, 113, 7])]));
+    }
+}
+
+#[test]
+fn what_was_known_is_told_when_too_much_is_asked_and_nothing_else_is_asked_of_who_asks_too_much() {
+    let mut world = World::new();
+    world.ask(0, "www.example.org");
+    world.answer(&[a(60, [203, 0, 113, 7])]);
+    world.told.clear();
+    world.resolver.turn_away(question("www.example.org", 1), 1, world.now);
+    world.resolver.turn_away(question("www2.example.org", 1), 2, world.now);
+    world.act();
+    let codes: Vec<(u32, u8)> = world.told.drain(..).map(|(asker, message)| (asker, message[3] & 0xf)).collect();
+    assert_eq!((codes, world.sent.len()), (vec![(1, 0), (2, SERVFAIL)], 1));
+    world.pass(millis(61_000));
+    (0..OPEN as u32).for_each(|number| world.ask(number, &format!("n{number}.example.net")));
+    assert_eq!(world.told, []);
+    world.ask(9999, "www.example.org");
+    assert_eq!(world.only_told(), (9999, 0, vec![(30, vec![203, 0, 113, 7])]));
+}
+
+#[test]
+fn an_answer_that_may_not_be_kept_ends_what_was_known() {
+    let mut world = World::new();
+    world.ask(1, "www.example.org");
+    world.answer(&[a(60, [203, 0, 113, 7])]);
+    world.pass(millis(61_000));
+    world.ask(2, "www.example.org");
+    let (attempt, _, _, query) = world.sent.last().unwrap().clone();
+    // A denial without SOA.
+    world.arrive(attempt, &reply(&query, NXDOMAIN, &[]));
+    world.told.clear();
+    world.ask(3, "www.example.org");
+    world.pass(GIVE_UP);
+    assert_eq!(world.only_told().1, SERVFAIL, "what is gone does not come back");
+}
+
+#[test]
+fn that_an_answer_is_authentic_is_believed_of_encrypted_upstreams_alone() {
+    for (to, expected) in [(HOME, 0), ("tls://192.0.2.53#dns.example.org", 0x20)] {
+        let mut world = World::with(ResolverPlan { upstreams: vec![upstream(to)], ..ResolverPlan::default() });
+        let opt = Some(Opt { dnssec_ok: true, cookie: None, error: None });
+        world.ask_as(Question { opt, ..question("www.example.org", 1) }, 1);
+        let (attempt, _, _, query) = world.sent[0].clone();
+        // Without EDNS and its padding.
+        let mut message = query[..12 + 17 + 4].to_vec();
+        (message[2], message[3], message[11]) = (0x81, 0xa0, 0);
+        world.arrive(attempt, &message);
+        assert_eq!(world.told[0].1[3] & 0x20, expected, "{to}");
+    }
+}
+
+#[test]
+fn nobody_is_led_past_this_resolver() {
+    let mut world = World::new();
+    world.ask_as(question("_dns.resolver.arpa", 64), 1);
+    assert_eq!((world.only_told(), world.sent.len()), ((1, NXDOMAIN, vec![]), 0));
 }
 
 #[test]

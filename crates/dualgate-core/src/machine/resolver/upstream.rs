@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use crate::plan::dns::Upstream;
 
-/// So many questions in a row without an answer, and an upstream counts as away.
+/// So many questions in a row without an answer, and an upstream is looked at. It may be there all the same: there are names for
+/// which it has no answer.
 const SILENCES: u8 = 3;
 /// How often an upstream that is away is looked at.
 const PROBE: Duration = Duration::from_secs(5);
@@ -18,7 +19,11 @@ pub struct Upstreams(BTreeMap<Arc<Upstream>, Health>);
 #[derive(Debug, Default)]
 struct Health {
     silences: u8,
+    /// When it is looked at.
     probe: Option<Duration>,
+    is_away: bool,
+    /// Whether it was seen to write names in letters of its own.
+    changes_letters: bool,
 }
 
 impl Upstreams {
@@ -30,29 +35,47 @@ impl Upstreams {
 
     /// Whether it counts as away.
     pub fn is_away(&self, upstream: &Arc<Upstream>) -> bool {
-        self.0.get(upstream).is_some_and(|health| health.probe.is_some())
+        self.0.get(upstream).is_some_and(|health| health.is_away)
     }
 
     /// Those that are away.
     pub fn away(&self) -> impl Iterator<Item = &Arc<Upstream>> {
-        self.0.iter().filter(|(_, health)| health.probe.is_some()).map(|(upstream, _)| upstream)
+        self.0.iter().filter(|(_, health)| health.is_away).map(|(upstream, _)| upstream)
     }
 
     /// It said something.
     pub fn answered(&mut self, upstream: &Arc<Upstream>) {
         if let Some(health) = self.0.get_mut(upstream) {
-            *health = Health::default();
+            *health = Health { changes_letters: health.changes_letters, ..Health::default() };
         }
     }
 
-    /// It said nothing, or cannot be reached.
+    /// It said nothing to a question, or cannot be reached.
     pub fn was_silent(&mut self, upstream: &Arc<Upstream>, now: Duration) {
         if let Some(health) = self.0.get_mut(upstream) {
             health.silences = health.silences.saturating_add(1);
             if health.silences >= SILENCES {
-                health.probe.get_or_insert(now + PROBE);
+                health.probe.get_or_insert(now);
             }
         }
+    }
+
+    /// It was looked at, and said nothing.
+    pub fn is_not_there(&mut self, upstream: &Arc<Upstream>, now: Duration) {
+        if let Some(health) = self.0.get_mut(upstream) {
+            health.is_away = true;
+            health.probe.get_or_insert(now + PROBE);
+        }
+    }
+
+    /// It writes names in letters of its own, and there is no other way to know that it is the one who answers.
+    pub fn changes_letters(&mut self, upstream: &Arc<Upstream>) {
+        self.0.get_mut(upstream).into_iter().for_each(|health| health.changes_letters = true);
+    }
+
+    /// Whether names come back in the letters in which they were sent.
+    pub fn keeps_letters(&self, upstream: &Arc<Upstream>) -> bool {
+        self.0.get(upstream).is_none_or(|health| !health.changes_letters)
     }
 
     /// When one is to be looked at.

@@ -146,7 +146,9 @@ fn is_broken(objects: &ObjectSet) -> bool {
     objects.findings.iter().any(|finding| match (finding.code, &finding.at.object) {
         (Code::Syntax | Code::Unreadable, _) => true,
         // An object that was refused as a whole.
-        (Code::ObjectInvalid, Some(key)) => matches!(&*key.kind, "Ingress" | "Service") && !is_there(key),
+        (Code::ObjectInvalid, Some(key)) => {
+            matches!(&*key.kind, "Ingress" | "IngressClass" | "Service") && !is_there(key)
+        }
         // It does not even say what it is.
         (Code::ObjectInvalid, None) => finding.severity == Severity::Error,
         _ => false,
