@@ -29,6 +29,7 @@ const ARROWS: &[Arrows] = &[
         name: "dualgate-core",
         inside: &["dualgate-wire"],
         outside: Outside::Only(&[
+            "arcstr",
             "base64",
             "foldhash",
             "ipnet",

@@ -225,6 +225,8 @@ fn without_api(directory: &Path) {
 
 /// The questions of a flood.
 const FLOOD: usize = 4000;
+/// From how many ports they come.
+const PORTS: usize = 32;
 
 /// To the edge it makes no difference who really sends: what it sends to one address is what counts.
 fn flood(directory: &Path) {
@@ -233,24 +235,31 @@ fn flood(directory: &Path) {
     let question = b"\x01\x02\x01\0\0\x01\0\0\0\0\0\0\x06whoami\x0ayourdomain\x03com\0\0\x01\0\x01";
     for server in EDGE.map(|address| SocketAddr::new(ip(address), 53)) {
         let any = if server.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
-        let socket = host.run(move || UdpSocket::bind(any)).expect("a socket");
-        socket.connect(server).expect("a way");
-        socket.set_nonblocking(true).expect("a socket that does not wait");
+        // From many ports, so that every thread of the server has its share.
+        let bind = || {
+            let socket = host.run(move || UdpSocket::bind(any)).expect("a socket");
+            socket.connect(server).expect("a way");
+            socket.set_nonblocking(true).expect("a socket that does not wait");
+            socket
+        };
+        let sockets: Vec<UdpSocket> = (0..PORTS).map(|_| bind()).collect();
         let (mut whole, mut cut, mut octets) = (0, 0, 0);
-        let mut receive = || {
+        let mut receive = |socket: &UdpSocket| {
             let mut space = [0; 2048];
             let length = socket.recv(&mut space).ok()?;
             (if space[2] & 2 == 0 { &mut whole } else { &mut cut }).add_assign(1);
             octets += length;
             Some(())
         };
-        for _ in 0..FLOOD {
+        for socket in sockets.iter().cycle().take(FLOOD) {
             // A full queue loses what is sent, as on any network.
             let _ = socket.send(question);
-            while receive().is_some() {}
+            while receive(socket).is_some() {}
         }
         pass(Duration::from_millis(500));
-        while receive().is_some() {}
+        for socket in &sockets {
+            while receive(socket).is_some() {}
+        }
         let amplification = octets as f64 / (FLOOD * question.len()) as f64;
         println!("{server}: {FLOOD} questions, {whole} answers, {cut} cut ones: amplification {amplification:.2}");
         assert!((1..FLOOD / 4).contains(&whole) && cut > 0, "{whole} answers, {cut} cut ones");

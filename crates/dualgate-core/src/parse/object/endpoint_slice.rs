@@ -105,7 +105,7 @@ fn addresses(read: &mut Reader<'_>, list: Field<'_>, address_type: AddressType) 
         return read.refuse(list, format!("`addresses` holds {}; 1 to {MAX_ADDRESSES} are needed", fields.len()), "");
     }
     let addresses: Vec<_> = fields.into_iter().filter_map(|field| address(read, field, address_type).ok()).collect();
-    if addresses.is_empty() { Err(LeftOut) } else { Ok(addresses.into()) }
+    if addresses.is_empty() { Err(LeftOut) } else { Ok(addresses) }
 }
 
 fn address(read: &mut Reader<'_>, field: Field<'_>, address_type: AddressType) -> Read<IpAddr> {
