@@ -189,7 +189,7 @@ fn damage_is_told_apart_and_never_fatal() {
         (
             "[]",
             format!(
-                "`{shown}` is damaged: invalid type: sequence, expected the objects that were kept at line 1 column 0"
+                "`{shown}` is damaged: invalid type: sequence, expected the objects that were kept at line 1 column 2"
             ),
         ),
         (r#"{"version": 1}"#, format!("`{shown}` is damaged: it has no `generation`")),
