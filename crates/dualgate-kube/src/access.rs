@@ -21,6 +21,10 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 /// See [`KEEPALIVE`].
 const KEEPALIVES: u32 = 3;
 
+/// How much of an answer a connection keeps at most before it is read, and so for as long as it lives, as there is one for
+/// each kind that is watched. A list comes no faster with more.
+const BUFFER: usize = 64 << 10;
+
 /// Which API server, and as whom.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Access {
@@ -139,7 +143,8 @@ fn stack<C>(config: Config, connector: C) -> Result<Client, kube::Error>
 where
     C: Connect + Clone + Send + Sync + 'static,
 {
-    let sender = hyper_util::client::legacy::Client::builder(TokioExecutor::new()).build(connector);
+    let mut builder = hyper_util::client::legacy::Client::builder(TokioExecutor::new());
+    let sender = builder.http1_max_buf_size(BUFFER).build(connector);
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
         .option_layer(config.auth_layer()?)

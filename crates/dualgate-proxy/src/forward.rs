@@ -172,7 +172,7 @@ impl Routed {
             _ => {}
         }
         match &table.route(index).action {
-            Action::Forward(backend) => cx.runtime.backend(*backend).map(|state| &**state).ok_or(Refusal::Unavailable),
+            Action::Forward(backend) => cx.runtime.backend(*backend).ok_or(Refusal::Unavailable),
             Action::Unavailable(_) => Err(Refusal::Unavailable),
         }
     }

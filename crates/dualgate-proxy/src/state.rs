@@ -1,11 +1,12 @@
 //! What requests share: the running plan, and the state that outlives plans.
 //!
 //! Balancers, health and counters are keyed by what they belong to, not by the plan that named it: a new plan finds
-//! them as they were. They are atomics, because they hold for all workers together.
+//! them as they were. They are atomics, because they hold for all workers together. A backend's state begins with the first
+//! request for it: of ten thousand applications at home hardly any is asked for.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use dualgate_core::model::{Family, Text};
@@ -20,8 +21,25 @@ use crate::listener::EntryPointId;
 use crate::metrics::BackendCounters;
 use crate::service::ForwardState;
 
-/// Backends with their state, as many as on a page of the plan.
-type Page = [Option<Arc<BackendState>>; plan::PAGE];
+/// Backends, as many as on a page of the plan.
+type Page = [Option<Arc<Slot>>; plan::PAGE];
+
+/// A backend, with its state as soon as a request went there.
+#[derive(Debug)]
+struct Slot {
+    backend: Arc<Backend>,
+    state: OnceLock<Box<BackendState>>,
+}
+
+impl Slot {
+    fn new(backend: Arc<Backend>) -> Self {
+        Self { backend, state: OnceLock::new() }
+    }
+
+    fn servers(&self) -> &[Arc<ServerState>] {
+        self.state.get().map(|state| state.servers.as_slice()).unwrap_or_default()
+    }
+}
 
 /// A plan with its state: immutable, replaced as a whole.
 #[derive(Debug)]
@@ -30,6 +48,7 @@ pub struct Runtime {
     pub plan: Arc<ProxyPlan>,
     /// By number, as in the plan. Those of a page of the plan that did not change are the same ones as before.
     backends: Vec<Arc<Page>>,
+    maker: Arc<Maker>,
     forwards: HashMap<ForwardId, Arc<ForwardState>>,
     /// Where datagrams of Services come in.
     datagrams: HashSet<SocketAddr>,
@@ -37,13 +56,16 @@ pub struct Runtime {
 
 impl Runtime {
     /// The backend that a route points to.
-    pub fn backend(&self, index: BackendIndex) -> Option<&Arc<BackendState>> {
+    pub fn backend(&self, index: BackendIndex) -> Option<&BackendState> {
         let (page, at) = (index.0 as usize / plan::PAGE, index.0 as usize % plan::PAGE);
-        self.backends.get(page)?[at].as_ref()
+        let slot = self.backends.get(page)?[at].as_ref()?;
+        // A request under a former plan may begin one that nobody else has; its connections end when they have been idle.
+        let begin = || Box::new(self.maker.backend(&self.plan, &slot.backend, None));
+        Some(slot.state.get_or_init(begin))
     }
 
     /// The backend of a route.
-    pub fn backend_of(&self, route: &Route) -> Option<&Arc<BackendState>> {
+    pub fn backend_of(&self, route: &Route) -> Option<&BackendState> {
         match route.action {
             Action::Forward(index) => self.backend(index),
             Action::Unavailable(_) => None,
@@ -55,9 +77,9 @@ impl Runtime {
         self.plan.listeners.iter().find(|listener| listener.gate == id.gate && listener.entry_point == id.entry_point)
     }
 
-    /// All backends.
-    pub fn backends(&self) -> impl Iterator<Item = &Arc<BackendState>> {
-        self.backends.iter().flat_map(|page| page.iter()).flatten()
+    /// The backends that a request went to.
+    pub fn backends(&self) -> impl Iterator<Item = &BackendState> {
+        self.backends.iter().flat_map(|page| page.iter()).flatten().filter_map(|slot| Some(&**slot.state.get()?))
     }
 
     /// A port of a Service; `None` if it is no longer forwarded.
@@ -72,7 +94,7 @@ impl Runtime {
 }
 
 /// A backend with its state.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct BackendState {
     /// What the plan says of it.
     pub backend: Arc<Backend>,
@@ -212,8 +234,7 @@ impl Owner {
 /// The state that outlives plans: what runs, and how to make what is to run next.
 #[derive(Debug)]
 pub struct Registry {
-    epoch: Instant,
-    next_uid: u64,
+    maker: Arc<Maker>,
     backends: Vec<Arc<Page>>,
     /// The pages of the plan that they were made from.
     planned: Vec<Arc<plan::Page>>,
@@ -223,7 +244,8 @@ pub struct Registry {
 impl Registry {
     /// Knows nothing yet; `epoch` is any moment before the first failure.
     pub fn new(epoch: Instant) -> Self {
-        Self { epoch, next_uid: 1, backends: Vec::new(), planned: Vec::new(), forwards: HashMap::new() }
+        let maker = Arc::new(Maker { epoch, next_uid: AtomicU64::new(1) });
+        Self { maker, backends: Vec::new(), planned: Vec::new(), forwards: HashMap::new() }
     }
 
     /// Joins a plan with what is known; what the plan no longer names is forgotten.
@@ -233,7 +255,7 @@ impl Registry {
         for forward in &plan.forwards {
             let known = left.remove(&forward.id);
             let former = known.as_ref().map(|known| known.servers.as_slice()).unwrap_or_default();
-            let servers = self.servers(&plan, Owner::Forward, &forward.servers, former);
+            let servers = self.maker.servers(&plan, Owner::Forward, &forward.servers, former);
             retire(former, &servers);
             let shared = known.map(|known| known.shared.clone()).unwrap_or_default();
             let state = ForwardState { forward: forward.clone(), servers, shared };
@@ -245,7 +267,8 @@ impl Registry {
         }
         let of_datagrams = plan.forwards.iter().filter(|forward| forward.id.transport == Transport::Udp);
         let datagrams = of_datagrams.flat_map(|forward| forward.listen.iter().copied()).collect();
-        Runtime { plan, backends: self.backends.clone(), forwards: self.forwards.clone(), datagrams }
+        let (backends, maker, forwards) = (self.backends.clone(), self.maker.clone(), self.forwards.clone());
+        Runtime { plan, backends, maker, forwards, datagrams }
     }
 
     /// A page that did not change keeps its states; the others find theirs again by identity, wherever it was.
@@ -257,47 +280,58 @@ impl Registry {
         };
         let changed: HashSet<usize> =
             (0..pages.len().max(self.planned.len())).filter(|number| !same(*number)).collect();
-        let states = changed.iter().filter_map(|number| self.backends.get(*number)).flat_map(|page| page.iter());
-        let mut known: HashMap<BackendId, Arc<BackendState>> =
-            states.flatten().map(|state| (state.backend.id.clone(), state.clone())).collect();
+        let slots = changed.iter().filter_map(|number| self.backends.get(*number)).flat_map(|page| page.iter());
+        let mut known: HashMap<BackendId, Arc<Slot>> =
+            slots.flatten().map(|slot| (slot.backend.id.clone(), slot.clone())).collect();
         let former = std::mem::take(&mut self.backends);
         self.backends = Vec::with_capacity(pages.len());
         for (number, page) in pages.iter().enumerate() {
             let kept = former.get(number).filter(|_| !changed.contains(&number)).cloned();
             let next = kept.unwrap_or_else(|| {
-                let mut state = |backend: &Arc<Backend>| self.backend(plan, backend, known.remove(&backend.id));
-                Arc::new(std::array::from_fn(|at| page[at].as_ref().map(&mut state)))
+                let mut slot = |backend: &Arc<Backend>| self.slot(plan, backend, known.remove(&backend.id));
+                Arc::new(std::array::from_fn(|at| page[at].as_ref().map(&mut slot)))
             });
             self.backends.push(next);
         }
-        known.values().for_each(|gone| retire(&gone.servers, &[]));
+        known.values().for_each(|gone| retire(gone.servers(), &[]));
         self.planned = pages.to_vec();
     }
 
-    fn backend(
-        &mut self,
-        plan: &ProxyPlan,
-        backend: &Arc<Backend>,
-        known: Option<Arc<BackendState>>,
-    ) -> Arc<BackendState> {
+    fn slot(&self, plan: &ProxyPlan, backend: &Arc<Backend>, known: Option<Arc<Slot>>) -> Arc<Slot> {
         if let Some(known) = &known
             && Arc::ptr_eq(&known.backend, backend)
         {
             return known.clone();
         }
-        let same_scheme = known.as_ref().filter(|known| known.backend.scheme == backend.scheme);
+        let slot = Slot::new(backend.clone());
+        if let Some(known) = known.as_ref().and_then(|known| known.state.get()) {
+            let state = self.maker.backend(plan, backend, Some(known));
+            retire(&known.servers, &state.servers);
+            let _ = slot.state.set(Box::new(state));
+        }
+        Arc::new(slot)
+    }
+}
+
+/// Makes states, for whoever needs one first.
+#[derive(Debug)]
+struct Maker {
+    epoch: Instant,
+    next_uid: AtomicU64,
+}
+
+impl Maker {
+    fn backend(&self, plan: &ProxyPlan, backend: &Arc<Backend>, known: Option<&BackendState>) -> BackendState {
+        let same_scheme = known.filter(|known| known.backend.scheme == backend.scheme);
         let servers = same_scheme.map(|known| known.servers.as_slice()).unwrap_or_default();
         let servers = self.servers(plan, Owner::Backend(backend.scheme), &backend.servers, servers);
-        if let Some(known) = &known {
-            retire(&known.servers, &servers);
-        }
         let shared = known.map(|known| known.shared.clone()).unwrap_or_default();
-        Arc::new(BackendState { backend: backend.clone(), servers, shared })
+        BackendState { backend: backend.clone(), servers, shared }
     }
 
     /// The servers with their states, those of `known` as they were.
     fn servers(
-        &mut self,
+        &self,
         plan: &ProxyPlan,
         owner: Owner,
         servers: &[Server],
@@ -313,11 +347,9 @@ impl Registry {
         states
     }
 
-    fn server(&mut self, plan: &ProxyPlan, owner: Owner, server: &Server) -> Arc<ServerState> {
-        let uid = self.next_uid;
-        self.next_uid += 1;
+    fn server(&self, plan: &ProxyPlan, owner: Owner, server: &Server) -> Arc<ServerState> {
         Arc::new(ServerState {
-            uid,
+            uid: self.next_uid.fetch_add(1, Relaxed),
             id: server.id.clone(),
             at: server.at.clone(),
             scheme: owner.scheme(),
@@ -344,7 +376,7 @@ pub mod tests {
 
     /// A server with this name.
     pub fn server(id: &str) -> Arc<ServerState> {
-        Registry::new(Instant::now()).compile(plan_of(&[id])).backends().next().unwrap().servers[0].clone()
+        backend_of(&Registry::new(Instant::now()).compile(plan_of(&[id]))).servers[0].clone()
     }
 
     fn plan_of(servers: &[&str]) -> Arc<ProxyPlan> {
@@ -366,7 +398,7 @@ pub mod tests {
     }
 
     fn backend_of(runtime: &Runtime) -> &BackendState {
-        runtime.backends().next().unwrap()
+        runtime.backend(BackendIndex(0)).unwrap()
     }
 
     #[test]
@@ -378,6 +410,19 @@ pub mod tests {
         assert_eq!([picked(&first), picked(&first)], ["a", "b"]);
         let second = registry.compile(plan_of(&["a", "b", "c"]));
         assert_eq!([picked(&second), picked(&second)], ["c", "a"]);
+    }
+
+    #[test]
+    fn a_backend_has_a_state_as_soon_as_a_request_went_there_and_then_keeps_it() {
+        let mut registry = Registry::new(Instant::now());
+        let plan = plan_of(&["a"]);
+        let first = registry.compile(plan.clone());
+        assert_eq!(first.backends().count(), 0);
+        let second = registry.compile(plan_of(&["a"]));
+        backend_of(&second).servers[0].health.failed(Instant::now());
+        let third = registry.compile(plan_of(&["a", "b"]));
+        let states: Vec<_> = third.backends().map(|state| &state.servers[0].uid).collect();
+        assert_eq!(states, [&backend_of(&second).servers[0].uid]);
     }
 
     #[test]
@@ -449,7 +494,7 @@ pub mod tests {
     type Known = std::collections::BTreeMap<(String, String, String), Arc<ServerState>>;
 
     fn known(runtime: &Runtime) -> Known {
-        let of_backend = |state: &Arc<BackendState>| {
+        let of_backend = |state: &BackendState| {
             let name = (state.backend.id.to_string(), format!("{:?}", state.backend.scheme));
             let server =
                 |server: &Arc<ServerState>| ((name.0.clone(), name.1.clone(), server.id.to_string()), server.clone());
@@ -480,12 +525,14 @@ pub mod tests {
                 .collect();
             plan = numbered(&plan, &changes);
             let runtime = registry.compile(plan.clone());
-            for (index, backend) in plan.backends.numbered() {
+            let kept = known(&runtime);
+            for (index, backend) in plan.backends.numbered().filter(|_| random(3) > 0) {
                 assert!(Arc::ptr_eq(&runtime.backend(index).unwrap().backend, backend));
             }
-            assert_eq!(runtime.backends().count(), plan.backends.len());
+            assert!(runtime.backends().count() <= plan.backends.len());
             let now = known(&runtime);
             for (key, server) in &now {
+                assert!(!before.contains_key(key) || kept.contains_key(key), "{key:?} was let go of");
                 match before.get(key) {
                     Some(known) => assert!(Arc::ptr_eq(known, server), "{key:?}"),
                     None => assert!(seen.insert(server.uid), "{key:?} has the number of another one"),

@@ -112,8 +112,17 @@ struct Job {
     /// What is to be written; `None` when the object says what is planned.
     wanted: Option<Box<Write>>,
     /// What was written last.
-    written: Option<Box<Fields>>,
+    written: Option<Fields>,
     state: State,
+    /// Where it stands in the agenda.
+    at: Duration,
+    /// Hardly any job has some.
+    troubles: Option<Box<Troubles>>,
+}
+
+/// What stood in the way of a job so far.
+#[derive(Clone, Debug, Default)]
+struct Troubles {
     /// How often another one set it back.
     lost: u32,
     /// When it was seen to have done so last.
@@ -123,8 +132,6 @@ struct Job {
     had_conflict: bool,
     /// Why it was refused.
     refused: Option<Box<str>>,
-    /// Where it stands in the agenda.
-    at: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,8 +184,9 @@ impl Writes {
                     let job = self.jobs.get_mut(&key)?;
                     let write = Write::clone(job.wanted.as_ref()?);
                     self.under_way += 1;
-                    (job.state, job.written) = (State::UnderWay, Some(Box::new(write.fields.clone())));
-                    return Some(Send { force: job.had_conflict || write.replaces.is_some(), write });
+                    (job.state, job.written) = (State::UnderWay, Some(write.fields.clone()));
+                    let had_conflict = job.troubles.as_ref().is_some_and(|troubles| troubles.had_conflict);
+                    return Some(Send { force: had_conflict || write.replaces.is_some(), write });
                 }
                 State::Settling if job.wanted.is_some() => self.set_back(&key, now),
                 State::Settling => self.schedule(&key, State::Stands, now + LONGEST),
@@ -220,7 +228,7 @@ impl Writes {
             Answer::Made => self.made(object, resource.as_deref(), now),
             Answer::Gone => self.refuse(object, None, now),
             Answer::Conflict => {
-                job.had_conflict = true;
+                job.troubles().had_conflict = true;
                 self.refuse(object, None, now);
             }
             Answer::Forbidden if sent.is_some_and(|fields| fields.takes_labels_back()) => {
@@ -252,10 +260,10 @@ impl Writes {
 
     /// The objects that another controller sets back.
     pub fn contests(&self) -> impl Iterator<Item = Contest> {
-        self.wanted().filter(|(_, job)| job.lost > 0).map(|(object, job)| Contest {
+        self.wanted().filter(|(_, job)| job.lost() > 0).map(|(object, job)| Contest {
             object: object.clone(),
             other: job.wanted.as_ref().and_then(|write| write.replaces.clone()),
-            times: job.lost,
+            times: job.lost(),
             again: job.at,
         })
     }
@@ -264,10 +272,10 @@ impl Writes {
     pub fn findings(&self) -> Vec<Finding> {
         let mut findings = Vec::new();
         for (object, job) in self.wanted() {
-            if job.lost > 0 {
+            if job.lost() > 0 {
                 findings.push(contested(object, job));
             }
-            if let Some(why) = &job.refused {
+            if let Some(why) = job.troubles.as_ref().and_then(|troubles| troubles.refused.as_ref()) {
                 let message = format!("the API server refuses what is to be written: {why}");
                 findings.push(Finding::new(Code::ClusterWrite, Place::object(object), message));
             }
@@ -290,9 +298,9 @@ impl Writes {
         (self.pauses, self.pause) = (0, Duration::ZERO);
         self.forbidden.retain(|forbidden| Some(forbidden.as_str()) != resource);
         let Some(job) = self.jobs.get_mut(object) else { return };
-        (job.refusals, job.refused) = (0, None);
+        job.forgive();
         match (&job.wanted, &job.written) {
-            (Some(wanted), Some(written)) if wanted.fields == **written => {
+            (Some(wanted), Some(written)) if wanted.fields == *written => {
                 self.schedule(object, State::Settling, now + SETTLE);
             }
             // The plan has changed meanwhile.
@@ -314,18 +322,17 @@ impl Writes {
     /// The object says something else than what is planned.
     fn differs(&mut self, key: &ObjectKey, write: Write, now: Duration) {
         let Some(job) = self.jobs.get_mut(key) else { return };
-        let is_as_written = job.written.as_deref() == Some(&write.fields);
+        let is_as_written = job.written.as_ref() == Some(&write.fields);
         let is_as_wanted = job.wanted.as_ref().is_some_and(|wanted| wanted.fields == write.fields);
         job.wanted = Some(Box::new(write));
         match (job.state, is_as_written) {
             // What was refused was something else.
-            (State::Due, _) if !is_as_wanted && job.refused.take().is_some() => {
-                job.refusals = 0;
+            (State::Due, _) if !is_as_wanted && job.forgive() => {
                 self.schedule(key, State::Due, now);
             }
             // As what was set back was.
             (State::Yielding, false) if !is_as_wanted => {
-                let again = job.at.min(job.lost_at + YIELD);
+                let again = job.at.min(job.troubles().lost_at + YIELD);
                 self.schedule(key, State::Yielding, again);
             }
             // It waits for its turn, or for an answer, or for the objects.
@@ -340,7 +347,7 @@ impl Writes {
         let Some(job) = self.jobs.get_mut(key) else { return };
         job.wanted = None;
         match job.state {
-            State::Due if job.lost == 0 && job.written.is_none() => self.forget(key),
+            State::Due if job.lost() == 0 && job.written.is_none() => self.forget(key),
             State::Due | State::Yielding | State::Settling => self.schedule(key, State::Stands, now + LONGEST),
             State::UnderWay | State::Stands => {}
         }
@@ -350,16 +357,18 @@ impl Writes {
     fn set_back(&mut self, key: &ObjectKey, now: Duration) {
         let Some(job) = self.jobs.get_mut(key) else { return };
         self.counts.contested += 1;
-        (job.lost, job.lost_at) = (job.lost.saturating_add(1), now);
-        let wait = doubled((YIELD, LONGEST), job.lost - 1);
+        let wait = doubled((YIELD, LONGEST), job.lost());
+        let troubles = job.troubles();
+        (troubles.lost, troubles.lost_at) = (troubles.lost.saturating_add(1), now);
         self.schedule(key, State::Yielding, now + wait);
     }
 
     fn refuse(&mut self, key: &ObjectKey, why: Option<String>, now: Duration) {
         let Some(job) = self.jobs.get_mut(key) else { return };
-        job.refused = why.map(Into::into);
-        let pause = doubled(PAUSE, job.refusals);
-        job.refusals = job.refusals.saturating_add(1);
+        let troubles = job.troubles();
+        troubles.refused = why.map(Into::into);
+        let pause = doubled(PAUSE, troubles.refusals);
+        troubles.refusals = troubles.refusals.saturating_add(1);
         match job.wanted {
             Some(_) => self.schedule(key, State::Due, now + pause),
             None => self.forget(key),
@@ -387,17 +396,23 @@ impl Writes {
 
 impl Job {
     fn new(write: Write, now: Duration) -> Self {
-        Self {
-            wanted: Some(Box::new(write)),
-            written: None,
-            state: State::Due,
-            lost: 0,
-            lost_at: now,
-            refusals: 0,
-            had_conflict: false,
-            refused: None,
-            at: now,
-        }
+        Self { wanted: Some(Box::new(write)), written: None, state: State::Due, at: now, troubles: None }
+    }
+
+    fn troubles(&mut self) -> &mut Troubles {
+        self.troubles.get_or_insert_default()
+    }
+
+    /// How often another one set it back.
+    fn lost(&self) -> u32 {
+        self.troubles.as_ref().map_or(0, |troubles| troubles.lost)
+    }
+
+    /// A refusal counts no more; whether there was one.
+    fn forgive(&mut self) -> bool {
+        let Some(troubles) = &mut self.troubles else { return false };
+        troubles.refusals = 0;
+        troubles.refused.take().is_some()
     }
 }
 

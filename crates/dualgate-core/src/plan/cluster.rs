@@ -52,9 +52,9 @@ pub enum ServiceStatus {
     /// This.
     Says {
         /// Its addresses, in the order of its families.
-        addresses: Vec<IpAddr>,
+        addresses: Arc<[IpAddr]>,
         /// Why not more.
-        transition: Transition,
+        transition: Arc<Transition>,
     },
 }
 
@@ -80,7 +80,7 @@ impl ClusterPlan {
                 addresses = planned.next_if(|(planned, _)| *planned == name);
             }
             let Body::Ingress(ingress) = &object.body else { return None };
-            write::of_ingress(object, ingress, addresses.map_or(&[], |(_, addresses)| &**addresses))
+            write::of_ingress(object, ingress, addresses.map(|(_, addresses)| addresses))
         });
         let mut writes: Vec<Write> = of_ingress.collect();
         writes.extend(objects.of_kind("Node").iter().filter_map(|object| {
@@ -159,7 +159,7 @@ impl Memo {
             let at = lowered.ingresses.binary_search_by(|ingress| ingress.key().name.cmp(&key.name));
             let lowered = at.ok().and_then(|at| lowered.ingresses.get(at));
             let addresses = lowered.map(|lowered| served.addresses(lowered));
-            write::of_ingress(object, ingress, addresses.as_deref().unwrap_or_default())
+            write::of_ingress(object, ingress, addresses.as_ref())
         };
         touched.into_iter().map(|key| (key.clone(), write(key))).collect()
     }
@@ -285,7 +285,8 @@ fn service_status(snapshot: &Snapshot, object: &Object, service: &Service, used:
         (false, false) => (true, "FamilyMissing", missing),
         (false, true) => (true, "Assigned", of_pools(used)),
     };
-    Some(ServiceStatus::Says { addresses, transition: Transition { is_true, reason, message } })
+    let transition = Transition { is_true, reason, message };
+    Some(ServiceStatus::Says { addresses: addresses.into(), transition: transition.into() })
 }
 
 fn of_pools(used: &ServiceUse) -> String {

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
@@ -32,12 +33,12 @@ pub enum Fields {
     /// Of `status`.
     Status {
         /// `loadBalancer.ingress`; none is not ours.
-        addresses: Vec<IpAddr>,
+        addresses: Arc<[IpAddr]>,
         /// The condition [`ADDRESS_ASSIGNED`].
-        transition: Option<Transition>,
+        transition: Option<Arc<Transition>>,
     },
     /// `metadata.labels`.
-    Labels(BTreeMap<&'static str, &'static str>),
+    Labels(Arc<BTreeMap<&'static str, &'static str>>),
 }
 
 impl Fields {
@@ -78,18 +79,17 @@ impl Transition {
     }
 }
 
-pub(super) fn of_ingress(object: &Object, ingress: &Ingress, addresses: &[IpAddr]) -> Option<Write> {
-    if addresses.is_empty() {
-        return nothing(object);
-    }
-    (!says(&ingress.published, addresses)).then(|| status(object, addresses.to_vec(), None))
+/// `None` for one that is not served.
+pub(super) fn of_ingress(object: &Object, ingress: &Ingress, addresses: Option<&Arc<[IpAddr]>>) -> Option<Write> {
+    let Some(addresses) = addresses.filter(|addresses| !addresses.is_empty()) else { return nothing(object) };
+    (!says(&ingress.published, addresses)).then(|| status(object, addresses.clone(), None))
 }
 
 pub(super) fn of_service(
     object: &Object,
     service: &Service,
-    addresses: &[IpAddr],
-    transition: &Transition,
+    addresses: &Arc<[IpAddr]>,
+    transition: &Arc<Transition>,
 ) -> Option<Write> {
     let condition = service.address_assigned.as_deref();
     let is_published = match addresses.is_empty() {
@@ -100,12 +100,12 @@ pub(super) fn of_service(
         return None;
     }
     let since = condition.filter(|said| said.is_true == transition.is_true).map(|said| said.since.clone());
-    Some(Write { since, ..status(object, addresses.to_vec(), Some(transition.clone())) })
+    Some(Write { since, ..status(object, addresses.clone(), Some(transition.clone())) })
 }
 
 /// Takes back what was ours.
 pub(super) fn nothing(object: &Object) -> Option<Write> {
-    object.managed.is_status_ours.then(|| status(object, Vec::new(), None))
+    object.managed.is_status_ours.then(|| status(object, Arc::default(), None))
 }
 
 pub(super) fn of_node(object: &Object, labels: BTreeMap<&'static str, &'static str>) -> Option<Write> {
@@ -120,12 +120,12 @@ pub(super) fn of_node(object: &Object, labels: BTreeMap<&'static str, &'static s
     Some(Write {
         object: object.key.clone(),
         replaces: replaces.then(|| "another field manager".into()),
-        fields: Fields::Labels(labels),
+        fields: Fields::Labels(labels.into()),
         since: None,
     })
 }
 
-fn status(object: &Object, addresses: Vec<IpAddr>, transition: Option<Transition>) -> Write {
+fn status(object: &Object, addresses: Arc<[IpAddr]>, transition: Option<Arc<Transition>>) -> Write {
     let other = object.managed.load_balancer.clone();
     Write {
         object: object.key.clone(),
@@ -171,9 +171,9 @@ impl Write {
         }
         let mut body = json!({ "apiVersion": version, "kind": &*self.object.kind });
         match &self.fields {
-            Fields::Labels(labels) => drop(metadata.insert("labels".into(), json!(labels))),
+            Fields::Labels(labels) => drop(metadata.insert("labels".into(), json!(**labels))),
             Fields::Status { addresses, transition } => {
-                let status = self.status(addresses, transition.as_ref(), now);
+                let status = self.status(addresses, transition.as_deref(), now);
                 if !status.is_empty() {
                     body["status"] = status.into();
                 }
