@@ -221,7 +221,7 @@ async fn addresses(river: &mut River, ingress: &Value) -> u64 {
 async fn service_and_node(river: &mut River, service: &Value, node: &Value, written: u64) -> u64 {
     let says = |addresses: &[&str], is_true| ServiceStatus::Says {
         addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
-        transition: Transition { is_true, reason: "Test", message: "of a test".to_owned() },
+        transition: Transition { is_true, reason: "Test", message: "of a test".to_owned() }.into(),
     };
     river.plan.services.insert(name(service), says(&BOTH, true));
     river.names(service, &BOTH).await;

@@ -91,6 +91,9 @@ fn arguments() -> anyhow::Result<(Size, Vec<Source>)> {
         };
         *place = arguments.next().and_then(|n| n.parse().ok()).with_context(|| format!("{argument} needs a number"))?;
     }
+    if !size.changes.is_multiple_of(2) {
+        bail!("each second change undoes the one before, so --changes needs an even number");
+    }
     if size.ingresses < 2 || size.certificates == 0 || size.paths < 2 {
         bail!("there must be two Ingresses, a certificate and two paths");
     }
@@ -150,12 +153,13 @@ fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
 
-/// Resident memory now and at most.
+/// Resident memory now and at most, and how much of it are pages of the program's own file, which the system can let go of.
 fn memory(status: &str) -> String {
     let status = std::fs::read_to_string(status).unwrap_or_default();
     let field = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
         line.trim().trim_end_matches(" kB").parse::<f64>().unwrap_or_default() / 1000.0
     };
-    format!("RSS {:.1} MB, peak {:.1} MB", field("VmRSS:"), field("VmHWM:"))
+    let (now, peak, file) = (field("VmRSS:"), field("VmHWM:"), field("RssFile:"));
+    format!("RSS {now:.1} MB ({file:.1} of the program's file), peak {peak:.1} MB")
 }
