@@ -15,7 +15,7 @@ use crate::river::Chain;
 /// How long after a change what there is is written; the first set of a process is written at once.
 const AFTER: Duration = Duration::from_secs(1);
 /// How many times as long as writing took of a processor, it is not written again.
-const REST: u32 = 200;
+const REST: u32 = 1000;
 
 /// What is kept, and when it is written next.
 pub struct LastGood {
