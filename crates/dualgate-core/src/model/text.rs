@@ -138,8 +138,15 @@ impl Interner {
     /// How many texts are kept before any of them is let go of.
     const FEW: usize = 1024;
 
+    /// The longest text that is kept, in octets. Longer ones hardly ever stand in two objects, and what is kept for nobody should
+    /// not be much.
+    const LONGEST: usize = 256;
+
     /// Takes the text that is known instead of an equal one.
     pub fn intern(&mut self, text: &mut Text) {
+        if text.len() > Self::LONGEST {
+            return;
+        }
         match self.known.get(text) {
             Some(known) => text.clone_from(known),
             None => {
@@ -170,6 +177,8 @@ mod tests {
             interner.intern(&mut number.to_string().into());
         }
         assert!(interner.known.len() <= Interner::FEW);
+        interner.intern(&mut "x".repeat(Interner::LONGEST + 1).into());
+        assert!(interner.known.iter().all(|text| text.len() <= Interner::LONGEST));
         let mut again = Text::from("grafana");
         interner.intern(&mut again);
         assert_eq!(address(&again), address(&one));

@@ -25,7 +25,7 @@ const IDLE: Duration = Duration::from_secs(10);
 const UNREAD: Duration = Duration::from_secs(10);
 /// Connections at a time.
 const CONNECTIONS: usize = 512;
-/// Of one asker: an IPv4 address, or a /64.
+/// Of one asker: an IPv4 address, or a /56 of IPv6.
 const OF_ONE: usize = 16;
 /// Questions of a connection whose answers are not written yet.
 const WAITING: usize = 32;

@@ -72,14 +72,18 @@ impl Cache {
 
     /// Keeps an answer, instead of what there was; also one that may not be kept takes the place of that.
     pub fn keep(&mut self, key: &Arc<Key>, kept: Arc<Kept>, now: Duration) {
-        let size = size(key, &kept);
-        if kept.ttl == 0 || size > self.limit {
-            if let Some(former) = self.entries.remove(key) {
-                self.octets -= self::size(key, &former.kept);
-                self.order.retain(|other| other != key);
+        if kept.ttl == 0 || size(key, &kept) > self.limit {
+            // Its place in the order goes when its turn comes.
+            if self.entries.contains_key(key) {
+                self.put(key, Arc::new(Kept::made(Rcode::ServFail, 0)), now);
             }
             return;
         }
+        self.put(key, kept, now);
+    }
+
+    fn put(&mut self, key: &Arc<Key>, kept: Arc<Kept>, now: Duration) {
+        let size = size(key, &kept);
         let entry = Entry { kept, since: now, used: false };
         match self.entries.insert(key.clone(), entry) {
             Some(former) => self.octets -= self::size(key, &former.kept),

@@ -201,8 +201,19 @@ pub struct Asked<'a> {
     pub id: u16,
     /// In the letters that are sent, in wire form.
     pub name: &'a [u8],
+    /// Whether these letters are to come back.
+    pub letters: Letters,
     /// The type.
     pub rtype: RecordType,
+}
+
+/// In which letters the name comes back in an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Letters {
+    /// In those that nobody could guess.
+    AsSent,
+    /// In any: something else shows who answers, or nothing can.
+    Any,
 }
 
 impl Asked<'_> {
@@ -251,7 +262,7 @@ impl Asked<'_> {
         if !asked.eq_ignore_ascii_case(self.name) || !is_kind {
             return None;
         }
-        if asked != self.name {
+        if self.letters == Letters::AsSent && asked != self.name {
             return Some(Reply::OtherLetters);
         }
         if header[2] & 2 != 0 {

@@ -25,7 +25,7 @@ use std::time::Duration;
 pub use cache::Key;
 use cache::{Cache, Found};
 use dualgate_wire::dns::{Name, Rcode, RecordType, suffixes};
-use message::{Asked, Kept, Padding, Remark, Reply};
+use message::{Asked, Kept, Letters, Padding, Remark, Reply};
 use upstream::Upstreams;
 
 use crate::machine::dns::{Question, Responder, Verdict};
@@ -161,6 +161,7 @@ struct Attempt {
     id: u16,
     /// In the letters that were sent.
     name: Box<[u8]>,
+    letters: Letters,
     until: Duration,
 }
 
@@ -176,7 +177,7 @@ enum Why {
 impl Attempt {
     fn asked(&self) -> Asked<'_> {
         let rtype = self.key.as_ref().map_or(RecordType::NS, |key| key.rtype);
-        Asked { id: self.id, name: &self.name, rtype }
+        Asked { id: self.id, name: &self.name, letters: self.letters, rtype }
     }
 }
 
@@ -204,8 +205,11 @@ impl<A> Resolver<A> {
             return;
         }
         let upstreams: BTreeSet<Arc<Upstream>> = self.responder.resolver().all().cloned().collect();
-        // What those say that are none any more is not kept.
-        let is_former = |attempt: &Attempt| !upstreams.contains(&attempt.upstream);
+        // What those say who are not asked for the name any more is not kept.
+        let is_former = |attempt: &Attempt| match &attempt.key {
+            Some(key) => !self.order(&key.name).contains(&attempt.upstream),
+            None => !upstreams.contains(&attempt.upstream),
+        };
         let former: Vec<AttemptId> =
             self.attempts.iter().filter(|(_, one)| is_former(one)).map(|(id, _)| *id).collect();
         former.into_iter().for_each(|id| drop(self.forget(id)));
@@ -256,8 +260,9 @@ impl<A> Resolver<A> {
     /// Answers from what is known, or asks.
     fn look(&mut self, question: Question, asker: A, now: Duration) {
         let key = key(&question);
-        if is_below(&key.name, CANARY) || is_below(&key.name, RESOLVER_ARPA) {
-            return self.tell(&Kept::made(Rcode::NxDomain, 0), question, asker, Telling::fresh(now));
+        let made = [(CANARY, Rcode::NxDomain), (RESOLVER_ARPA, Rcode::NoError)];
+        if let Some((_, code)) = made.into_iter().find(|(zone, _)| is_below(&key.name, zone)) {
+            return self.tell(&Kept::made(code, 0), question, asker, Telling::fresh(now));
         }
         if let Some(open) = self.open.get_mut(&key) {
             if open.askers.len() < ASKERS {
@@ -302,7 +307,7 @@ impl<A> Resolver<A> {
             (Reply::Foreign, _) => self.counts.foreign += 1,
             (Reply::OtherLetters, Carrier::Udp) => self.again_by_connection(id, Why::Letters, now),
             (Reply::Truncated, Carrier::Udp) => self.again_by_connection(id, Why::Length, now),
-            // A connection has shown that it is the upstream who speaks; cut answers make no sense there.
+            // Cut answers make no sense on a connection.
             (Reply::OtherLetters | Reply::Truncated | Reply::Refused, _) => self.end_attempt(id, true, now),
             (Reply::Answer(mut kept), _) => {
                 kept.grow_older(age);
@@ -331,12 +336,13 @@ impl<A> Resolver<A> {
         for upstream in self.upstreams.probes(now) {
             let over = carrier(&upstream);
             // Without numbers it is looked at the next time.
-            let _ = self.send(None, b"\0".as_slice().into(), upstream, over, now + NEXT);
+            let root = (b"\0".as_slice().into(), Letters::Any);
+            let _ = self.send(None, root, upstream, over, now + NEXT);
         }
         let over = |attempt: &Attempt| attempt.key.is_none() && attempt.until <= now;
         let over: Vec<AttemptId> = self.attempts.iter().filter(|(_, one)| over(one)).map(|(id, _)| *id).collect();
         for probe in over.into_iter().filter_map(|id| self.forget(id)).collect::<Vec<_>>() {
-            self.upstreams.is_not_there(&probe.upstream, now);
+            self.upstreams.is_not_there(&probe.upstream);
         }
         let keys: Vec<Arc<Key>> = self.open.keys().cloned().collect();
         for key in keys {
@@ -351,7 +357,7 @@ impl<A> Resolver<A> {
                 self.tell_stale(&key, now);
                 self.open.get_mut(&key).into_iter().for_each(|open| open.told_stale = true);
             }
-            if is_next {
+            if is_next && !self.is_without_connections(&key, now) {
                 self.silent(&key, now);
                 self.attempt(&key, now);
             }
@@ -392,8 +398,10 @@ impl<A> Resolver<A> {
         open.next = (open.attempts < ATTEMPTS).then_some(now + NEXT);
         let over = carrier(&upstream);
         let spelt = match over {
-            Carrier::Udp if self.upstreams.keeps_letters(&upstream) => self.spell(key.name.as_wire()),
-            Carrier::Udp | Carrier::Connection => Some(key.name.as_wire().into()),
+            Carrier::Udp if self.upstreams.keeps_letters(&upstream, now) => {
+                self.spell(key.name.as_wire()).map(|name| (name, Letters::AsSent))
+            }
+            Carrier::Udp | Carrier::Connection => Some(as_it_is(key)),
         };
         let sent = spelt.and_then(|name| self.send(Some(key.clone()), name, upstream, over, now + GIVE_UP));
         if sent.is_none() {
@@ -422,7 +430,7 @@ impl<A> Resolver<A> {
     fn send(
         &mut self,
         key: Option<Arc<Key>>,
-        name: Box<[u8]>,
+        (name, letters): (Box<[u8]>, Letters),
         to: Arc<Upstream>,
         over: Carrier,
         until: Duration,
@@ -437,7 +445,7 @@ impl<A> Resolver<A> {
             UpstreamProtocol::Plain => Padding::None,
             UpstreamProtocol::Tls { .. } | UpstreamProtocol::Https { .. } => Padding::Padded,
         };
-        let attempt = Attempt { key, upstream: to.clone(), over, why: None, id, name, until };
+        let attempt = Attempt { key, upstream: to.clone(), over, why: None, id, name, letters, until };
         let message = attempt.asked().message(dnssec_ok, checking_disabled, padding);
         self.attempts.insert(id_of, attempt);
         self.actions.push_back(Action::Send { attempt: id_of, to, over, message });
@@ -457,8 +465,8 @@ impl<A> Resolver<A> {
         let Some(open) = self.open.get_mut(&key) else { return };
         // It speaks: it gets its time for the connection.
         open.next = open.next.map(|_| now + NEXT);
-        let name = key.name.as_wire().into();
-        if self.send(Some(key.clone()), name, attempt.upstream, Carrier::Connection, attempt.until).is_none() {
+        let (to, over) = (attempt.upstream, Carrier::Connection);
+        if self.send(Some(key.clone()), as_it_is(&key), to, over, attempt.until).is_none() {
             return self.give_up(&key, now);
         }
         self.attempts.values_mut().next_back().into_iter().for_each(|attempt| attempt.why = Some(why));
@@ -468,13 +476,14 @@ impl<A> Resolver<A> {
     fn end_attempt(&mut self, id: AttemptId, spoke: bool, now: Duration) {
         let Some(attempt) = self.forget(id) else { return };
         match (spoke, &attempt.key, attempt.why) {
+            (true, None, _) => self.upstreams.is_there(&attempt.upstream, now),
             (true, ..) => self.upstreams.answered(&attempt.upstream),
-            (false, None, _) => self.upstreams.is_not_there(&attempt.upstream, now),
+            (false, None, _) => self.upstreams.is_not_there(&attempt.upstream),
             // It hears datagrams alone, and writes names as it likes: there is no other way to ask it.
             (false, Some(key), Some(Why::Letters)) => {
-                self.upstreams.changes_letters(&attempt.upstream);
-                let name = key.as_ref().name.as_wire().into();
-                let _ = self.send(Some(key.clone()), name, attempt.upstream.clone(), Carrier::Udp, attempt.until);
+                self.upstreams.changes_letters(&attempt.upstream, now);
+                let (to, over) = (attempt.upstream.clone(), Carrier::Udp);
+                let _ = self.send(Some(key.clone()), as_it_is(key), to, over, attempt.until);
             }
             (false, Some(_), Some(Why::Length) | None) => self.upstreams.was_silent(&attempt.upstream, now),
         }
@@ -491,8 +500,8 @@ impl<A> Resolver<A> {
 
     fn answered(&mut self, id: AttemptId, mut kept: Kept, now: Duration) {
         let Some(attempt) = self.forget(id) else { return };
+        let Some(key) = attempt.key else { return self.upstreams.is_there(&attempt.upstream, now) };
         self.upstreams.answered(&attempt.upstream);
-        let Some(key) = attempt.key else { return };
         if attempt.upstream.protocol == UpstreamProtocol::Plain {
             // Whoever is on the way can say so.
             kept.authenticated = false;
@@ -515,6 +524,19 @@ impl<A> Resolver<A> {
         let plan = self.responder.resolver();
         let mut named = plan.rebind_allowed.iter().chain(plan.per_zone.iter().map(|(zone, _)| zone));
         is_below(name, HOME_ARPA) || named.any(|zone| name.is_within(zone))
+    }
+
+    /// Whether an upstream that writes names as it likes was asked by a connection, and is silent there; then it is asked by
+    /// datagrams, and nobody else yet.
+    fn is_without_connections(&mut self, key: &Arc<Key>, now: Duration) -> bool {
+        let is_silent = |one: &Attempt| one.key.as_ref() == Some(key) && one.why == Some(Why::Letters);
+        let silent: Vec<AttemptId> =
+            self.attempts.iter().filter(|(_, one)| is_silent(one)).map(|(id, _)| *id).collect();
+        silent.iter().for_each(|id| self.failed(*id, now));
+        if let Some(open) = self.open.get_mut(key).filter(|_| !silent.is_empty()) {
+            open.next = open.next.map(|_| now + NEXT);
+        }
+        !silent.is_empty()
     }
 
     /// The attempts for this question have been silent for a while.
@@ -619,6 +641,11 @@ fn key(question: &Question) -> Key {
     let dnssec_ok = question.opt.is_some_and(|opt| opt.dnssec_ok);
     let (rtype, checking_disabled) = (question.rtype, question.checking_disabled);
     Key { name: question.name.clone(), rtype, dnssec_ok, checking_disabled }
+}
+
+/// A name in small letters; in which it comes back says nothing.
+fn as_it_is(key: &Key) -> (Box<[u8]>, Letters) {
+    (key.name.as_wire().into(), Letters::Any)
 }
 
 /// How an upstream is asked first.

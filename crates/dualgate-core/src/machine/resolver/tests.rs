@@ -356,26 +356,112 @@ fn a_name_that_nobody_knows_anything_of_takes_no_upstream_away() {
     assert_eq!(world.only_told(), (3, 0, vec![(60, vec![203, 0, 113, 8])]));
 }
 
-#[test]
-fn who_hears_no_tcp_and_writes_names_in_other_letters_is_asked_in_these() {
-    let mut world = World::with(ResolverPlan { upstreams: vec![upstream(HOME)], ..ResolverPlan::default() });
-    for (turn, sent) in [(1, 3), (2, 1)] {
-        world.sent.clear();
-        world.ask(turn, &format!("www{turn}.example.org"));
-        if turn == 1 {
-            let (attempt, _, _, query) = world.sent[0].clone();
-            let mut message = reply(&query, 0, &[a(300, [203, 0, 113, 66])]);
-            message[13..30].make_ascii_lowercase();
-            world.arrive(attempt, &message);
-            world.resolver.failed(world.sent[1].0, world.now);
-            world.act();
-        }
-        let (_, _, carrier, query) = world.sent.last().unwrap().clone();
-        assert_eq!((world.sent.len(), carrier), (sent, Carrier::Udp));
-        assert!(!query[13..30].iter().any(u8::is_ascii_uppercase));
-        world.answer(&[a(300, [203, 0, 113, 7])]);
-        assert_eq!(world.only_told(), (turn, 0, vec![(300, vec![203, 0, 113, 7])]));
+/// Answers all datagrams in large letters; who is asked by a connection is as it was.
+fn answer_in_large_letters(world: &mut World) {
+    let sent = world.sent.clone();
+    for (attempt, _, _, query) in sent.iter().filter(|(_, _, over, _)| *over == Carrier::Udp) {
+        let mut message = reply(query, 0, &[a(300, [203, 0, 113, 7])]);
+        message[13..30].make_ascii_uppercase();
+        world.arrive(*attempt, &message);
     }
+}
+
+#[test]
+fn who_hears_no_tcp_and_writes_names_in_other_letters_is_asked_without_any() {
+    for is_refused in [true, false] {
+        let mut world = World::with(ResolverPlan { upstreams: vec![upstream(HOME)], ..ResolverPlan::default() });
+        for (turn, sent) in [(1, 3), (2, 1)] {
+            world.sent.clear();
+            world.ask(turn, &format!("www{turn}.example.org"));
+            if turn == 1 {
+                answer_in_large_letters(&mut world);
+                assert_eq!((world.sent.len(), world.told.len()), (2, 0), "anybody could have written it");
+                match is_refused {
+                    true => world.resolver.failed(world.sent[1].0, world.now),
+                    // Its packets are dropped.
+                    false => world.pass(NEXT),
+                }
+                world.act();
+            }
+            let (_, _, carrier, query) = world.sent.last().unwrap().clone();
+            assert_eq!((world.sent.len(), carrier), (sent, Carrier::Udp));
+            assert!(!query[13..30].iter().any(u8::is_ascii_uppercase));
+            answer_in_large_letters(&mut world);
+            assert_eq!(world.only_told(), (turn, 0, vec![(300, vec![203, 0, 113, 7])]));
+        }
+        // After an hour it is believed to have learnt.
+        world.pass(Duration::from_secs(3600));
+        world.sent.clear();
+        world.ask(3, "www3.example.org");
+        assert!(world.sent[0].3[13..30].iter().any(u8::is_ascii_uppercase));
+    }
+}
+
+#[test]
+fn a_former_upstream_of_a_zone_says_nothing_of_it_though_it_is_one_of_another() {
+    let plan = |home: &str| DnsPlan {
+        resolver: Some(ResolverPlan {
+            upstreams: vec![upstream(HOME)],
+            per_zone: vec![(name("example.org"), vec![upstream(home)])],
+            ..ResolverPlan::default()
+        }),
+        ..DnsPlan::default()
+    };
+    let mut world = World::with(plan(HOME).resolver.unwrap());
+    world.ask(1, "www.example.org");
+    let (former, _, _, query) = world.sent[0].clone();
+    world.resolver.follow(Arc::new(Responder::new(&plan(OTHER))));
+    world.pass(millis(0));
+    world.arrive(former, &reply(&query, 0, &[a(300, [203, 0, 113, 66])]));
+    assert_eq!((world.told.len(), world.upstreams_asked()), (0, vec![HOME.to_owned(), OTHER.to_owned()]));
+}
+
+#[test]
+fn an_upstream_that_answers_no_question_is_asked_last_though_it_speaks() {
+    let mut world = World::new();
+    let answer = |world: &mut World, by: &str, is_probe: bool| {
+        let of = |(_, to, _, query): &&(AttemptId, Arc<Upstream>, Carrier, Vec<u8>)| {
+            **to == *upstream(by) && (query[12] == 0) == is_probe
+        };
+        let sent: Vec<_> = world.sent.iter().filter(of).cloned().collect();
+        for (attempt, _, _, query) in sent {
+            world.arrive(attempt, &reply(&query, 0, &[a(1, [203, 0, 113, 7])]));
+        }
+    };
+    for number in 0..12 {
+        world.ask(number, &format!("www{number}.example.org"));
+        world.pass(NEXT);
+        answer(&mut world, OTHER, false);
+        answer(&mut world, HOME, true);
+        world.pass(millis(1));
+        answer(&mut world, HOME, true);
+    }
+    assert_eq!(world.resolver.away(), [upstream(HOME)]);
+    world.sent.clear();
+    world.ask(20, "more.example.org");
+    assert_eq!(world.upstreams_asked(), [OTHER]);
+    world.answer(&[a(1, [203, 0, 113, 7])]);
+    // Now and then it has another chance.
+    while !world.resolver.away().is_empty() && world.now < millis(60_000) {
+        world.pass(millis(100));
+        answer(&mut world, HOME, true);
+    }
+    assert!(world.resolver.away().is_empty());
+}
+
+#[test]
+fn whoever_answers_is_there_though_it_says_nothing_to_a_look() {
+    let mut world = World::with(ResolverPlan { upstreams: vec![upstream(HOME)], ..ResolverPlan::default() });
+    for number in 0..3 {
+        world.ask(number, &format!("dead{number}.example.org"));
+    }
+    world.pass(NEXT);
+    world.pass(millis(100));
+    assert!(world.sent.iter().any(|(_, _, _, query)| query[12] == 0), "it is looked at");
+    world.ask(4, "www.example.org");
+    world.answer(&[a(60, [203, 0, 113, 7])]);
+    world.pass(NEXT);
+    assert!(world.resolver.away().is_empty());
 }
 
 #[test]
@@ -431,7 +517,7 @@ fn that_an_answer_is_authentic_is_believed_of_encrypted_upstreams_alone() {
 fn nobody_is_led_past_this_resolver() {
     let mut world = World::new();
     world.ask_as(question("_dns.resolver.arpa", 64), 1);
-    assert_eq!((world.only_told(), world.sent.len()), ((1, NXDOMAIN, vec![]), 0));
+    assert_eq!((world.only_told(), world.sent.len()), ((1, 0, vec![]), 0));
 }
 
 #[test]

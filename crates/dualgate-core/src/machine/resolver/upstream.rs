@@ -9,6 +9,11 @@ use crate::plan::dns::Upstream;
 /// So many questions in a row without an answer, and an upstream is looked at. It may be there all the same: there are names for
 /// which it has no answer.
 const SILENCES: u8 = 3;
+/// So many without any answer to a question, and it is asked last though it is there: it may be cut off itself, and answer from
+/// what it knows alone.
+const HOPELESS: u8 = 10;
+/// How long it is believed that an upstream writes names in letters of its own.
+const LETTERS: Duration = Duration::from_secs(3600);
 /// How often an upstream that is away is looked at.
 const PROBE: Duration = Duration::from_secs(5);
 
@@ -22,8 +27,8 @@ struct Health {
     /// When it is looked at.
     probe: Option<Duration>,
     is_away: bool,
-    /// Whether it was seen to write names in letters of its own.
-    changes_letters: bool,
+    /// Until when it is believed to write names in letters of its own.
+    changes_letters: Option<Duration>,
 }
 
 impl Upstreams {
@@ -43,7 +48,7 @@ impl Upstreams {
         self.0.iter().filter(|(_, health)| health.is_away).map(|(upstream, _)| upstream)
     }
 
-    /// It said something.
+    /// It said something to a question.
     pub fn answered(&mut self, upstream: &Arc<Upstream>) {
         if let Some(health) = self.0.get_mut(upstream) {
             *health = Health { changes_letters: health.changes_letters, ..Health::default() };
@@ -60,22 +65,33 @@ impl Upstreams {
         }
     }
 
-    /// It was looked at, and said nothing.
-    pub fn is_not_there(&mut self, upstream: &Arc<Upstream>, now: Duration) {
+    /// It was looked at, and spoke.
+    pub fn is_there(&mut self, upstream: &Arc<Upstream>, now: Duration) {
         if let Some(health) = self.0.get_mut(upstream) {
+            health.is_away = health.silences >= HOPELESS;
+            health.probe = health.is_away.then_some(now + PROBE);
+            if health.is_away {
+                // The next time it is asked again, to see.
+                health.silences = SILENCES;
+            }
+        }
+    }
+
+    /// It was looked at, and said nothing; unless it has answered a question meanwhile.
+    pub fn is_not_there(&mut self, upstream: &Arc<Upstream>) {
+        if let Some(health) = self.0.get_mut(upstream).filter(|health| health.probe.is_some()) {
             health.is_away = true;
-            health.probe.get_or_insert(now + PROBE);
         }
     }
 
     /// It writes names in letters of its own, and there is no other way to know that it is the one who answers.
-    pub fn changes_letters(&mut self, upstream: &Arc<Upstream>) {
-        self.0.get_mut(upstream).into_iter().for_each(|health| health.changes_letters = true);
+    pub fn changes_letters(&mut self, upstream: &Arc<Upstream>, now: Duration) {
+        self.0.get_mut(upstream).into_iter().for_each(|health| health.changes_letters = Some(now + LETTERS));
     }
 
-    /// Whether names come back in the letters in which they were sent.
-    pub fn keeps_letters(&self, upstream: &Arc<Upstream>) -> bool {
-        self.0.get(upstream).is_none_or(|health| !health.changes_letters)
+    /// Whether names are to come back in the letters in which they were sent.
+    pub fn keeps_letters(&self, upstream: &Arc<Upstream>, now: Duration) -> bool {
+        self.0.get(upstream).and_then(|health| health.changes_letters).is_none_or(|until| until <= now)
     }
 
     /// When one is to be looked at.
