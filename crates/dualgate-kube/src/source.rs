@@ -125,9 +125,11 @@ impl ClusterSource {
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Arc<ObjectSet>> {
         loop {
-            let mut more = false;
+            let (mut more, mut is_back) = (false, false);
             for feed in &mut self.feeds {
+                let was_lost = matches!(feed.reflector.contact(), Contact::Lost(..));
                 let turn = feed.turn(&self.api.client, &mut self.texts, context);
+                is_back |= was_lost && matches!(feed.reflector.contact(), Contact::Well(_));
                 more |= turn.more;
                 if turn.change == Change::Something {
                     self.hold_off.triggered(Instant::now());
@@ -135,11 +137,14 @@ impl ClusterSource {
             }
             self.renew(context);
             let now = Instant::now();
+            if is_back {
+                self.feeds.iter_mut().for_each(|feed| feed.reflector.hurry(now));
+            }
             if self.look_for_trouble(now) == Change::Something {
                 self.hold_off.triggered(now);
             }
             self.view.update(&self.feeds, &self.troubles);
-            let is_ready = self.feeds.iter().all(|feed| feed.is_settled(now));
+            let is_ready = self.feeds.iter().all(Feed::is_settled);
             if is_ready && self.hold_off.due().is_some_and(|due| due <= now) {
                 self.hold_off.passed(now);
                 if let Some(set) = self.assemble() {
@@ -281,17 +286,9 @@ impl Feed {
         self.reflector.counters().lists > 0
     }
 
-    /// Whether a set can be yielded as far as this kind goes. A server that has just started refuses for a moment what it
-    /// does not refuse: it does not know its roles yet.
-    fn is_settled(&self, now: Instant) -> bool {
-        let is_refused = || match self.reflector.contact() {
-            Contact::Lost(since, failure) => {
-                matches!(failure.why, Why::Refused(Refusal::Forbidden | Refusal::Absent))
-                    && *since + WORTH_SAYING <= now
-            }
-            Contact::None | Contact::Well(_) => false,
-        };
-        self.was_listed() || (matches!(self.kind.need(), kind::Need::Desired(_)) && is_refused())
+    /// Whether a set can be yielded as far as this kind goes.
+    fn is_settled(&self) -> bool {
+        self.was_listed() || (matches!(self.kind.need(), kind::Need::Desired(_)) && self.reflector.is_refused())
     }
 }
 

@@ -336,6 +336,25 @@ fn a_kind_that_is_forbidden_is_said_and_only_what_routes_need_is_waited_for() {
     });
 }
 
+/// A server that comes back knows its roles a moment later than its objects.
+#[test]
+fn a_server_that_was_away_and_then_refuses_secrets_once_costs_no_secret() {
+    run(async {
+        let cluster = Cluster::ours();
+        for object in [secret("default", "a", "kubernetes.io/tls"), ingress("default", "a")] {
+            cluster.create(&object).await.unwrap();
+        }
+        server(&cluster).faults().down();
+        let mut listener = Listener::new(&cluster).await;
+        let early = listener.goes_on(Duration::from_secs(6)).await;
+        assert!(early.is_none(), "{:?}", early.map(|set| keys(&set)));
+        server(&cluster).faults().refuse(Refusal { path: "secrets".into(), ..Refusal::once(403) });
+        server(&cluster).faults().up();
+        let first = listener.until("the first set", |set| !set.objects.is_empty()).await;
+        assert_eq!(keys(&first), ["Ingress default/a", "Secret default/a"]);
+    });
+}
+
 #[test]
 fn watches_that_stay_silent_are_caught_up_with_once_they_are_cut() {
     run(async {

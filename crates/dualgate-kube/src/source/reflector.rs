@@ -45,6 +45,9 @@ const SHORT_WATCH: Duration = Duration::from_secs(1);
 const UNANSWERED: u32 = 2;
 /// After so many watches that the server refused one after the other, the version is taken for the reason.
 const REFUSED_WATCHES: u32 = 5;
+/// So long a refusal lasts before it is believed: a server that has just started does not know its roles yet, and refuses what it
+/// does not refuse a moment later.
+const SURE: Duration = Duration::from_secs(5);
 
 /// What is to be asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -162,6 +165,8 @@ pub(super) struct Reflector {
     unanswered: u32,
     random: Random,
     contact: Contact,
+    /// The first and the last refusal since anything else came.
+    refused: Option<(Instant, Instant)>,
     counters: Counters,
 }
 
@@ -177,6 +182,7 @@ impl Reflector {
             unanswered: 0,
             random: Random::new(seed),
             contact: Contact::None,
+            refused: None,
             counters: Counters::default(),
         }
     }
@@ -187,6 +193,20 @@ impl Reflector {
 
     pub(super) fn counters(&self) -> Counters {
         self.counters
+    }
+
+    /// Whether it is refused, and was so when it was asked some time ago already.
+    pub(super) fn is_refused(&self) -> bool {
+        self.refused.is_some_and(|(first, last)| first + SURE <= last)
+    }
+
+    /// Another kind has found the server again: it is asked at once.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        if matches!(&self.contact, Contact::Lost(_, failure) if failure.why == Why::Unreachable)
+            && let State::Waiting { until } = &mut self.state
+        {
+            (*until, self.pauses) = (now.min(*until), 0);
+        }
     }
 
     /// What is to be asked now. What was asked before is over.
@@ -312,7 +332,14 @@ impl Reflector {
         if matches!(self.contact, Contact::Well(since) if since + CALM <= now) {
             self.pauses = 0;
         }
-        let pause = self.pause().max(failure.retry_after.unwrap_or_default().min(LONGEST_ASKED));
+        self.refused = match failure.why {
+            Why::Refused(Refusal::Forbidden | Refusal::Absent) => {
+                Some((self.refused.map_or(now, |(first, _)| first), now))
+            }
+            Why::Refused(Refusal::Unknown) | Why::Unreachable | Why::Cut | Why::Gone | Why::Busy | Why::Wrong => None,
+        };
+        let longest = if self.refused.is_some() && !self.is_refused() { SURE / 2 } else { LONGEST_PAUSE };
+        let pause = self.pause().min(longest).max(failure.retry_after.unwrap_or_default().min(LONGEST_ASKED));
         self.state = State::Waiting { until: now + pause };
         let since = match self.contact {
             Contact::Lost(since, _) => since,
@@ -332,6 +359,7 @@ impl Reflector {
     }
 
     fn well(&mut self, now: Instant) {
+        self.refused = None;
         if !matches!(self.contact, Contact::Well(_)) {
             self.contact = Contact::Well(now);
         }

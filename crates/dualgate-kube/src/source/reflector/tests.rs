@@ -333,3 +333,47 @@ fn it_is_known_since_when_the_server_is_away_and_why() {
     talk.reflector.handle_page("v".into(), None, talk.now);
     assert_eq!(*talk.reflector.contact(), Contact::Well(talk.now));
 }
+
+#[test]
+fn a_refusal_is_believed_when_it_is_repeated_whatever_was_before() {
+    let refused = Why::Refused(Refusal::Forbidden);
+    let mut talk = Talk::begin();
+    // The server was away for long.
+    for _ in 0..10 {
+        talk.asks_later();
+        talk.fails(Why::Unreachable);
+    }
+    let (mut first, mut times) = (None, 0);
+    while !talk.reflector.is_refused() {
+        talk.asks_later();
+        let since = *first.get_or_insert(talk.now);
+        talk.fails(refused);
+        times += 1;
+        assert!(talk.now < since + SURE * 2, "it is asked again soon");
+    }
+    assert!(times >= 2 && talk.now >= first.unwrap() + SURE);
+    talk.asks_later();
+    talk.fails(Why::Busy);
+    assert!(!talk.reflector.is_refused());
+    // From then on it is asked seldom.
+    let mut longest = Duration::ZERO;
+    for _ in 0..12 {
+        longest = longest.max(talk.asks_later().1);
+        talk.fails(refused);
+    }
+    assert!(longest > SURE, "{longest:?}");
+}
+
+#[test]
+fn who_waits_for_a_server_that_another_kind_has_found_asks_at_once() {
+    let mut talk = Talk::begin();
+    for why in [Why::Unreachable, Why::Busy] {
+        for _ in 0..10 {
+            talk.asks_later();
+            talk.fails(why);
+        }
+        talk.reflector.hurry(talk.now);
+        assert_eq!(talk.reflector.poll_ask(talk.now).is_some(), why == Why::Unreachable, "{why:?}");
+        talk.fails(why);
+    }
+}
