@@ -3,12 +3,13 @@
 //! A case file holds cases: a line `=== what it shows`, keys of the site of [`Case::site`], and sections. Inputs:
 //! `--- services` and `--- objects` (as in [`Case`]; what exists keeps its status), `--- deleted` (`Kind
 //! namespace/name` in a line), `--- others` (`manager Kind namespace/name address or name...` in a line: somebody writes
-//! a load balancer's status), `--- site` (another site). Outputs: `--- writes`, also `, IPv4 only` or `, IPv6 only` for
+//! a load balancer's status), `--- site` (another site), `--- silent` (edges that home does not hear). Outputs: `--- writes`, also `, IPv4 only` or `, IPv6 only` for
 //! a site without the other family; the writes are made, after which there must be none. Addresses are assigned as
 //! `plan::ipam` does. `DUALGATE_BLESS=1 cargo test -p dualgate-core --test cluster` writes what is found; review the
 //! difference.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use dualgate_core::case::{Case, Families, NOW};
 use dualgate_core::lower::{self, Lowered};
 use dualgate_core::model::snapshot::{Facts, Generation};
-use dualgate_core::model::{Assignments, Object, ObjectName, ObjectSet, Site, Snapshot};
+use dualgate_core::model::{Assignments, NodeName, Object, ObjectName, ObjectSet, Site, Snapshot};
 use dualgate_core::parse::{site, yaml};
 use dualgate_core::plan::cluster::{Memo, Write, cluster};
 use dualgate_core::plan::{ipam, public};
@@ -42,6 +43,7 @@ struct World {
     site: String,
     api: Api,
     assigned: Arc<Assignments>,
+    silent: Arc<BTreeSet<NodeName>>,
     now: i64,
     step: RefCell<Step>,
 }
@@ -79,6 +81,7 @@ impl World {
             site: String::new(),
             api: Api::default(),
             assigned: Arc::default(),
+            silent: Arc::default(),
             now: NOW,
             step: RefCell::default(),
         };
@@ -115,7 +118,12 @@ impl World {
             generation: Generation(1),
             site: Arc::new(site),
             objects: Arc::new(self.api.set()),
-            facts: Facts { now: self.now, assigned: self.assigned.clone(), ..Facts::default() },
+            facts: Facts {
+                now: self.now,
+                assigned: self.assigned.clone(),
+                silent_edges: self.silent.clone(),
+                ..Facts::default()
+            },
         }
     }
 
@@ -147,6 +155,7 @@ impl World {
     fn input(&mut self, section: &str, text: &str) {
         match section {
             "site" => self.set_site(text),
+            "silent" => self.silent = Arc::new(text.split_whitespace().map(NodeName::new).collect()),
             "services" | "objects" => self.put(section, text),
             "deleted" => text.lines().filter(|line| !line.is_empty()).for_each(|line| self.api.delete(line)),
             "others" => text.lines().filter(|line| !line.is_empty()).for_each(|line| self.others(line)),

@@ -114,6 +114,24 @@ fn a_site_file_that_no_config_map_holds_is_refused() {
     assert!(case_of(text, "").install().is_ok());
 }
 
+#[test]
+fn a_file_that_no_pod_sees_is_refused() {
+    let site = |path: &str| {
+        format!(
+            "nodes: [{{name: a, roles: [server, internal-gate, dns], addresses: [10.0.0.1]}}]\n\
+             dns:\n  zones: [{{name: example.org, publish: 'provider:ionos'}}]\n  \
+             providers: {{ionos: {{type: ionos, tokenFile: {path}}}}}"
+        )
+    };
+    let wrong = site("/etc/dualgate/ionos.key");
+    let refused = case_of(&wrong, "").install().expect_err("it cannot be read").to_string();
+    assert_eq!(
+        refused,
+        "`/etc/dualgate/ionos.key` is not to be seen in a pod; put it below `/var/lib/dualgate` on every home node"
+    );
+    case_of(&site("/var/lib/dualgate/ionos.key"), "").install().expect("it is the node's own");
+}
+
 fn case_of<'a>(site: &'a str, edges: &'a str) -> Case<'a> {
     let edges = edges.split_whitespace().map(NodeName::new).collect();
     Case { title: "", site, edges, sections: Vec::new() }

@@ -28,7 +28,7 @@ const BUFFER: usize = 64 << 10;
 /// Which API server, and as whom.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Access {
-    /// A kubeconfig file; `None` is the pod's service account, else `KUBECONFIG`, else `~/.kube/config`.
+    /// A kubeconfig file; `None` is `KUBECONFIG`, else the pod's service account, else `~/.kube/config`.
     pub kubeconfig: Option<PathBuf>,
     /// A context of it; `None` is its current one.
     pub context: Option<String>,
@@ -156,8 +156,11 @@ where
 
 /// Also what to call its source in messages.
 async fn config(access: &Access) -> Result<(Config, String), AccessError> {
+    // As kubectl has it: who names a file means it, also in a pod.
+    let is_named = std::env::var_os("KUBECONFIG").is_some_and(|named| !named.is_empty());
     if access.kubeconfig.is_none()
         && access.context.is_none()
+        && !is_named
         && let Ok(config) = Config::incluster()
     {
         return Ok((config, "the pod's service account".to_owned()));
@@ -173,6 +176,13 @@ async fn config(access: &Access) -> Result<(Config, String), AccessError> {
             return Err(AccessError::NoSuchContext { file: name, context, known });
         }
         Some(_) => {}
+    }
+    if let Some(proxy) = proxy(&file, context.unwrap_or_default()) {
+        let message = format!(
+            "it leads to the server through `{proxy}` (`proxy-url`), which is not supported; take another way there, such as a \
+             port that is forwarded (`ssh -L`)"
+        );
+        return Err(wrong(message));
     }
     let options = KubeConfigOptions { context: access.context.clone(), ..KubeConfigOptions::default() };
     let config = Config::from_custom_kubeconfig(file, &options).await.map_err(|error| wrong(error.to_string()))?;
@@ -197,6 +207,13 @@ fn kubeconfig(path: Option<&Path>) -> Result<(Kubeconfig, String), AccessError> 
         Err(KubeconfigError::FindPath) => Err(AccessError::Nowhere),
         Err(error) => Err(AccessError::Wrong { file: name, message: error.to_string() }),
     }
+}
+
+/// `clusters[].cluster.proxy-url` of a context.
+fn proxy<'f>(file: &'f Kubeconfig, context: &str) -> Option<&'f str> {
+    let context = file.contexts.iter().find(|named| named.name == context)?.context.as_ref()?;
+    let cluster = file.clusters.iter().find(|named| named.name == context.cluster)?;
+    cluster.cluster.as_ref()?.proxy_url.as_deref()
 }
 
 fn contexts(known: &[&str]) -> String {
@@ -243,6 +260,9 @@ contexts: [{name: home, context: {cluster: home, user: admin}}, {name: lost, con
         assert_eq!(said("context", Some(FILE), Some("work")).await.unwrap_err(), other);
         let cluster = said("cluster", Some(FILE), Some("lost")).await.unwrap_err();
         assert!(cluster.contains("`FILE`") && cluster.contains("away"), "{cluster}");
+        let proxied = FILE.replace("cluster: {server:", "cluster: {proxy-url: 'socks5://127.0.0.1:1080', server:");
+        let refused = said("proxy", Some(&proxied), Some("home")).await.unwrap_err();
+        assert!(refused.contains("`socks5://127.0.0.1:1080`") && refused.contains("not supported"), "{refused}");
         assert!(said("yaml", Some("contexts: ["), None).await.unwrap_err().contains("the kubeconfig `FILE`"));
     }
 }

@@ -164,7 +164,7 @@ pub struct Inputs {
     /// `home`: this node is an edge, and home tells it what is public [default: the folder `manifests` beside the site file].
     #[arg(long, value_name = "SOURCE")]
     pub source: Option<SourceArgument>,
-    /// How to reach the cluster [default: the pod's service account, else $KUBECONFIG, else ~/.kube/config].
+    /// How to reach the cluster [default: $KUBECONFIG, else the pod's service account, else ~/.kube/config].
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
 }

@@ -6,7 +6,7 @@ use super::text::Text;
 
 /// What tells an object from an earlier one of its name. API servers write a UUID, of which the octets are kept, as there
 /// are tens of thousands of them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Uid {
     /// None is written.
     #[default]

@@ -17,11 +17,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::dns::silent;
 use super::ipam::{self, ServiceUse};
 use crate::lower::{Lowered, LoweredIngress};
 use crate::model::changes::changes;
 use crate::model::object::{Body, Object, Service};
-use crate::model::site::{Role, Site};
+use crate::model::site::{Node, Role, Site};
 use crate::model::{Family, GateName, NodeName, ObjectKey, ObjectName, ObjectSet, Snapshot};
 use crate::route::{Action, EntryPointSet};
 
@@ -61,7 +62,7 @@ pub enum ServiceStatus {
 /// What is written back for a snapshot.
 pub fn cluster(snapshot: &Snapshot, lowered: &Lowered) -> ClusterPlan {
     ClusterPlan {
-        ingresses: ingresses(&snapshot.site, lowered),
+        ingresses: ingresses(snapshot, lowered),
         services: services(snapshot),
         labels: labels(&snapshot.site),
     }
@@ -114,6 +115,7 @@ fn of_service(object: &Object, planned: Option<&ServiceStatus>) -> Option<Write>
 pub struct Memo {
     site: Option<Arc<Site>>,
     objects: Arc<ObjectSet>,
+    silent: BTreeSet<NodeName>,
     ingresses: Vec<Arc<LoweredIngress>>,
     services: BTreeMap<ObjectName, ServiceStatus>,
     writes: BTreeMap<ObjectKey, Write>,
@@ -124,6 +126,11 @@ impl Memo {
     pub fn writes(&mut self, snapshot: &Snapshot, lowered: &Lowered) -> Vec<Write> {
         if !self.site.as_ref().is_some_and(|site| Arc::ptr_eq(site, &snapshot.site)) {
             *self = Self { site: Some(snapshot.site.clone()), ..Self::default() };
+        }
+        let silent = silent(snapshot).into_iter().cloned().collect();
+        if self.silent != silent {
+            // They are looked at again, all of them.
+            (self.silent, self.ingresses) = (silent, Vec::new());
         }
         let mut found = self.of_ingresses(snapshot, lowered);
         found.extend(self.of_nodes(snapshot));
@@ -152,7 +159,7 @@ impl Memo {
         let of_lowered = changes(&self.ingresses, &lowered.ingresses, |ingress| &ingress.key().name);
         let of_lowered = of_lowered.into_iter().filter_map(|(old, new)| new.or(old)).map(|ingress| ingress.key());
         let touched: BTreeSet<&ObjectKey> = of_lowered.chain(self.changed(snapshot, "Ingress")).collect();
-        let mut served = Served::new(&snapshot.site, lowered);
+        let mut served = Served::new(snapshot, lowered);
         let mut write = |key: &ObjectKey| {
             let object = object(snapshot, key)?;
             let Body::Ingress(ingress) = &object.body else { return None };
@@ -195,8 +202,8 @@ fn object<'a>(snapshot: &'a Snapshot, key: &ObjectKey) -> Option<&'a Arc<Object>
     snapshot.objects.get(&key.kind, &key.name.namespace, &key.name.name)
 }
 
-fn ingresses(site: &Site, lowered: &Lowered) -> BTreeMap<ObjectName, Arc<[IpAddr]>> {
-    let mut served = Served::new(site, lowered);
+fn ingresses(snapshot: &Snapshot, lowered: &Lowered) -> BTreeMap<ObjectName, Arc<[IpAddr]>> {
+    let mut served = Served::new(snapshot, lowered);
     let told = lowered.ingresses.iter().map(|ingress| (ingress.key().name.clone(), served.addresses(ingress)));
     told.filter(|(_, addresses)| !addresses.is_empty()).collect()
 }
@@ -204,15 +211,16 @@ fn ingresses(site: &Site, lowered: &Lowered) -> BTreeMap<ObjectName, Arc<[IpAddr
 /// Where Ingresses are served.
 struct Served<'a> {
     site: &'a Site,
+    silent: BTreeSet<&'a NodeName>,
     gates: [(GateName, EntryPointSet); 2],
     /// Nearly all Ingresses are served at the same few sets of gates.
     shared: BTreeMap<[bool; 2], Arc<[IpAddr]>>,
 }
 
 impl<'a> Served<'a> {
-    fn new(site: &'a Site, lowered: &Lowered) -> Self {
+    fn new(snapshot: &'a Snapshot, lowered: &Lowered) -> Self {
         let gates = GateName::ALL.map(|gate| (gate, lowered.entry_points.of_gate(gate)));
-        Self { site, gates, shared: BTreeMap::new() }
+        Self { site: &snapshot.site, silent: silent(snapshot), gates, shared: BTreeMap::new() }
     }
 
     fn addresses(&mut self, ingress: &LoweredIngress) -> Arc<[IpAddr]> {
@@ -220,17 +228,21 @@ impl<'a> Served<'a> {
         let set = routes.fold(EntryPointSet::default(), |set, route| set.or(route.entry_points));
         let at = self.gates.map(|(_, points)| points.intersects(set));
         let gates = self.gates.iter().zip(at).filter(|(_, at)| *at);
-        let of_gates = || gates.flat_map(|((gate, _), _)| published(self.site, *gate)).collect();
+        let of_gates = || gates.flat_map(|((gate, _), _)| published(self.site, *gate, &self.silent)).collect();
         self.shared.entry(at).or_insert_with(of_gates).clone()
     }
 }
 
 /// Where clients reach a gate, IPv4 first: its virtual IPs, else the addresses of the nodes that serve it. Behind an
-/// address that is only the node's own, such as the private one of a cloud server, are the public ones of its family.
-fn published(site: &Site, gate: GateName) -> Vec<IpAddr> {
+/// address that is only the node's own, such as the private one of a cloud server, are the public ones of its family. Edges
+/// that home does not hear are left out, unless none is left; so it is with names.
+fn published(site: &Site, gate: GateName, silent: &BTreeSet<&NodeName>) -> Vec<IpAddr> {
     let Some(of_gate) = site.gates.get(&gate) else { return Vec::new() };
+    let nodes = || site.nodes.iter().filter(|node| node.has(Role::of_gate(gate)));
+    let is_heard = |node: &&Node| !silent.contains(&node.name);
+    let is_any_heard = nodes().any(|node| is_heard(&node));
     let mut addresses = BTreeSet::new();
-    for node in site.nodes.iter().filter(|node| node.has(Role::of_gate(gate))) {
+    for node in nodes().filter(|node| is_heard(node) || !is_any_heard) {
         let known = match gate {
             GateName::Internal => &node.addresses,
             GateName::External => &node.public_addresses,

@@ -66,6 +66,29 @@ fn an_event_is_of_v1_and_names_its_object_with_its_uid() {
     );
 }
 
+/// `kubectl describe` shows the Events of the object that is there, not those of its predecessor.
+#[test]
+fn an_object_that_is_made_anew_gets_an_event_of_its_own() {
+    let set = |uid: &str| {
+        let ingress = json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
+            "metadata": {"name": "i1", "namespace": "apps", "uid": uid}, "spec": {"rules": [{}]},
+        });
+        let objects = object(&ingress, None).objects.into_iter().map(Arc::new).collect();
+        ObjectSet { objects, findings: Vec::new() }
+    };
+    let (mut events, found) = (Events::new("home1"), [finding(1, "`x` is missing")]);
+    let mut names = Vec::new();
+    for (uid, second) in [("11-22", 1), ("33-44", 10)] {
+        events.want(found.iter(), &set(uid), SECOND * second);
+        let said = run(&mut events, second, 5);
+        let [(_, Request::Create { event, .. })] = said.as_slice() else { panic!("{said:?}") };
+        assert_eq!(event["involvedObject"]["uid"], uid);
+        names.push(event["metadata"]["name"].clone());
+    }
+    assert_ne!(names[0], names[1]);
+}
+
 #[test]
 fn what_comes_and_goes_is_counted_up_and_what_stays_is_said_again_before_it_is_forgotten() {
     let (objects, mut events) = (ObjectSet::default(), Events::new("home1"));

@@ -39,7 +39,7 @@ Example:
 /// Which cluster.
 #[derive(Debug, Args)]
 pub struct Cluster {
-    /// The kubeconfig file [default: $KUBECONFIG, else ~/.kube/config; in a pod its account].
+    /// The kubeconfig file [default: $KUBECONFIG, else the pod's service account, else ~/.kube/config].
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
     /// A context of it [default: its current one].

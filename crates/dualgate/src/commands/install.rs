@@ -25,6 +25,12 @@ pub fn run(args: &Install) -> anyhow::Result<ExitCode> {
     let site_file = std::fs::read_to_string(&args.site).with_context(|| format!("read `{}`", args.site.display()))?;
     let edges = args.edge_daemonset.clone();
     let installation = install(&site, &Options { image: args.image.clone(), site_file, edges })?;
+    if site.tunnel.is_some() && !args.edge_daemonset.is_empty() {
+        eprintln!(
+            "note: the pod on the edge makes the tunnel, so K3s must get to its server without it there; where it does not, as with \
+             what `dualgate render k3s` writes, dualgate belongs on the edge as a service (`dualgate edge bundle`)"
+        );
+    }
     if args.print {
         output::text(&yaml::documents(&installation.objects))?;
         return Ok(output::verdict(true));
@@ -93,7 +99,7 @@ async fn carry_out(api: &Api, order: Order<'_>) -> anyhow::Result<ExitCode> {
     if !report.conflicts.is_empty() {
         bail!("nothing was applied; leave these fields to their owners, or take them with --force-conflicts");
     }
-    if !report.is_as_wanted() && !agreed(&order)? {
+    if !report.is_as_wanted() && !agreed(&order, &api.server)? {
         eprintln!("nothing was changed");
         return Ok(output::verdict(false));
     }
@@ -126,7 +132,7 @@ async fn carry_out(api: &Api, order: Order<'_>) -> anyhow::Result<ExitCode> {
 }
 
 /// Whether a person wants it, or has said so before.
-fn agreed(order: &Order<'_>) -> anyhow::Result<bool> {
+fn agreed(order: &Order<'_>, server: &str) -> anyhow::Result<bool> {
     if order.consent.yes {
         return Ok(true);
     }
@@ -134,7 +140,7 @@ fn agreed(order: &Order<'_>) -> anyhow::Result<bool> {
     if !stdin.is_terminal() || order.format == Format::Json {
         bail!("nobody can be asked here: nothing was applied; --yes does it unasked, --dry-run only looks");
     }
-    eprint!("\nDo this? [y/N] ");
+    eprint!("\nDo this in the cluster of {server}? [y/N] ");
     std::io::stderr().flush()?;
     let mut answer = String::new();
     stdin.read_line(&mut answer).context("read the answer")?;

@@ -87,11 +87,11 @@ pub struct Events {
     made: u64,
 }
 
-type Id = (ObjectKey, Code);
+/// Also which object of that name: `kubectl describe` asks for the Events of a UID.
+type Id = (ObjectKey, Uid, Code);
 
 #[derive(Clone, Debug)]
 struct Said {
-    uid: Uid,
     message: String,
     /// Whether it is found at present.
     is_found: bool,
@@ -128,7 +128,7 @@ impl Events {
             let Some(key) = finding.at.object.as_ref().filter(|key| object::api_version(&key.kind).is_some()) else {
                 continue;
             };
-            found.entry((key.clone(), finding.code)).or_insert_with(|| (text(finding), 0)).1 += 1;
+            found.entry((key.clone(), uid(objects, key), finding.code)).or_insert_with(|| (text(finding), 0)).1 += 1;
         }
         let gone: Vec<Id> = self.said.keys().filter(|id| !found.contains_key(*id)).cloned().collect();
         gone.iter().for_each(|id| self.is_gone(id, now));
@@ -140,8 +140,7 @@ impl Events {
                 Some(said) if said.is_found && said.message == message => {}
                 Some(_) => self.is_found(&id, message, now),
                 None => {
-                    let uid = uid(objects, &id.0);
-                    self.said.insert(id.clone(), Said::new(uid, message));
+                    self.said.insert(id.clone(), Said::new(message));
                     self.schedule(&id, Some(now));
                 }
             }
@@ -242,12 +241,11 @@ impl Events {
 }
 
 impl Said {
-    fn new(uid: Uid, message: String) -> Self {
-        Self { uid, message, is_found: true, exists: false, count: 0, first: 0, last: None, at: None }
+    fn new(message: String) -> Self {
+        Self { message, is_found: true, exists: false, count: 0, first: 0, last: None, at: None }
     }
 }
 
-/// `kubectl describe` asks for the Events of a UID.
 fn uid(objects: &ObjectSet, key: &ObjectKey) -> Uid {
     let found = objects.objects.binary_search_by(|object| object.key.cmp(key));
     found.map_or(Uid::None, |index| objects.objects[index].meta.uid.clone())
@@ -272,10 +270,10 @@ fn text(finding: &Finding) -> String {
 }
 
 fn request(node: &str, id: &Id, said: &Said, wall: i64) -> Request {
-    let (key, code) = id;
+    let (key, uid, code) = id;
     // Events of what has no namespace lie in `default`.
     let namespace = if key.name.namespace.is_empty() { "default".into() } else { key.name.namespace.clone() };
-    let (name, now) = (name(key, *code), time::rfc3339(wall));
+    let (name, now) = (name(id), time::rfc3339(wall));
     if said.exists {
         let patch = json!({ "count": said.count, "lastTimestamp": now, "message": said.message });
         return Request::Count { namespace, name, patch };
@@ -283,7 +281,7 @@ fn request(node: &str, id: &Id, said: &Said, wall: i64) -> Request {
     let mut involved = json!({
         "apiVersion": object::api_version(&key.kind), "kind": &*key.kind, "name": &*key.name.name,
     });
-    for (field, value) in [("namespace", key.name.namespace.to_string()), ("uid", said.uid.to_string())] {
+    for (field, value) in [("namespace", key.name.namespace.to_string()), ("uid", uid.to_string())] {
         if !value.is_empty() {
             involved[field] = value.into();
         }
@@ -299,8 +297,8 @@ fn request(node: &str, id: &Id, said: &Said, wall: i64) -> Request {
 }
 
 /// The same for the same object and code, whoever says it.
-fn name(key: &ObjectKey, code: Code) -> String {
-    let digest = Digest::of(format!("{key} {code}").as_bytes()).to_string();
+fn name((key, uid, code): &Id) -> String {
+    let digest = Digest::of(format!("{key} {uid} {code}").as_bytes()).to_string();
     // At most 253 characters, of which the last before the point is none of `.` and `-`.
     let object: String = key.name.name.chars().take(200).collect();
     format!("{}.{:.16}", object.trim_end_matches(['.', '-']), digest)

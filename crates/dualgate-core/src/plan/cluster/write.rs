@@ -11,7 +11,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use crate::model::object::{ADDRESS_ASSIGNED, Condition, Ingress, Object, Published, Service};
-use crate::model::{ObjectKey, ObjectName, Text};
+use crate::model::{ObjectKey, ObjectName, Text, Uid};
 use crate::parse::time;
 
 /// One write.
@@ -25,6 +25,8 @@ pub struct Write {
     pub replaces: Option<Text>,
     /// When the condition that it says began to be as it is, where it stands already.
     since: Option<Text>,
+    /// Which object of that name is meant, where an apply would make one that is not there.
+    uid: Uid,
 }
 
 /// The fields of an object that are to be ours.
@@ -122,6 +124,7 @@ pub(super) fn of_node(object: &Object, labels: BTreeMap<&'static str, &'static s
         replaces: replaces.then(|| "another field manager".into()),
         fields: Fields::Labels(labels.into()),
         since: None,
+        uid: object.meta.uid.clone(),
     })
 }
 
@@ -132,6 +135,7 @@ fn status(object: &Object, addresses: Arc<[IpAddr]>, transition: Option<Arc<Tran
         replaces: other.filter(|_| !addresses.is_empty()),
         fields: Fields::Status { addresses, transition },
         since: None,
+        uid: Uid::None,
     }
 }
 
@@ -168,6 +172,9 @@ impl Write {
         let mut metadata = Map::from_iter([("name".to_owned(), Value::from(&*self.object.name.name))]);
         if !self.object.name.namespace.is_empty() {
             metadata.insert("namespace".into(), (*self.object.name.namespace).into());
+        }
+        if !self.uid.is_none() {
+            metadata.insert("uid".into(), self.uid.to_string().into());
         }
         let mut body = json!({ "apiVersion": version, "kind": &*self.object.kind });
         match &self.fields {

@@ -34,7 +34,8 @@ pub(super) fn public(snapshot: &Snapshot) -> Vec<IpAddr> {
     heard(&snapshot.site, &silent(snapshot))
 }
 
-fn silent(snapshot: &Snapshot) -> BTreeSet<&NodeName> {
+/// The edges that home does not hear.
+pub(crate) fn silent(snapshot: &Snapshot) -> BTreeSet<&NodeName> {
     let is_said = |object: &Arc<Object>| object.meta.annotations.get(SILENT) == Some("true");
     let said = snapshot.objects.of_kind("Node").iter().filter(|object| is_said(object));
     let said: BTreeSet<&str> = said.map(|object| &*object.key.name.name).collect();

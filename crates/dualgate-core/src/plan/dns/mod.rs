@@ -16,7 +16,7 @@ mod hosts;
 mod zones;
 
 pub use addresses::SILENT;
-pub(crate) use addresses::silent_for;
+pub(crate) use addresses::{silent, silent_for};
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -23,8 +23,13 @@ const MARGIN_SECONDS: u64 = 15;
 
 /// Whether a pod could write a file there: everything else is read-only.
 pub(super) fn can_write(path: &str) -> bool {
+    path == "-" || path.starts_with("/dev/std") || is_kept(path)
+}
+
+/// Whether a file there is the node's, and stays.
+pub(super) fn is_kept(path: &str) -> bool {
     let leads_out = Path::new(path).components().any(|part| part == Component::ParentDir);
-    path == "-" || path.starts_with("/dev/std") || (Path::new(path).starts_with(STATE) && !leads_out)
+    Path::new(path).starts_with(STATE) && !leads_out
 }
 
 /// The gates of home. They read the cluster, and are told by nobody.

@@ -16,7 +16,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::model::NodeName;
-use crate::model::site::{CONTROLLER, Node, Role, Site};
+use crate::model::site::{CONTROLLER, Node, Provider, ProviderAccess, Role, Site};
 
 /// The namespace of everything that is dualgate's own.
 pub const NAMESPACE: &str = "dualgate-system";
@@ -78,6 +78,9 @@ pub enum InstallError {
     /// Nobody could write it.
     #[error("the access log `{0}` cannot be written in a pod; use `-`, or a file below `{state}`", state = daemon_set::STATE)]
     AccessLog(String),
+    /// Nobody could read it.
+    #[error("`{0}` is not to be seen in a pod; put it below `{state}` on every home node", state = daemon_set::STATE)]
+    Unseen(String),
     /// A ConfigMap cannot hold it.
     #[error("the site file has {0} octets; a ConfigMap holds {MAX_CONFIG_MAP}")]
     TooLarge(usize),
@@ -102,6 +105,9 @@ pub fn install(site: &Site, options: &Options) -> Result<Installation, InstallEr
     {
         return Err(InstallError::AccessLog(log.path.clone()));
     }
+    if let Some(file) = files(site).into_iter().find(|file| !daemon_set::is_kept(file)) {
+        return Err(InstallError::Unseen(file));
+    }
     let mut objects = vec![namespace()];
     objects.extend(rights::rights(site, &edges));
     objects.extend(classes(site));
@@ -113,6 +119,20 @@ pub fn install(site: &Site, options: &Options) -> Result<Installation, InstallEr
         nodes.insert(EDGE, edges);
     }
     Ok(Installation { objects, nodes })
+}
+
+/// What is read of the node besides the site file.
+fn files(site: &Site) -> Vec<String> {
+    let Some(dns) = &site.dns else { return Vec::new() };
+    let of_provider = |provider: &Provider| match &provider.access {
+        ProviderAccess::Rfc2136 { secret_file, .. } => Some(secret_file.clone()),
+        ProviderAccess::Ionos { token_file, .. } | ProviderAccess::Cloudflare { token_file, .. } => {
+            Some(token_file.clone())
+        }
+        ProviderAccess::Webhook { .. } => None,
+    };
+    let authorities = dns.forward_authorities.iter().map(|path| path.display().to_string());
+    dns.providers.values().filter_map(of_provider).chain(authorities).collect()
 }
 
 fn is_member(node: &Node) -> bool {
