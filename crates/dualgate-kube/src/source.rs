@@ -46,6 +46,7 @@ mod report;
 mod store;
 
 pub use self::kind::Kind;
+pub(crate) use self::reflector::Ask;
 pub use self::report::{KindReport, Report, View};
 
 /// A server that is away for less is not worth a word.

@@ -5,7 +5,7 @@ use std::net::{IpAddr, TcpListener};
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, mpsc};
 use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -15,7 +15,8 @@ use dualgate_core::model::finding::{Code, Finding, Place};
 use dualgate_core::model::{NodeName, ObjectKey, ObjectName, ObjectSet};
 use dualgate_core::parse::object::object;
 use dualgate_core::plan::cluster::ClusterPlan;
-use dualgate_kube::access::Access;
+use dualgate_kube::access::{Access, client};
+use dualgate_kube::install::take_back;
 use dualgate_kube::status::{Handle, View, Wanted, writer};
 use serde_json::{Value, json};
 
@@ -429,4 +430,74 @@ fn findings_become_events_that_describe_finds_and_a_successor_does_not_repeat() 
     });
     let events = cluster.server.objects().list("Event", None);
     assert_eq!(events.len(), 1, "{events:#?}");
+}
+
+impl Cluster {
+    /// What is not taken back within the patience; `hear` is told what it waits for and does.
+    fn take_back(&self, patience: Duration, hear: impl FnMut(String)) -> Vec<String> {
+        let access = Access { kubeconfig: Some(self.kubeconfig.clone()), context: None };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let client = client(&access).await.unwrap();
+            take_back(&access, &client, patience, hear).await.unwrap()
+        })
+    }
+}
+
+#[test]
+fn what_is_taken_back_is_not_written_again_by_a_node_that_still_runs() {
+    let cluster = Cluster::new("back");
+    for name in ["a", "b"] {
+        cluster.ingress(name);
+        cluster.plan(name, &BOTH);
+    }
+    let mut nodes = ["home1", "home2"].map(|node| cluster.start(node));
+    cluster.wait_for_addresses("b", &BOTH);
+    let first = wait("a holder", || holder(&nodes));
+    let holds = format!("home{}", first + 1);
+    let mut told = Vec::new();
+    let left = cluster.take_back(Duration::from_secs(4), |line| told.push(line));
+    assert_eq!(told, [format!("waiting until `{holds}` does not write statuses any more")]);
+    let still = |name: &str| {
+        format!("Ingress default/{name}: `{holds}` still writes it: end dualgate there, and uninstall again")
+    };
+    assert_eq!(left, [still("a"), still("b")]);
+    assert_eq!((cluster.addresses("a"), cluster.holder()), (BOTH.map(str::to_owned).to_vec(), holds));
+
+    nodes[1 - first].kill();
+    told.clear();
+    let (waits, waiting) = mpsc::channel();
+    let left = std::thread::scope(|scope| {
+        scope.spawn(move || {
+            waiting.recv().unwrap();
+            nodes[first].leave();
+        });
+        cluster.take_back(LIMIT, |line| {
+            told.push(line);
+            // Once is enough.
+            let _ = waits.send(());
+        })
+    });
+    assert_eq!((left, told.last().map(String::as_str)), (vec![], Some("taking back what was written into 2 objects")));
+    assert_eq!((cluster.addresses("a"), cluster.addresses("b")), (vec![], vec![]));
+    assert_eq!(cluster.server.objects().get("Lease", "dualgate-system", "dualgate"), None);
+}
+
+#[test]
+fn what_the_api_server_refuses_is_left_and_told_and_all_else_is_taken_back() {
+    let cluster = Cluster::new("refuses");
+    for name in ["a", "b"] {
+        cluster.ingress(name);
+        cluster.plan(name, &BOTH);
+    }
+    let mut node = cluster.start("home1");
+    cluster.wait_for_addresses("a", &BOTH);
+    cluster.wait_for_addresses("b", &BOTH);
+    node.leave();
+    let path = "/apis/networking.k8s.io/v1/namespaces/default/ingresses/a/status".to_owned();
+    cluster.server.faults().refuse(Refusal { verb: Some(Verb::Apply), path, times: usize::MAX, ..Refusal::once(422) });
+    let left = cluster.take_back(Duration::from_secs(5), drop);
+    assert_eq!(left.len(), 1, "{left:?}");
+    assert!(left[0].starts_with("Ingress default/a: the API server refuses what is to be written"), "{left:?}");
+    assert_eq!((cluster.addresses("a"), cluster.addresses("b")), (BOTH.map(str::to_owned).to_vec(), vec![]));
 }

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::InstallError;
 use crate::access::innermost;
+use crate::source::{Ask, Kind};
 
 /// How long one request may take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -109,11 +110,28 @@ impl Api {
         }
     }
 
-    /// A list of objects.
+    /// A list of objects that are few.
     pub(super) async fn list(&self, path: &str) -> Result<Vec<Value>, InstallError> {
+        let list = self.read(path, path).await?;
+        Ok(list["items"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// All objects of a kind, page by page.
+    pub(super) async fn pages(&self, kind: Kind, mut page: impl FnMut(&Value)) -> Result<(), InstallError> {
+        let mut after = None;
+        loop {
+            let list = self.read(kind.resource(), &kind.target(&Ask::Page { after })).await?;
+            page(&list);
+            after = list["metadata"]["continue"].as_str().filter(|token| !token.is_empty()).map(str::to_owned);
+            if after.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn read(&self, what: &str, path: &str) -> Result<Value, InstallError> {
         let answer = self.ask(Method::GET, path, "application/json", &Value::Null).await;
-        let answer = answer.map_err(|answer| InstallError::Api { what: format!("list {path}"), why: answer.why() })?;
-        Ok(answer["items"].as_array().cloned().unwrap_or_default())
+        answer.map_err(|answer| InstallError::Api { what: format!("list {what}"), why: answer.why() })
     }
 
     /// The object as it is then, or as it would be.

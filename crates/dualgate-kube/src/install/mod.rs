@@ -5,6 +5,7 @@
 //! come before it is made, and what is to go until it has gone.
 
 mod api;
+mod back;
 mod wait;
 
 use std::collections::BTreeSet;
@@ -19,6 +20,7 @@ use serde_json::Value;
 use api::{Api, Deletion, Refusal, Write};
 
 pub use api::{Conflict, Conflicts};
+pub use back::{take_back, written};
 pub use wait::wait;
 
 /// Why an installation stopped. What was done until then stays, and the next run goes on from there.

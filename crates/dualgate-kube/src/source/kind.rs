@@ -107,7 +107,7 @@ impl Kind {
     }
 
     /// The path and query that ask this.
-    pub(super) fn target(self, ask: &Ask) -> String {
+    pub(crate) fn target(self, ask: &Ask) -> String {
         let mut query = Query(match self.group() {
             "" => format!("/api/{}/{}", self.api_version(), self.resource()),
             _ => format!("/apis/{}/{}", self.api_version(), self.resource()),

@@ -51,7 +51,7 @@ const SURE: Duration = Duration::from_secs(5);
 
 /// What is to be asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Ask {
+pub(crate) enum Ask {
     /// A page of the list; the first one, or what follows this token.
     Page {
         /// The server's word for where the page begins.

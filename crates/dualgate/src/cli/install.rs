@@ -28,8 +28,9 @@ Examples:
 
 /// What stands below its help.
 pub const UNINSTALL: &str = "\
-Lists what `dualgate install` has put into the cluster, asks, and removes it. The namespace stays, and on the nodes \
-their keys and state below /var/lib/dualgate do.
+Lists what `dualgate install` has put into the cluster and what dualgate has written into statuses and labels of other \
+objects, asks, removes the one and takes the other back. The namespace stays, and on the nodes their keys and state below \
+/var/lib/dualgate do.
 
 Exit code: 0 nothing of it is left, 1 something is, 2 it could not be told or done.
 

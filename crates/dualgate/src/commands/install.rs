@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use dualgate_core::plan::cluster::Write;
 use dualgate_core::plan::install::changes::{Action, Change, Line};
 use dualgate_core::plan::install::object::ObjectId;
 use dualgate_core::plan::install::{Installation, NAMESPACE, Options, install};
@@ -18,6 +19,9 @@ use crate::cli::Format;
 use crate::cli::install::{Cluster, Consent, Install, Uninstall};
 use crate::inputs::usable_site;
 use crate::output::{self, Colour, Style};
+
+/// How long it may take to take back what was written: pods end first, and who died holds the Lease until it runs out.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Installs a site.
 pub fn run(args: &Install) -> anyhow::Result<ExitCode> {
@@ -45,10 +49,10 @@ pub fn run(args: &Install) -> anyhow::Result<ExitCode> {
     start(&args.cluster, Order { installation, prune, conflicts, wait, ..Order::of(&args.consent, args.output.output) })
 }
 
-/// Removes what was installed.
+/// Removes what was installed, and takes back what it wrote.
 pub fn uninstall(args: &Uninstall) -> anyhow::Result<ExitCode> {
     let prune = if args.consent.prune_protected { Prune::Everything } else { Prune::Unprotected };
-    start(&args.cluster, Order { prune, ..Order::of(&args.consent, args.output.output) })
+    start(&args.cluster, Order { prune, takes_back: true, ..Order::of(&args.consent, args.output.output) })
 }
 
 /// What is to be done, and how.
@@ -60,6 +64,8 @@ struct Order<'a> {
     format: Format,
     /// How long to wait until it runs.
     wait: Option<Duration>,
+    /// Whether statuses and labels go as well.
+    takes_back: bool,
 }
 
 impl<'a> Order<'a> {
@@ -71,6 +77,7 @@ impl<'a> Order<'a> {
             consent,
             format,
             wait: None,
+            takes_back: false,
         }
     }
 }
@@ -80,15 +87,18 @@ fn start(cluster: &Cluster, order: Order<'_>) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
     runtime.block_on(async {
         let api = connect(&access).await?;
-        carry_out(&api, order).await
+        carry_out(&access, &api, order).await
     })
 }
 
-async fn carry_out(api: &Api, order: Order<'_>) -> anyhow::Result<ExitCode> {
+async fn carry_out(access: &Access, api: &Api, order: Order<'_>) -> anyhow::Result<ExitCode> {
     let (client, server) = (&api.client, || format!("ask the Kubernetes API {}", api.server));
     let objects = &order.installation.objects;
     let look = cluster::look(client, objects, order.conflicts).await.with_context(server)?;
     let mut report = Report::new(&look, order.prune);
+    if order.takes_back {
+        report.written = cluster::written(client).await.with_context(server)?;
+    }
     let is_text = order.format == Format::Text;
     if is_text {
         output::text(&report.page(Style::stdout()))?;
@@ -105,15 +115,25 @@ async fn carry_out(api: &Api, order: Order<'_>) -> anyhow::Result<ExitCode> {
     }
     if !report.is_as_wanted() || look.is_interrupted() {
         let mut done = Vec::new();
-        cluster::apply(client, objects, look, order.prune, order.conflicts, |step| {
-            let line = told(step);
+        let mut tell = |line: String| {
             if is_text {
                 let _ = output::text(&format!("{line}\n"));
             }
             done.push(line);
-        })
-        .await
-        .with_context(server)?;
+        };
+        // The Lease of who writes is in the namespace, which so goes last.
+        let first = if order.takes_back { Prune::Unprotected } else { order.prune };
+        cluster::apply(client, objects, look, first, order.conflicts, |step| tell(told(step)))
+            .await
+            .with_context(server)?;
+        if order.takes_back {
+            report.left = cluster::take_back(access, client, PATIENCE, &mut tell).await.with_context(server)?;
+        }
+        if order.takes_back && report.left.is_empty() && order.prune == Prune::Everything {
+            let look = cluster::look(client, objects, order.conflicts).await.with_context(server)?;
+            let step = |step: &Step| tell(told(step));
+            cluster::apply(client, objects, look, order.prune, order.conflicts, step).await.with_context(server)?;
+        }
         report.done = done;
     }
     if let Some(patience) = order.wait {
@@ -124,11 +144,11 @@ async fn carry_out(api: &Api, order: Order<'_>) -> anyhow::Result<ExitCode> {
         }
     }
     if is_text {
-        for line in &report.missing {
+        for line in report.missing.iter().chain(&report.left) {
             output::text(&format!("not yet: {line}\n"))?;
         }
     }
-    report.end(order.format, report.missing.is_empty())
+    report.end(order.format, report.missing.is_empty() && report.left.is_empty())
 }
 
 /// Whether a person wants it, or has said so before.
@@ -164,8 +184,12 @@ struct Report {
     kept: Vec<ObjectId>,
     conflicts: Vec<Conflict>,
     unchanged: usize,
+    /// What takes back what was written into objects of others.
+    written: Vec<Write>,
     done: Vec<String>,
     missing: Vec<String>,
+    /// What was to be taken back and is not.
+    left: Vec<String>,
 }
 
 impl Report {
@@ -177,13 +201,15 @@ impl Report {
             kept,
             conflicts: look.conflicts.clone(),
             unchanged: look.unchanged,
+            written: Vec::new(),
             done: Vec::new(),
             missing: Vec::new(),
+            left: Vec::new(),
         }
     }
 
     fn is_as_wanted(&self) -> bool {
-        self.changes.is_empty() && self.removed.is_empty() && self.conflicts.is_empty()
+        self.changes.is_empty() && self.removed.is_empty() && self.conflicts.is_empty() && self.written.is_empty()
     }
 
     fn page(&self, style: Style) -> String {
@@ -198,12 +224,17 @@ impl Report {
             let option = if id.kind == "Namespace" { "--prune-protected" } else { "--prune" };
             let _ = writeln!(page, "  {id} is not part of it any more ({option} removes it)");
         }
+        for write in &self.written {
+            let text = format!("~ {}: what dualgate wrote into its {} is taken back", write.object, write.what());
+            let _ = writeln!(page, "{}", style.paint(Colour::Yellow, &text));
+        }
         for conflict in &self.conflicts {
             let text = format!("{}: {} belongs to `{}`", conflict.id, conflict.field, conflict.manager);
             let _ = writeln!(page, "{} {}", style.paint(Colour::Red, "!"), output::one_line(&text));
         }
         let of = |action| self.changes.iter().filter(|change| change.action == action).count();
-        let (create, change, remove) = (of(Action::Create), of(Action::Update), self.removed.len());
+        let (create, remove) = (of(Action::Create), self.removed.len());
+        let change = of(Action::Update) + self.written.len();
         let _ = match (self.is_as_wanted(), self.unchanged) {
             (true, 0) => writeln!(page, "there is nothing of dualgate in the namespace {NAMESPACE} to remove"),
             (true, unchanged) => writeln!(page, "{} as wanted", output::count(unchanged, "object")),
@@ -235,13 +266,16 @@ impl Report {
             |conflict: &Conflict| json!({"object": conflict.id, "field": conflict.field, "manager": conflict.manager});
         let removed =
             self.removed.iter().map(|id| json!({"action": action(Action::Delete), "object": id, "lines": []}));
+        let written = |write: &Write| json!({"object": write.object.to_string(), "of": write.what()});
         json!({
             "changes": self.changes.iter().map(change).chain(removed).collect::<Vec<_>>(),
+            "takenBack": self.written.iter().map(written).collect::<Vec<_>>(),
             "kept": self.kept,
             "conflicts": self.conflicts.iter().map(conflict).collect::<Vec<_>>(),
             "unchanged": self.unchanged,
             "done": self.done,
             "missing": self.missing,
+            "left": self.left,
         })
     }
 }

@@ -1,6 +1,7 @@
 //! `dualgate install` and `dualgate uninstall`, against an API server in memory.
 
-use std::net::TcpListener;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 
 use dualgate_apiserver::{ApiServer, Options};
 use dualgate_core::parse::yaml;
@@ -34,6 +35,72 @@ impl Cluster {
 
     fn get(&self, kind: &str, name: &str) -> Option<Value> {
         self.server.objects().get(kind, "dualgate-system", name)
+    }
+
+    /// Applies a part of an object over HTTP.
+    fn apply(&self, manager: &str, path: &str, object: &Value) {
+        let body = object.to_string();
+        let mut stream = TcpStream::connect(self.server.address()).unwrap();
+        write!(
+            stream,
+            "PATCH {path}?fieldManager={manager} HTTP/1.1\r\nhost: api\r\nconnection: close\r\ncontent-type: \
+             application/apply-patch+yaml\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+        .unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+
+    /// An Ingress, a Service and a Node with what dualgate wrote into them, and others with what others did.
+    fn write_back(&self) {
+        let objects = self.server.objects();
+        let metadata = |name: &str| json!({"name": name, "namespace": "apps"});
+        objects.create(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "apps"}})).unwrap();
+        for (name, manager) in [("shop", "dualgate"), ("wiki", "traefik")] {
+            let kind = json!({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": metadata(name)});
+            let mut ingress = kind.clone();
+            ingress["spec"] = json!({"defaultBackend": {"service": {"name": name, "port": {"number": 80}}}});
+            objects.create(ingress).unwrap();
+            let mut status = kind;
+            status["status"] = json!({"loadBalancer": {"ingress": [{"ip": "192.168.178.10"}, {"ip": "fda8::10"}]}});
+            self.apply(
+                manager,
+                &format!("/apis/networking.k8s.io/v1/namespaces/apps/ingresses/{name}/status"),
+                &status,
+            );
+            let kind = json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata(name)});
+            let mut service = kind.clone();
+            service["spec"] = json!({"type": "LoadBalancer", "ports": [{"port": 80}]});
+            objects.create(service).unwrap();
+            let mut status = kind;
+            status["status"] = json!({"loadBalancer": {"ingress": [{"ip": "192.168.178.11", "ipMode": "VIP"}]}});
+            self.apply(manager, &format!("/api/v1/namespaces/apps/services/{name}/status"), &status);
+        }
+        for (name, manager) in [("ionos", "dualgate"), ("strato", "admin")] {
+            objects.create(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}})).unwrap();
+            let labels = json!({"node-role.kubernetes.io/edge": ""});
+            let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}});
+            self.apply(manager, &format!("/api/v1/nodes/{name}"), &node);
+        }
+    }
+
+    /// Which of those still say something.
+    fn say_something(&self) -> Vec<String> {
+        let objects = self.server.objects();
+        let of = |kind: &str, namespace: &str, pointer: &str| {
+            let is = |object: &Value| object.pointer(pointer).is_some_and(|value| *value != json!({}));
+            let name = |object: &Value| format!("{kind} {}", object["metadata"]["name"].as_str().unwrap());
+            let all = objects.list(kind, Some(namespace).filter(|namespace| !namespace.is_empty()));
+            all.iter().filter(|object| is(object)).map(name).collect::<Vec<_>>()
+        };
+        [
+            of("Ingress", "apps", "/status/loadBalancer/ingress"),
+            of("Service", "apps", "/status/loadBalancer/ingress"),
+            of("Node", "", "/metadata/labels/node-role.kubernetes.io~1edge"),
+        ]
+        .concat()
     }
 }
 
@@ -163,6 +230,64 @@ fn what_was_installed_is_removed_but_for_the_namespace() {
     assert!(cluster.server.objects().get("Namespace", "", "dualgate-system").is_some());
     assert_eq!(cluster.dualgate(&["uninstall", "--yes", "--prune-protected"]).code, 0);
     assert!(cluster.server.objects().get("Namespace", "", "dualgate-system").is_none());
+}
+
+#[test]
+fn what_was_written_into_objects_of_others_is_taken_back() {
+    let cluster = Cluster::start();
+    assert_eq!(cluster.dualgate(&["install", "--yes"]).code, 0);
+    cluster.write_back();
+    let all = ["Ingress shop", "Ingress wiki", "Service shop", "Service wiki", "Node ionos", "Node strato"];
+    assert_eq!(cluster.say_something(), all);
+    let shown = cluster.dualgate(&["uninstall", "--dry-run"]);
+    let lines: Vec<&str> = shown.out.lines().filter(|line| line.starts_with("~ ")).collect();
+    let expected = [
+        "~ Ingress apps/shop: what dualgate wrote into its status is taken back",
+        "~ Node ionos: what dualgate wrote into its labels is taken back",
+        "~ Service apps/shop: what dualgate wrote into its status is taken back",
+    ];
+    assert_eq!((shown.code, &lines[..]), (1, &expected[..]), "{}", shown.out);
+    assert!(shown.out.ends_with("0 to create, 3 to change, 10 to remove, 0 as wanted\n"), "{}", shown.out);
+    assert_eq!(cluster.say_something(), all, "nothing but shown");
+
+    let done = cluster.dualgate(&["uninstall", "--yes", "--prune-protected"]);
+    assert_eq!((done.code, &*done.err), (0, ""), "{}", done.out);
+    assert!(
+        done.out.ends_with("taking back what was written into 3 objects\nremoved Namespace dualgate-system\n"),
+        "{}",
+        done.out
+    );
+    assert_eq!(cluster.say_something(), ["Ingress wiki", "Service wiki", "Node strato"]);
+    assert!(cluster.server.objects().get("Namespace", "", "dualgate-system").is_none());
+    let again = cluster.dualgate(&["uninstall", "--yes"]);
+    assert!(again.code == 0 && again.out.starts_with("there is nothing of dualgate"), "{}{}", again.out, again.err);
+}
+
+#[test]
+fn an_uninstall_that_was_killed_is_ended_by_the_next_one() {
+    let cluster = Cluster::start();
+    cluster.write_back();
+    // The set is gone already; only the namespace is there, and the Lease of a node that died.
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "dualgate-system"}});
+    cluster.server.objects().create(namespace).unwrap();
+    let shown = cluster.dualgate(&["uninstall", "--dry-run", "--output", "json"]);
+    let taken: Vec<Value> = shown.json()["takenBack"].as_array().unwrap().clone();
+    assert_eq!((shown.code, &taken[0]), (1, &json!({"object": "Ingress apps/shop", "of": "status"})));
+    let done = cluster.dualgate(&["uninstall", "--yes", "--output", "json"]);
+    assert_eq!((done.code, &done.json()["left"]), (0, &json!([])), "{}", done.out);
+    assert_eq!(cluster.say_something(), ["Ingress wiki", "Service wiki", "Node strato"]);
+    assert_eq!(cluster.get("Lease", "dualgate"), None);
+}
+
+#[test]
+fn without_the_namespace_nobody_can_write_and_it_says_what_to_do() {
+    let cluster = Cluster::start();
+    cluster.write_back();
+    let done = cluster.dualgate(&["uninstall", "--yes"]);
+    assert_eq!((done.code, &*done.err), (1, ""), "{}", done.out);
+    let told = "not yet: Ingress apps/shop: the Lease of who writes needs the namespace `dualgate-system`";
+    assert!(done.out.contains(told), "{}", done.out);
+    assert_eq!(cluster.say_something().len(), 6);
 }
 
 #[test]

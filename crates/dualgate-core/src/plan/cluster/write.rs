@@ -153,6 +153,14 @@ impl Write {
         self.fields.resource(&self.object)
     }
 
+    /// What of the object it is about, for people.
+    pub fn what(&self) -> &'static str {
+        match self.fields {
+            Fields::Status { .. } => "status",
+            Fields::Labels(_) => "labels",
+        }
+    }
+
     /// The path of the request.
     pub fn path(&self) -> String {
         let (version, plural) = kind(&self.object);
