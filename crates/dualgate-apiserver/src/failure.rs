@@ -143,6 +143,16 @@ impl Failure {
         Self::new(403, "Forbidden", format!("{} {name:?} is forbidden: {why}", kind.resource())).about(kind, name)
     }
 
+    /// Nobody knows who asks.
+    pub(crate) fn unauthorized() -> Self {
+        Self::new(401, "Unauthorized", "Unauthorized".to_owned())
+    }
+
+    /// Whoever asks may not do that.
+    pub(crate) fn not_allowed(message: String, details: Value) -> Self {
+        Self { details, ..Self::new(403, "Forbidden", message) }
+    }
+
     /// A version that the history does not reach back to.
     pub(crate) fn expired(message: String) -> Self {
         Self::new(410, "Expired", message)

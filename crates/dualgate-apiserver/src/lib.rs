@@ -1,9 +1,9 @@
 //! A Kubernetes API in memory, for labs and tests: it speaks real HTTP, keeps what it is told, and forgets it with its
-//! process. It is no cluster: nothing runs, and nobody is refused for who they are.
+//! process. It is no cluster: nothing runs. Who asks and what they may do counts only if [`Options`] say so.
 //!
 //! ```text
 //! HTTP ─> http ──> api ──> store ─┬─> lists, pages: now, or a version that was
-//!         (paths,  (rules, (objects,└─> watches: the history from a version on
+//!  (tls)  (paths,  (rules, (objects,└─> watches: the history from a version on
 //!  tests    query,  merge,  changes)
 //!    └──> objects)  managed)
 //! ```
@@ -23,14 +23,20 @@ mod merge;
 mod objects;
 mod random;
 mod requests;
+mod rights;
 mod selector;
 mod server;
 mod shared;
 mod store;
 mod time;
+mod tls;
+mod users;
 
 pub use failure::Failure;
 pub use faults::{Faults, Refusal};
+pub use kubeconfig::Credentials;
 pub use objects::Objects;
 pub use requests::{Request, Verb};
-pub use server::{ApiServer, Listening, Options};
+pub use server::{ApiServer, Authorization, Listening, Options};
+pub use tls::ClientCertificate;
+pub use users::User;

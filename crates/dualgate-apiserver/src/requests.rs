@@ -55,6 +55,8 @@ pub struct Request {
     pub name: String,
     /// As the query names it; empty if it does not.
     pub field_manager: String,
+    /// Who asked; empty where that does not count or is not known.
+    pub user: String,
     /// As the client calls itself.
     pub user_agent: String,
     /// How it was answered.
@@ -92,6 +94,7 @@ impl Request {
             namespace: String::new(),
             name: String::new(),
             field_manager: manager.unwrap_or_default().to_owned(),
+            user: String::new(),
             user_agent: user_agent.unwrap_or_default().to_owned(),
             code: 0,
         }

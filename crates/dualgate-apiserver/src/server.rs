@@ -12,17 +12,24 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use serde_json::json;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 
 use crate::faults::{Faults, Reach};
 use crate::http::{Answered, handle};
-use crate::kubeconfig;
+use crate::kubeconfig::{self, Credentials};
 use crate::objects::Objects;
 use crate::requests::Request;
 use crate::shared::Shared;
+use crate::tls::{Authority, ClientCertificate};
+use crate::users::User;
+
+/// How long a handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// How the server behaves from the start.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,12 +40,27 @@ pub struct Options {
     pub latency: Duration,
     /// How often a watch that wants bookmarks gets one.
     pub bookmark_interval: Duration,
+    /// Who may do what.
+    pub authorization: Authorization,
+    /// TLS with a certificate for these names and addresses, of an authority of its own; plain HTTP if there are none.
+    pub certificate_for: Vec<String>,
+}
+
+/// Who may do what.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Authorization {
+    /// Everybody may do everything, and nobody needs to say who they are.
+    #[default]
+    AlwaysAllow,
+    /// Who cannot say who they are is refused (401), and so is what no role allows (403).
+    Rbac,
 }
 
 /// A Kubernetes API in memory. It ends when it is dropped, with every connection.
 #[derive(Debug)]
 pub struct ApiServer {
     shared: Arc<Shared>,
+    authority: Option<Arc<Authority>>,
     address: SocketAddr,
     runtime: Handle,
     stop: Option<oneshot::Sender<()>>,
@@ -53,20 +75,28 @@ pub struct Listening {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { history: 100_000, latency: Duration::ZERO, bookmark_interval: Duration::from_secs(10) }
+        Self {
+            history: 100_000,
+            latency: Duration::ZERO,
+            bookmark_interval: Duration::from_secs(10),
+            authorization: Authorization::AlwaysAllow,
+            certificate_for: Vec::new(),
+        }
     }
 }
 
 impl ApiServer {
-    /// Serves HTTP/1.1 and, where a client begins with it, HTTP/2; both without TLS. The listeners may be of other network
+    /// Serves HTTP/1.1 and, where a client begins with it, HTTP/2. The listeners may be of other network
     /// namespaces than this thread's. There are the namespaces that every cluster has.
     ///
     /// # Errors
     ///
-    /// If there is no listener, or the system has no more threads or descriptors.
+    /// If there is no listener, no certificate can be made, or the system has no more threads or descriptors.
     pub fn start(listeners: Vec<TcpListener>, options: Options) -> io::Result<Self> {
         let first = listeners.first().ok_or_else(|| io::Error::other("an API server needs a listener"))?;
         let address = first.local_addr()?;
+        let names = &options.certificate_for;
+        let authority = (!names.is_empty()).then(|| Authority::new(names)).transpose()?.map(Arc::new);
         let shared = Arc::new(Shared::new(options));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let listeners: Vec<_> = {
@@ -78,11 +108,11 @@ impl ApiServer {
             listeners.into_iter().map(listen).collect::<io::Result<_>>()?
         };
         let (stop, stopped) = oneshot::channel::<()>();
-        let (handle, serving) = (runtime.handle().clone(), shared.clone());
+        let (handle, serving, config) = (runtime.handle().clone(), shared.clone(), tls(authority.as_deref()));
         let serve = move || {
             runtime.block_on(async {
                 for listener in listeners {
-                    tokio::spawn(accept(listener, serving.clone()));
+                    tokio::spawn(accept(listener, serving.clone(), config.clone()));
                 }
                 // Told, or the other end is gone: both mean the end.
                 let _ = stopped.await;
@@ -90,7 +120,7 @@ impl ApiServer {
             // Whatever still runs is dropped with the runtime.
         };
         let thread = std::thread::Builder::new().name("apiserver".to_owned()).spawn(serve)?;
-        let server = Self { shared, address, runtime: handle, stop: Some(stop), thread: Some(thread) };
+        let server = Self { shared, authority, address, runtime: handle, stop: Some(stop), thread: Some(thread) };
         for namespace in ["default", "kube-node-lease", "kube-public", "kube-system"] {
             let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
             server.objects().create(object).map_err(io::Error::other)?;
@@ -108,7 +138,8 @@ impl ApiServer {
         listener.set_nonblocking(true)?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let mut accepting = JoinSet::new();
-        accepting.spawn_on(accept(listener, self.shared.clone()), &self.runtime);
+        let config = tls(self.authority.as_deref());
+        accepting.spawn_on(accept(listener, self.shared.clone(), config), &self.runtime);
         Ok(Listening { _accepting: accepting })
     }
 
@@ -117,19 +148,50 @@ impl ApiServer {
         self.address
     }
 
-    /// `http://ADDRESS:PORT` of the first listener.
+    /// `http://ADDRESS:PORT` of the first listener, or `https://`.
     pub fn url(&self) -> String {
-        format!("http://{}", self.address)
+        let scheme = if self.authority.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
     }
 
-    /// A kubeconfig for [`ApiServer::url`].
+    /// A kubeconfig for [`ApiServer::url`], for an admin.
     pub fn kubeconfig(&self) -> String {
-        kubeconfig::text(&self.url())
+        self.kubeconfig_for(&self.url())
     }
 
-    /// A kubeconfig for a server that is known under another name: `http://api.lab:6443`.
+    /// A kubeconfig for a server that is known under another name: `http://api.lab:6443`. It is an admin's.
     pub fn kubeconfig_for(&self, url: &str) -> String {
-        kubeconfig::text(url)
+        match self.shared.options.authorization {
+            Authorization::AlwaysAllow => self.kubeconfig_as(url, &Credentials::Nothing),
+            Authorization::Rbac => self.kubeconfig_as(url, &Credentials::Token(self.token(User::admin()))),
+        }
+    }
+
+    /// A kubeconfig for somebody.
+    pub fn kubeconfig_as(&self, url: &str, credentials: &Credentials) -> String {
+        kubeconfig::text(url, self.authority.as_ref().map(|authority| authority.pem()).as_deref(), credentials)
+    }
+
+    /// A bearer token of a user, until it is revoked.
+    pub fn token(&self, user: User) -> String {
+        self.shared.users.hand_out(user)
+    }
+
+    /// Nobody is known by this token any more.
+    pub fn revoke(&self, token: &str) {
+        self.shared.users.revoke(token);
+    }
+
+    /// A certificate of a user that ends after so long, or `Err`: ended so long ago.
+    ///
+    /// # Errors
+    ///
+    /// If the server is one without TLS, or the certificate cannot be made.
+    pub fn client_certificate(&self, user: User, ends: Result<Duration, Duration>) -> io::Result<ClientCertificate> {
+        let authority = self.authority.as_ref().ok_or_else(|| io::Error::other("it serves no TLS"))?;
+        let (certificate, octets) = authority.issue(&user, ends)?;
+        self.shared.users.certified(octets, user);
+        Ok(certificate)
     }
 
     /// The objects, without HTTP.
@@ -175,13 +237,17 @@ impl Drop for ApiServer {
     }
 }
 
+fn tls(authority: Option<&Authority>) -> Option<TlsAcceptor> {
+    authority.map(|authority| TlsAcceptor::from(authority.config.clone()))
+}
+
 /// Dropped, it drops its connections, too.
-async fn accept(listener: tokio::net::TcpListener, shared: Arc<Shared>) {
+async fn accept(listener: tokio::net::TcpListener, shared: Arc<Shared>, tls: Option<TlsAcceptor>) {
     let mut connections = JoinSet::new();
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                connections.spawn(serve(stream, shared.clone()));
+                connections.spawn(connect(stream, shared.clone(), tls.clone()));
                 // Those that have ended are forgotten.
                 while connections.try_join_next().is_some() {}
             }
@@ -194,7 +260,7 @@ async fn accept(listener: tokio::net::TcpListener, shared: Arc<Shared>) {
     }
 }
 
-async fn serve(stream: TcpStream, shared: Arc<Shared>) {
+async fn connect(stream: TcpStream, shared: Arc<Shared>, tls: Option<TlsAcceptor>) {
     let mut faults = shared.faults.watch();
     let (reach, cuts) = {
         let state = faults.borrow_and_update();
@@ -206,16 +272,35 @@ async fn serve(stream: TcpStream, shared: Arc<Shared>) {
     }
     // An answer goes out when it is complete; there is nothing to wait for.
     let _ = stream.set_nodelay(true);
+    let served = async {
+        let Some(tls) = tls else { return serve(stream, shared, None).await };
+        match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
+            Ok(Ok(stream)) => {
+                let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                let user = shown.and_then(|certificate| shared.users.of_certificate(certificate));
+                serve(stream, shared, user).await;
+            }
+            Ok(Err(error)) => tracing::debug!(%error, "no handshake"),
+            Err(_) => tracing::debug!("no handshake in time"),
+        }
+    };
+    tokio::select! {
+        () = served => {}
+        _ = faults.wait_for(|state| state.cuts != cuts) => {}
+    }
+}
+
+/// Requests of one connection, whose client has shown who it is or has not.
+async fn serve<S>(stream: S, shared: Arc<Shared>, user: Option<User>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let service = service_fn(move |request: HttpRequest<Incoming>| {
-        let shared = shared.clone();
-        async move { Answered::Ok(handle(shared, request).await) }
+        let (shared, user) = (shared.clone(), user.clone());
+        async move { Answered::Ok(handle(shared, user, request).await) }
     });
     let builder = Builder::new(TokioExecutor::new());
-    let connection = builder.serve_connection(TokioIo::new(stream), service);
-    tokio::select! {
-        served = connection => if let Err(error) = served {
-            tracing::debug!(%error, "a connection ended");
-        },
-        _ = faults.wait_for(|state| state.cuts != cuts) => {}
+    if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
+        tracing::debug!(%error, "a connection ended");
     }
 }

@@ -11,6 +11,7 @@ use crate::api::Api;
 use crate::faults::FaultState;
 use crate::requests::Requests;
 use crate::server::Options;
+use crate::users::Users;
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -19,6 +20,7 @@ pub(crate) struct Shared {
     version: watch::Sender<u64>,
     pub(crate) faults: FaultState,
     pub(crate) requests: Requests,
+    pub(crate) users: Users,
     pub(crate) options: Options,
 }
 
@@ -33,6 +35,7 @@ impl Shared {
             version,
             faults: FaultState::default(),
             requests: Requests::default(),
+            users: Users::default(),
             options,
         }
     }

@@ -1,7 +1,7 @@
 //! What a request says of itself besides path and query: its body, who sends it, and what it takes as an answer.
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, HeaderName};
 use serde_json::Value;
 
@@ -24,6 +24,12 @@ pub(super) fn content_type(headers: &HeaderMap) -> &str {
 
 pub(super) fn user_agent(headers: &HeaderMap) -> &str {
     text(headers, &USER_AGENT)
+}
+
+/// The bearer token that is shown.
+pub(super) fn token(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = text(headers, &AUTHORIZATION).split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
 pub(super) fn form(headers: &HeaderMap) -> Form {

@@ -14,11 +14,14 @@ use super::answer::{self, Answer};
 use super::path::Endpoint;
 use super::query::Query;
 use super::{discovery, watch};
-use crate::api::{Caller, Effect, How, OnConflict, Part, Patch, Preconditions, Target, Written};
+use crate::api::{Api, Caller, Effect, How, OnConflict, Part, Patch, Preconditions, Target, Written};
 use crate::failure::Failure;
 use crate::requests::{Request, Verb};
+use crate::rights::{self, Attributes};
+use crate::server::Authorization;
 use crate::shared::Shared;
 use crate::time::Timestamp;
+use crate::users::User;
 
 /// The largest body, as etcd and the API server have it.
 const MAX_BODY: usize = 3 << 20;
@@ -30,12 +33,24 @@ struct Asked {
     query: Query,
     headers: HeaderMap,
     body: Bytes,
+    /// Who asks, where that counts.
+    user: Option<User>,
+}
+
+impl Asked {
+    /// Refuses what this user may not do.
+    fn may(&self, api: &Api, verb: &str, target: &Target) -> Result<(), Failure> {
+        match &self.user {
+            None => Ok(()),
+            Some(user) => rights::check(api, user, &Attributes::new(verb, target)),
+        }
+    }
 }
 
 /// Answers a request, after the faults that are in its way, and remembers it.
-pub(crate) async fn handle(shared: Arc<Shared>, request: HttpRequest<Incoming>) -> Answer {
+pub(crate) async fn handle(shared: Arc<Shared>, certified: Option<User>, request: HttpRequest<Incoming>) -> Answer {
     let mut seen = Request::unanswered(&request);
-    let answer = answer(&shared, request, &mut seen).await;
+    let answer = answer(&shared, certified, request, &mut seen).await;
     let answer = answer.unwrap_or_else(|failure| answer::failure(&failure));
     seen.code = answer.status().as_u16();
     tracing::debug!(verb = ?seen.verb, path = seen.path, code = seen.code, "answered");
@@ -43,12 +58,17 @@ pub(crate) async fn handle(shared: Arc<Shared>, request: HttpRequest<Incoming>) 
     answer
 }
 
-async fn answer(shared: &Arc<Shared>, request: HttpRequest<Incoming>, seen: &mut Request) -> Result<Answer, Failure> {
+async fn answer(
+    shared: &Arc<Shared>,
+    certified: Option<User>,
+    request: HttpRequest<Incoming>,
+    seen: &mut Request,
+) -> Result<Answer, Failure> {
     let (head, body) = request.into_parts();
     let body = Limited::new(body, MAX_BODY).collect().await.map_err(|_| Failure::too_large(MAX_BODY))?.to_bytes();
     let query = Query::parse(head.uri.query().unwrap_or_default())?;
     let path = head.uri.path().to_owned();
-    let asked = Asked { method: head.method, path, query, headers: head.headers, body };
+    let mut asked = Asked { method: head.method, path, query, headers: head.headers, body, user: None };
     let endpoint = shared.look(|api| Endpoint::find(&api.kinds, &asked.path));
     seen.verb = verb(&asked, endpoint.as_ref());
     if let Some(Endpoint::Collection(target) | Endpoint::Object(target)) = &endpoint {
@@ -57,6 +77,13 @@ async fn answer(shared: &Arc<Shared>, request: HttpRequest<Incoming>, seen: &mut
     shared.faults.delay(seen.verb, shared.options.latency).await;
     if let Some(failure) = shared.faults.next_answer(seen.verb, &seen.path) {
         return Err(failure);
+    }
+    if shared.options.authorization == Authorization::Rbac {
+        let token = access::token(&asked.headers).map(|token| shared.users.of_token(token));
+        // Who shows a token means it, whatever else was shown.
+        let user = token.unwrap_or(certified).ok_or_else(Failure::unauthorized)?;
+        seen.user.clone_from(&user.name);
+        asked.user = Some(user);
     }
     match endpoint.ok_or_else(Failure::no_such_path)? {
         Endpoint::Collection(place) => collection(shared, &asked, &place, seen.verb),
@@ -83,7 +110,7 @@ fn verb(asked: &Asked, endpoint: Option<&Endpoint>) -> Verb {
 
 fn about_the_server(shared: &Shared, asked: &Asked, endpoint: Endpoint) -> Result<Answer, Failure> {
     if matches!(endpoint, Endpoint::AccessReview) {
-        return access_review(asked);
+        return access_review(shared, asked);
     }
     if asked.method != Method::GET {
         return Err(Failure::method_not_allowed());
@@ -107,21 +134,38 @@ fn about_the_server(shared: &Shared, asked: &Asked, endpoint: Endpoint) -> Resul
     }
 }
 
-/// Nobody is refused here for who they are, and that is what they are told, whatever they ask for.
-fn access_review(asked: &Asked) -> Result<Answer, Failure> {
+/// Tells somebody whether they may do something.
+fn access_review(shared: &Shared, asked: &Asked) -> Result<Answer, Failure> {
     if asked.method != Method::POST {
         return Err(Failure::method_not_allowed());
     }
     let spec = access::body(&asked.headers, &asked.body).map(|review| review["spec"].clone()).unwrap_or_default();
+    let word = |field: &str| spec["resourceAttributes"][field].as_str().unwrap_or_default().to_owned();
+    let resource = match word("subresource") {
+        part if part.is_empty() => word("resource"),
+        part => format!("{}/{part}", word("resource")),
+    };
+    let (verb, group, namespace, name) = (word("verb"), word("group"), word("namespace"), word("name"));
+    let wanted = Attributes { verb, group, resource, namespace, name };
+    let allowed = asked.user.as_ref().is_none_or(|user| shared.look(|api| rights::may(api, user, &wanted)));
     let review = json!({
         "kind": "SelfSubjectAccessReview", "apiVersion": "authorization.k8s.io/v1", "metadata": {}, "spec": spec,
-        "status": {"allowed": true},
+        "status": {"allowed": allowed},
     });
     Ok(answer::value(201, &review))
 }
 
 fn collection(shared: &Arc<Shared>, asked: &Asked, place: &Target, verb: Verb) -> Result<Answer, Failure> {
     let form = access::form(&asked.headers);
+    let right = match verb {
+        Verb::Watch => "watch",
+        Verb::Create => "create",
+        Verb::DeleteCollection => "deletecollection",
+        _ => "list",
+    };
+    // A list of one object is about that object.
+    let name = asked.query.name();
+    shared.look(|api| asked.may(api, right, &Target { name, ..place.clone() }))?;
     match verb {
         Verb::Watch => watch::start(shared, place, &asked.query, form),
         Verb::List => {
@@ -152,6 +196,19 @@ fn collection(shared: &Arc<Shared>, asked: &Asked, place: &Target, verb: Verb) -
 
 fn object(shared: &Arc<Shared>, asked: &Asked, target: &Target) -> Result<Answer, Failure> {
     let form = access::form(&asked.headers);
+    let right = match asked.method {
+        Method::GET if asked.query.is_set("watch") => "watch",
+        Method::PUT => "update",
+        Method::PATCH => "patch",
+        Method::DELETE => "delete",
+        _ => "get",
+    };
+    shared.look(|api| {
+        asked.may(api, right, target)?;
+        let may_create = access::content_type(&asked.headers) == APPLY_PATCH || target.kind.update_may_create();
+        let creates = matches!(right, "update" | "patch") && may_create && api.find(target).is_err();
+        if creates { asked.may(api, "create", target) } else { Ok(()) }
+    })?;
     match asked.method {
         Method::GET if asked.query.is_set("watch") => watch::start(shared, target, &asked.query, form),
         Method::GET => {

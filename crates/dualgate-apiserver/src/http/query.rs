@@ -47,6 +47,12 @@ impl Query {
         Selector::parse(kind, self.text("labelSelector"), self.text("fieldSelector"))
     }
 
+    /// The one object that a `fieldSelector` is about.
+    pub(super) fn name(&self) -> String {
+        let fields = self.text("fieldSelector").split(',');
+        fields.filter_map(|field| field.strip_prefix("metadata.name=")).next().unwrap_or_default().to_owned()
+    }
+
     pub(super) fn list(&self, kind: &Kind) -> Result<ListOptions, Failure> {
         let match_version = self.match_version()?;
         Ok(ListOptions {

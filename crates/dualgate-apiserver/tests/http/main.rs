@@ -7,4 +7,5 @@ mod apply;
 mod faults;
 mod lists;
 mod objects;
+mod rights;
 mod watches;

@@ -1,0 +1,97 @@
+//! TLS, with an authority that lives as long as its server: nobody believes it who was not given its certificate.
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, KeyUsagePurpose,
+};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
+
+use crate::users::User;
+
+/// A certificate of a client, and its key: both as PEM.
+#[derive(Clone, Debug)]
+pub struct ClientCertificate {
+    /// The certificate.
+    pub certificate: String,
+    /// Its key.
+    pub key: String,
+}
+
+/// Who issues certificates here.
+#[derive(Debug)]
+pub(crate) struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    pub(crate) config: Arc<ServerConfig>,
+}
+
+impl Authority {
+    /// With a certificate of the server for these names and addresses.
+    pub(crate) fn new(names: &[String]) -> io::Result<Self> {
+        let mut params = CertificateParams::new(Vec::new()).map_err(io::Error::other)?;
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params.distinguished_name = called("an authority in memory", &[]);
+        let key = KeyPair::generate().map_err(io::Error::other)?;
+        let issuer = CertifiedIssuer::self_signed(params, key).map_err(io::Error::other)?;
+        let mut params = CertificateParams::new(names.to_vec()).map_err(io::Error::other)?;
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.distinguished_name = called("an API server in memory", &[]);
+        let key = KeyPair::generate().map_err(io::Error::other)?;
+        let certificate = params.signed_by(&key, &issuer).map_err(io::Error::other)?;
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut roots = RootCertStore::empty();
+        roots.add(issuer.der().clone()).map_err(io::Error::other)?;
+        let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+        let clients = clients.allow_unauthenticated().build().map_err(io::Error::other)?;
+        let config = ServerConfig::builder_with_provider(provider);
+        let config = config.with_safe_default_protocol_versions().map_err(io::Error::other)?;
+        let config = config.with_client_cert_verifier(clients);
+        let mut config = config.with_single_cert(vec![certificate.der().clone()], key).map_err(io::Error::other)?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Self { issuer, config: Arc::new(config) })
+    }
+
+    /// What clients are to believe, as PEM.
+    pub(crate) fn pem(&self) -> String {
+        self.issuer.pem()
+    }
+
+    /// A certificate of a user that ends so long from now, or ended so long ago; and its octets.
+    pub(crate) fn issue(
+        &self,
+        user: &User,
+        ends: Result<Duration, Duration>,
+    ) -> io::Result<(ClientCertificate, Vec<u8>)> {
+        const DAY: Duration = Duration::from_secs(86400);
+        let now = SystemTime::now();
+        let end = match ends {
+            Ok(left) => now + left,
+            Err(ago) => now - ago,
+        };
+        let mut params = CertificateParams::new(Vec::new()).map_err(io::Error::other)?;
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        params.distinguished_name = called(&user.name, &user.groups);
+        (params.not_before, params.not_after) = ((end.min(now) - DAY).into(), end.into());
+        let key = KeyPair::generate().map_err(io::Error::other)?;
+        let certificate = params.signed_by(&key, &self.issuer).map_err(io::Error::other)?;
+        let pem = ClientCertificate { certificate: certificate.pem(), key: key.serialize_pem() };
+        Ok((pem, certificate.der().to_vec()))
+    }
+}
+
+fn called(name: &str, groups: &[String]) -> DistinguishedName {
+    let mut called = DistinguishedName::new();
+    called.push(DnType::CommonName, name);
+    // One is all that this form holds; what counts is who it was issued to.
+    if let Some(group) = groups.first() {
+        called.push(DnType::OrganizationName, group.as_str());
+    }
+    called
+}
