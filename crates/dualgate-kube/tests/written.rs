@@ -4,17 +4,22 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dualgate_apiserver::{ApiServer, Request as Asked, Verb};
 use dualgate_core::model::finding::{Code, Finding, Place};
 use dualgate_core::model::{NodeName, ObjectKey, ObjectName};
 use dualgate_core::plan::cluster::{ClusterPlan, EDGE_LABELS, ServiceStatus, Transition};
 use dualgate_core::plan::install::{LEASE, NAMESPACE};
 use dualgate_core::seam::Source as _;
+use dualgate_kube::access::client;
 use dualgate_kube::status::{Handle, Wanted, writer};
+use http::Request;
+use kube::client::Body;
 use serde_json::{Value, json};
 use support::{Cluster, Listener, PATIENCE, has, run, skipped};
 
@@ -164,19 +169,99 @@ fn what_is_planned_is_said_once_and_taken_back() {
         if own_namespace(&cluster).await.is_none() {
             return skipped(&format!("kube::{NAME}"), "dualgate is installed in the cluster of KUBECONFIG");
         }
-        let namespace = cluster.namespace("written").await;
-        let node = format!("edge{}", cluster.suffix());
-        let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}});
-        let (ingress, service) = (ingress(&namespace), service(&namespace));
-        cluster.create(&ingress).await.unwrap();
-        cluster.create(&service).await.unwrap();
-        cluster.create_outside(&node).await.unwrap();
-        let mut river = River::new(cluster).await;
-        let written = addresses(&mut river, &ingress).await;
-        let written = service_and_node(&mut river, &service, &node, written).await;
-        river.findings = vec![missing_service(&ingress)];
-        told(&mut river, &ingress).await;
-        followed(&mut river, &ingress, written).await;
+        everything(cluster).await;
+    });
+}
+
+/// All that dualgate does in a cluster.
+async fn everything(cluster: Cluster) -> Cluster {
+    let namespace = cluster.namespace("written").await;
+    let node = format!("edge{}", cluster.suffix());
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node}});
+    let (ingress, service) = (ingress(&namespace), service(&namespace));
+    cluster.create(&ingress).await.unwrap();
+    cluster.create(&service).await.unwrap();
+    cluster.create_outside(&node).await.unwrap();
+    let mut river = River::new(cluster).await;
+    let written = addresses(&mut river, &ingress).await;
+    let written = service_and_node(&mut river, &service, &node, written).await;
+    river.findings = vec![missing_service(&ingress)];
+    told(&mut river, &ingress).await;
+    followed(&mut river, &ingress, written).await;
+    river.cluster
+}
+
+/// A right: verb, group, resource, and the one object that it is for; empty is any.
+type Right = (String, String, String, String);
+
+/// All that the roles of an installation give.
+fn granted(server: &ApiServer) -> BTreeSet<Right> {
+    let objects = server.objects();
+    let roles = [objects.list("ClusterRole", None), objects.list("Role", Some(NAMESPACE))].concat();
+    let texts = |rule: &Value, field: &str| -> Vec<String> {
+        rule[field].as_array().into_iter().flatten().map(|text| text.as_str().unwrap().to_owned()).collect()
+    };
+    let mut rights = BTreeSet::new();
+    for rule in roles.iter().flat_map(|role| role["rules"].as_array().unwrap()) {
+        let names = Some(texts(rule, "resourceNames")).filter(|names| !names.is_empty());
+        let names = names.unwrap_or_else(|| vec![String::new()]);
+        for verb in texts(rule, "verbs") {
+            for resource in texts(rule, "resources") {
+                let right =
+                    |name: &String| (verb.clone(), texts(rule, "apiGroups")[0].clone(), resource.clone(), name.clone());
+                rights.extend(names.iter().map(right));
+            }
+        }
+    }
+    rights
+}
+
+/// What a request needed, in the same words.
+fn used(request: &Asked, granted: &BTreeSet<Right>) -> Right {
+    let verb = match request.verb {
+        Verb::Get => "get",
+        Verb::List => "list",
+        Verb::Watch => "watch",
+        Verb::Create => "create",
+        Verb::Update => "update",
+        Verb::Patch | Verb::Apply => "patch",
+        Verb::Delete | Verb::DeleteCollection | Verb::Other => "delete",
+    };
+    let (resource, group) = request.resource.split_once('.').unwrap_or((&request.resource, ""));
+    let resource = if request.subresource.is_empty() {
+        resource.to_owned()
+    } else {
+        format!("{resource}/{}", request.subresource)
+    };
+    let right = (verb.to_owned(), group.to_owned(), resource, request.name.clone());
+    let of_any = (right.0.clone(), right.1.clone(), right.2.clone(), String::new());
+    if granted.contains(&right) { right } else { of_any }
+}
+
+#[test]
+fn what_is_installed_may_do_all_of_it_and_nothing_else() {
+    const SITE: &str = "apiVersion: dualgate.dev/v1alpha1
+kind: Site
+gates: {internal: {}, external: {}}
+nodes:
+  - {name: home1, roles: [server, internal-gate], addresses: [192.168.178.5]}
+  - {name: edge, roles: [agent, external-gate], addresses: [10.44.0.2], publicAddresses: [192.0.2.1]}
+";
+    run(async {
+        let cluster = everything(Cluster::guarded(SITE).await).await;
+        // An Event is counted up after five minutes (`machine::writes::events`, on a clock of its tests).
+        let account = client(&cluster.access()).await.unwrap();
+        let count = Request::builder().method("PATCH").uri("/api/v1/namespaces/written/events/none");
+        let count = count.header("content-type", "application/merge-patch+json").body(Body::from(b"{}".to_vec()));
+        assert_eq!(account.send(count.unwrap()).await.unwrap().status(), 404);
+        let server = cluster.server().unwrap();
+        let granted = granted(server);
+        let asked = server.requests();
+        let asked: Vec<&Asked> = asked.iter().filter(|request| request.user.ends_with(":dualgate-home")).collect();
+        let refused: Vec<_> = asked.iter().filter(|request| [401, 403].contains(&request.code)).collect();
+        assert_eq!(refused, Vec::<&&Asked>::new());
+        let used: BTreeSet<Right> = asked.iter().map(|request| used(request, &granted)).collect();
+        assert_eq!(used, granted);
     });
 }
 

@@ -12,8 +12,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use dualgate_apiserver::{ApiServer, Options};
+use dualgate_apiserver::{ApiServer, Authorization, Credentials, Options, User};
 use dualgate_core::model::ObjectSet;
+use dualgate_core::parse;
+use dualgate_core::plan::install;
 use dualgate_core::seam::Source as _;
 use dualgate_kube::access::{Access, client};
 use dualgate_kube::source::ClusterSource;
@@ -32,6 +34,10 @@ pub struct Cluster {
     /// Of ours; removed with it.
     file: Option<PathBuf>,
     access: Access,
+    /// What tests themselves ask with.
+    admin: Access,
+    /// Of ours; removed with it.
+    account: Option<PathBuf>,
     /// Of the runtime that asked first; to make one reads the system's certificates.
     client: OnceCell<Client>,
     suffix: String,
@@ -72,7 +78,31 @@ impl Cluster {
     }
 
     fn new(server: Option<ApiServer>, file: Option<PathBuf>, access: Access, suffix: String) -> Self {
-        Self { server, file, access, client: OnceCell::new(), suffix, made: Mutex::default() }
+        let admin = access.clone();
+        Self { server, file, access, admin, account: None, client: OnceCell::new(), suffix, made: Mutex::default() }
+    }
+
+    /// Ours, over TLS, in which dualgate may do what was installed for this site and nothing else.
+    pub async fn guarded(site: &str) -> Self {
+        let (site, findings) = parse::site::site("site.yaml", site);
+        let site = site.unwrap_or_else(|| panic!("{findings:#?}"));
+        let what = install::Options { image: "dualgate:1".to_owned(), site_file: String::new(), edges: Vec::new() };
+        let installation = install::install(&site, &what).unwrap();
+        let options = Options {
+            authorization: Authorization::Rbac,
+            certificate_for: vec!["127.0.0.1".to_owned()],
+            ..Options::default()
+        };
+        let server = ApiServer::start(vec![TcpListener::bind("127.0.0.1:0").unwrap()], options).unwrap();
+        server.objects().apply_all(installation.objects).unwrap();
+        let token = server.token(User::service_account(install::NAMESPACE, install::HOME));
+        let text = server.kubeconfig_as(&server.url(), &Credentials::Token(token));
+        let path = std::env::temp_dir().join(format!("dualgate-account-{}-{}", std::process::id(), count()));
+        std::fs::write(&path, text).unwrap();
+        let mut cluster = Self::serving(server);
+        cluster.access = Access { kubeconfig: Some(path.clone()), context: None };
+        cluster.account = Some(path);
+        cluster
     }
 
     /// How to reach it.
@@ -158,7 +188,7 @@ impl Cluster {
     }
 
     async fn send(&self, method: &str, path: &str, body: Value) -> Result<Value, Refused> {
-        let client = self.client.get_or_init(|| async { client(&self.access).await.unwrap() }).await;
+        let client = self.client.get_or_init(|| async { client(&self.admin).await.unwrap() }).await;
         let kind = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
         let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
         let request = Request::builder().method(method).uri(path).header("content-type", kind).body(Body::from(body));
@@ -175,7 +205,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        if let Some(file) = &self.file {
+        for file in self.file.iter().chain(&self.account) {
             let _ = std::fs::remove_file(file);
         }
         if self.server.is_some() {
