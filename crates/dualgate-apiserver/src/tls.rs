@@ -9,7 +9,7 @@ use rcgen::{
     KeyPair, KeyUsagePurpose,
 };
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 
 use crate::users::User;
@@ -54,6 +54,8 @@ impl Authority {
         let config = config.with_safe_default_protocol_versions().map_err(io::Error::other)?;
         let config = config.with_client_cert_verifier(clients);
         let mut config = config.with_single_cert(vec![certificate.der().clone()], key).map_err(io::Error::other)?;
+        // Who resumes a session shows no certificate, and one that has expired would go on.
+        (config.session_storage, config.send_tls13_tickets) = (Arc::new(NoServerSessionStorage {}), 0);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Self { issuer, config: Arc::new(config) })
     }

@@ -171,18 +171,26 @@ impl ClusterSource {
             Contact::None | Contact::Well(_) => None,
         });
         let due = self.hold_off.due().filter(|_| is_ready);
-        let wakes = asked.chain(said).chain(due);
+        let wakes = asked.chain(said).chain(due).chain(self.renewal_due());
         wakes.fold(now + RENEW, Instant::min)
     }
 
-    /// Reads the kubeconfig again, if that could help.
-    fn renew(&mut self, context: &mut Context<'_>) {
-        let now = Instant::now();
+    /// When the kubeconfig is to be read again, if that could help.
+    fn renewal_due(&self) -> Option<Instant> {
         let could_help = self.feeds.iter().any(|feed| match feed.reflector.contact() {
-            Contact::Lost(_, failure) => matches!(failure.why, Why::Unreachable | Why::Refused(Refusal::Unknown)),
+            // A certificate that has expired is refused when the connection seems to be there (TLS 1.3): it is cut then.
+            Contact::Lost(_, failure) => {
+                matches!(failure.why, Why::Unreachable | Why::Cut | Why::Refused(Refusal::Unknown))
+            }
             Contact::None | Contact::Well(_) => false,
         });
-        if self.renewal.is_none() && could_help && self.renewed + RENEW <= now {
+        (self.renewal.is_none() && could_help).then(|| self.renewed + RENEW)
+    }
+
+    /// Reads the kubeconfig again when that is due.
+    fn renew(&mut self, context: &mut Context<'_>) {
+        let now = Instant::now();
+        if self.renewal_due().is_some_and(|due| due <= now) {
             self.renewed = now;
             let access = self.access.clone();
             self.renewal = Some(Box::pin(async move { access::connect(&access).await }));
@@ -194,6 +202,7 @@ impl ClusterSource {
                 Ok(api) => {
                     self.view.server(&api.server);
                     self.api = api;
+                    self.feeds.iter_mut().for_each(|feed| feed.reflector.renewed(now));
                 }
                 Err(error) => {
                     tracing::debug!(%error, "the kubeconfig cannot be used at the moment; the last one stays")

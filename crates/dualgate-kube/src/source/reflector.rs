@@ -200,9 +200,17 @@ impl Reflector {
         self.refused.is_some_and(|(first, last)| first + SURE <= last)
     }
 
-    /// Another kind has found the server again: it is asked at once.
+    /// The kubeconfig was read again: it is asked at once if it is lost. That is so once in a while, so pauses go on growing.
+    pub(super) fn renewed(&mut self, now: Instant) {
+        if let (Contact::Lost(..), State::Waiting { until }) = (&self.contact, &mut self.state) {
+            *until = now.min(*until);
+        }
+    }
+
+    /// Another kind has found the server again, or is known to it again: it is asked at once.
     pub(super) fn hurry(&mut self, now: Instant) {
-        if matches!(&self.contact, Contact::Lost(_, failure) if failure.why == Why::Unreachable)
+        let could_help = |why| matches!(why, Why::Unreachable | Why::Refused(Refusal::Unknown));
+        if matches!(&self.contact, Contact::Lost(_, failure) if could_help(failure.why))
             && let State::Waiting { until } = &mut self.state
         {
             (*until, self.pauses) = (now.min(*until), 0);

@@ -113,9 +113,18 @@ pub(super) fn away(server: &str, silent: &[Kind], since: i64, why: &str) -> Find
     let names: Vec<&str> = silent.iter().map(|kind| kind.name()).collect();
     let what = if silent.len() == Kind::ALL.len() { String::new() } else { format!(" for {}", names.join(", ")) };
     let message = format!("the Kubernetes API {server} has not answered{what} since {}: {why}", utc(since));
-    let help =
-        format!("what it said last stays; see whether it runs and this node reaches it: `curl -k {server}readyz`");
-    Finding::new(Code::ClusterAway, Place::default(), message).help(help)
+    let todo = match why {
+        _ if why.contains("received fatal alert") => {
+            "it does not take the certificate of the kubeconfig: make a new one; it is read again by itself".to_owned()
+        }
+        _ if why.contains("invalid peer certificate") => {
+            "its certificate is none that the kubeconfig says to believe: see `certificate-authority-data` and `server` \
+             there; it is read again by itself"
+                .to_owned()
+        }
+        _ => format!("see whether it runs and this node reaches it: `curl -k {server}readyz`"),
+    };
+    Finding::new(Code::ClusterAway, Place::default(), message).help(format!("what it said last stays; {todo}"))
 }
 
 pub(super) fn unknown(server: &str, why: &str) -> Finding {
