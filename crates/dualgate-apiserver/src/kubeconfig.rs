@@ -20,17 +20,17 @@ pub enum Credentials {
 }
 
 /// A kubeconfig with one context, `dualgate`. It is JSON, which is YAML as well.
-pub(crate) fn text(url: &str, authority: Option<&str>, credentials: &Credentials) -> String {
+pub(crate) fn text(url: &str, authority: Option<String>, credentials: &Credentials) -> String {
     let mut cluster = json!({"server": url});
     if let Some(authority) = authority {
-        cluster["certificate-authority-data"] = STANDARD.encode(authority).into();
+        cluster["certificate-authority-data"] = authority.into();
     }
     let user = match credentials {
         Credentials::Nothing => json!({}),
         Credentials::Token(token) => json!({"token": token}),
         Credentials::TokenFile(file) => json!({"tokenFile": file}),
         Credentials::Certificate(ClientCertificate { certificate, key }) => json!({
-            "client-certificate-data": STANDARD.encode(certificate), "client-key-data": STANDARD.encode(key),
+            "client-certificate-data": data(certificate), "client-key-data": data(key),
         }),
     };
     let config: Value = json!({
@@ -40,4 +40,9 @@ pub(crate) fn text(url: &str, authority: Option<&str>, credentials: &Credentials
         "users": [{"name": "anybody", "user": user}],
     });
     format!("{config:#}\n")
+}
+
+/// PEM, as a kubeconfig has it.
+pub(crate) fn data(pem: &str) -> String {
+    STANDARD.encode(pem)
 }

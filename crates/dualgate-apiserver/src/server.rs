@@ -11,6 +11,7 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
+use rustls::pki_types::CertificateDer;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
@@ -169,7 +170,17 @@ impl ApiServer {
 
     /// A kubeconfig for somebody.
     pub fn kubeconfig_as(&self, url: &str, credentials: &Credentials) -> String {
-        kubeconfig::text(url, self.authority.as_ref().map(|authority| authority.pem()).as_deref(), credentials)
+        kubeconfig::text(url, self.authority_data(), credentials)
+    }
+
+    /// Whose certificates the server shows: its own authority's; nobody's without TLS.
+    pub fn authority(&self) -> Option<CertificateDer<'static>> {
+        self.authority.as_ref().map(|authority| authority.certificate())
+    }
+
+    /// The same as `certificate-authority-data` of a kubeconfig.
+    pub fn authority_data(&self) -> Option<String> {
+        self.authority.as_ref().map(|authority| kubeconfig::data(&authority.pem()))
     }
 
     /// A bearer token of a user, until it is revoked.

@@ -16,10 +16,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use dualgate_apiserver::{ApiServer, Faults, Options, Request};
+use dualgate_apiserver::{ApiServer, Authorization, Faults, Options, Request, User};
 use dualgate_core::model::site::{Node, Role, Site};
+use dualgate_core::plan::install;
 use dualgate_host::namespace::{self, Namespace};
-use serde_json::Value;
+use serde_json::{Value, json};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
@@ -31,7 +32,7 @@ pub use self::load::manifests;
 pub(crate) use self::mirror::{DeletedPod, Mirror, Seen};
 pub(crate) use self::tell::{Part, Piece, Teller};
 
-use self::client::Connection;
+use self::client::{Connection, Identity};
 use self::kind::{Scope, WATCHED};
 use crate::report::KubernetesStatus;
 use crate::world::World;
@@ -40,6 +41,8 @@ use crate::world::World;
 pub const PORT: u16 = 6443;
 /// Where every host of a lab finds its kubeconfig.
 pub const KUBECONFIG: &str = "/run/dualgate/kubeconfig";
+/// Where every node finds the one of its dualgate.
+pub(crate) const ACCOUNT: &str = "/run/dualgate/account";
 /// The field manager of the cluster's own parts.
 const MANAGER: &str = "k3s";
 /// How long a connection to the API may take; it is on this machine.
@@ -54,6 +57,10 @@ pub struct Kubernetes {
     node: String,
     addresses: Vec<IpAddr>,
     server: ApiServer,
+    /// People, and the cluster's own parts.
+    admin: Identity,
+    /// The token of every node's dualgate: it may do what `dualgate install` lets it, and nothing else.
+    account: String,
     runtime: Handle,
     listening: Mutex<Option<Listening>>,
     /// Ends what runs on the runtime.
@@ -88,11 +95,18 @@ impl Kubernetes {
         let (stop, stopped) = oneshot::channel();
         // A server wants a listener that stays. This one is in the lab's own network, where nobody is.
         let nowhere = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        let own = [IpAddr::from(Ipv4Addr::LOCALHOST), IpAddr::from(Ipv6Addr::LOCALHOST)];
+        let certificate_for = own.iter().chain(addresses).map(ToString::to_string).collect();
+        let options = Options { authorization: Authorization::Rbac, certificate_for, ..Options::default() };
+        let server = ApiServer::start(vec![nowhere], options)?;
+        let authority = server.authority().ok_or_else(|| io::Error::other("it serves no TLS"))?;
         let kubernetes = Arc::new(Self {
             node: name.to_string(),
             addresses: addresses.clone(),
             world,
-            server: ApiServer::start(vec![nowhere], Options::default())?,
+            admin: Identity::new(server.token(User::admin()), authority)?,
+            account: account(&server, site)?,
+            server,
             runtime: runtime.handle().clone(),
             listening: Mutex::default(),
             _stop: stop,
@@ -147,7 +161,7 @@ impl Kubernetes {
 
     /// Asks it something, as a program on its node does.
     pub fn ask(&self, ask: &Ask) -> Result<Value, ClientError> {
-        client::ask(self.connect().map_err(ClientError::Connect)?, ask)
+        client::ask(self.connect().map_err(ClientError::Connect)?, &self.admin, ask)
     }
 
     /// Begins to look at it and to write into it; each look is handed to `see`.
@@ -171,27 +185,29 @@ impl Kubernetes {
     }
 
     /// A kubeconfig for the lab's hosts. Its second context takes the other family.
-    pub fn kubeconfig(&self) -> String {
-        let mut text =
-            "apiVersion: v1\nkind: Config\ncurrent-context: lab\nusers:\n- name: lab\n  user: {}\n".to_owned();
+    fn kubeconfig(&self, token: &str) -> String {
         let names = ["lab", "lab-other-family"].into_iter().zip(self.servers());
         let named: Vec<(&str, String)> = names.collect();
-        text += "clusters:\n";
-        text.extend(
-            named.iter().map(|(name, server)| format!("- name: {name}\n  cluster: {{server: \"{server}\"}}\n")),
-        );
-        text += "contexts:\n";
-        text.extend(
-            named.iter().map(|(name, _)| format!("- name: {name}\n  context: {{cluster: {name}, user: lab}}\n")),
-        );
-        text
+        let authority = self.server.authority_data();
+        let cluster = |(name, server): &(&str, String)| json!({"name": name, "cluster": {"server": server, "certificate-authority-data": authority}});
+        let context = |(name, _): &(&str, String)| json!({"name": name, "context": {"cluster": name, "user": "lab"}});
+        let config = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "lab",
+            "users": [{"name": "lab", "user": {"token": token}}],
+            "clusters": named.iter().map(cluster).collect::<Vec<_>>(),
+            "contexts": named.iter().map(context).collect::<Vec<_>>(),
+        });
+        format!("{config:#}\n")
     }
 
-    /// Gives every host its kubeconfig.
-    pub fn write_kubeconfig(&self, run_directory: &Path) -> io::Result<()> {
-        let file = run_directory.join(KUBECONFIG.trim_start_matches("/run/"));
-        file.parent().map_or(Ok(()), std::fs::create_dir_all)?;
-        std::fs::write(file, self.kubeconfig())
+    /// Gives every host the kubeconfig of people, and the one of its dualgate.
+    pub fn write_kubeconfigs(&self, run_directory: &Path) -> io::Result<()> {
+        for (path, token) in [(KUBECONFIG, &self.admin.token), (ACCOUNT, &self.account)] {
+            let file = run_directory.join(path.trim_start_matches("/run/"));
+            file.parent().map_or(Ok(()), std::fs::create_dir_all)?;
+            std::fs::write(file, self.kubeconfig(token))?;
+        }
+        Ok(())
     }
 
     /// What people are told of it.
@@ -209,7 +225,7 @@ impl Kubernetes {
         let first = self.addresses.first();
         let other =
             self.addresses.iter().find(|address| first.is_some_and(|first| first.is_ipv4() != address.is_ipv4()));
-        first.into_iter().chain(other).map(|address| format!("http://{}", SocketAddr::new(*address, PORT)))
+        first.into_iter().chain(other).map(|address| format!("https://{}", SocketAddr::new(*address, PORT)))
     }
 
     fn connect(&self) -> io::Result<TcpStream> {
@@ -220,8 +236,22 @@ impl Kubernetes {
     }
 
     async fn connection(&self) -> Result<Connection, ClientError> {
-        Connection::new(self.connect().map_err(ClientError::Connect)?).await
+        Connection::new(self.connect().map_err(ClientError::Connect)?, &self.admin).await
     }
+}
+
+/// A token of the account that `dualgate install` makes for home nodes, with its rights; where nothing can be installed, an
+/// admin's.
+fn account(server: &ApiServer, site: &Site) -> io::Result<String> {
+    let what = install::Options { image: "dualgate".to_owned(), site_file: String::new(), edges: Vec::new() };
+    let Ok(installation) = install::install(site, &what) else { return Ok(server.token(User::admin())) };
+    let is_about_rights = |object: &Value| {
+        object["apiVersion"].as_str().is_some_and(|version| version.starts_with("rbac."))
+            || matches!(object["kind"].as_str(), Some("Namespace" | "ServiceAccount"))
+    };
+    let objects = server.objects().as_manager(install::FIELD_MANAGER);
+    objects.apply_all(installation.objects.into_iter().filter(is_about_rights)).map_err(io::Error::other)?;
+    Ok(server.token(User::service_account(install::NAMESPACE, install::HOME)))
 }
 
 /// The path of an object.

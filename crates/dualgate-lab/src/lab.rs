@@ -624,7 +624,7 @@ fn registry(
             let failed = |error| LabError::Process("start a Kubernetes API", error);
             let api = Kubernetes::start(world.clone(), site).map_err(failed)?.ok_or(LabError::NoServer)?;
             for host in &world.topology().hosts {
-                api.write_kubeconfig(&world.run_directory(&host.name)).map_err(failed)?;
+                api.write_kubeconfigs(&world.run_directory(&host.name)).map_err(failed)?;
             }
             let refused = api.load(kubernetes::manifests(&options.source)?)?;
             Ok((Registry::Kubernetes(api), refused))

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use dualgate_host::namespace::Namespace;
 use rustix::process::Signal;
 
-use crate::kubernetes::KUBECONFIG;
+use crate::kubernetes::ACCOUNT;
 use crate::probe::{self, Trouble};
 use crate::process::{Process, Processes};
 use crate::topology::Objects;
@@ -108,7 +108,7 @@ impl Nodes {
         let plan = self.world.topology().hosts.iter().find(|known| known.name == host);
         let source: &[&str] = match plan.map(|plan| plan.objects).unwrap_or_default() {
             Objects::Manifests => &["folder:/run/dualgate/manifests"],
-            Objects::Kubernetes => &["cluster", "--kubeconfig", KUBECONFIG],
+            Objects::Kubernetes => &["cluster", "--kubeconfig", ACCOUNT],
             Objects::Told => &["home"],
         };
         command.arg("--source").args(source);

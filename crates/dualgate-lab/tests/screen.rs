@@ -218,15 +218,15 @@ fn a_kubernetes_api_is_shown_with_what_to_type() {
     let mut status = seed();
     let api = |away| KubernetesStatus {
         node: "k3s-node1".into(),
-        servers: vec!["http://192.168.178.5:6443".into(), "http://[fda8:a1db:5685::5]:6443".into()],
+        servers: vec!["https://192.168.178.5:6443".into(), "https://[fda8:a1db:5685::5]:6443".into()],
         kubeconfig: "/run/dualgate/kubeconfig".into(),
         away,
     };
     status.kubernetes = Some(api(false));
     let shown = text(&page(&status, &wide(80)));
     let block = "\nKubernetes API
-  http://192.168.178.5:6443
-  http://[fda8:a1db:5685::5]:6443
+  https://192.168.178.5:6443
+  https://[fda8:a1db:5685::5]:6443
   KUBECONFIG=/run/dualgate/kubeconfig on every host
   dualgate lab exec k3s-node1 -- kubectl get ingresses -A
   dualgate lab exec k3s-node1 -- kubectl apply -f FILE

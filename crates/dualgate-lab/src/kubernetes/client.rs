@@ -1,19 +1,23 @@
-//! Requests to a Kubernetes API, as its clients send them: JSON over HTTP/1.1, without TLS.
+//! Requests to a Kubernetes API, as its clients send them: JSON over HTTP/1.1, with TLS and a token.
 
 use std::io;
-use std::net::TcpStream;
+use std::net::{IpAddr, Ipv4Addr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{self, SendRequest};
-use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST};
 use hyper::{Method, StatusCode};
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
 use tokio::runtime::Builder;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -104,10 +108,34 @@ impl Ask {
     }
 }
 
+/// Who asks, and whom they believe.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    /// A bearer token.
+    pub token: String,
+    /// TLS with the API's authority.
+    pub config: Arc<ClientConfig>,
+}
+
+impl Identity {
+    /// Believes what this authority issued.
+    pub fn new(token: String, authority: CertificateDer<'static>) -> io::Result<Self> {
+        let mut roots = RootCertStore::empty();
+        roots.add(authority).map_err(io::Error::other)?;
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = ClientConfig::builder_with_provider(provider);
+        let config = config.with_safe_default_protocol_versions().map_err(io::Error::other)?;
+        let config = config.with_root_certificates(roots).with_no_client_auth();
+        Ok(Self { token, config: Arc::new(config) })
+    }
+}
+
 /// A connection to an API, which serves one request after the other.
 #[derive(Debug)]
 pub struct Connection {
     sender: SendRequest<Full<Bytes>>,
+    /// Says who asks: the value of `authorization`.
+    who: String,
     /// Moves the octets; ends with the connection.
     driver: AbortHandle,
 }
@@ -120,15 +148,20 @@ impl Drop for Connection {
 
 impl Connection {
     /// Speaks HTTP on an open connection.
-    pub async fn new(stream: TcpStream) -> Result<Self, ClientError> {
+    pub async fn new(stream: TcpStream, identity: &Identity) -> Result<Self, ClientError> {
+        let Identity { token, config } = identity;
         stream.set_nonblocking(true).map_err(ClientError::Connect)?;
         let stream = tokio::net::TcpStream::from_std(stream).map_err(ClientError::Connect)?;
+        let connector = TlsConnector::from(config.clone());
+        let name = ServerName::from(IpAddr::from(Ipv4Addr::LOCALHOST));
+        let stream = timeout(PATIENCE, connector.connect(name, stream)).await.map_err(|_| ClientError::Silent)?;
+        let stream = stream.map_err(ClientError::Connect)?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
         let driver = tokio::spawn(async move {
             // Whoever asks hears of it.
             let _ = connection.await;
         });
-        Ok(Self { sender, driver: driver.abort_handle() })
+        Ok(Self { sender, who: format!("Bearer {token}"), driver: driver.abort_handle() })
     }
 
     /// Asks, and reads the whole answer.
@@ -156,6 +189,7 @@ impl Connection {
     async fn send(&mut self, ask: &Ask) -> Result<(StatusCode, Incoming), ClientError> {
         self.sender.ready().await?;
         let mut request = hyper::Request::builder().method(&ask.method).uri(&ask.path).header(HOST, "kubernetes");
+        request = request.header(AUTHORIZATION, &self.who);
         let mut body = Bytes::new();
         if let Some((kind, value)) = &ask.body {
             request = request.header(CONTENT_TYPE, *kind);
@@ -192,9 +226,9 @@ impl Watch {
 }
 
 /// One request on a connection of its own, for whoever waits.
-pub fn ask(stream: TcpStream, ask: &Ask) -> Result<Value, ClientError> {
+pub fn ask(stream: TcpStream, identity: &Identity, ask: &Ask) -> Result<Value, ClientError> {
     let runtime = Builder::new_current_thread().enable_all().build().map_err(ClientError::Connect)?;
-    runtime.block_on(async { Connection::new(stream).await?.ask(ask).await })
+    runtime.block_on(async { Connection::new(stream, identity).await?.ask(ask).await })
 }
 
 async fn read(body: Incoming) -> Result<Value, ClientError> {

@@ -19,9 +19,13 @@ struct Lab {
 impl Lab {
     /// Starts the built-in example; nothing where namespaces are forbidden.
     fn start(test: &str) -> Option<Self> {
+        Self::start_with(test, &[])
+    }
+
+    fn start_with(test: &str, args: &[&str]) -> Option<Self> {
         let name = format!("cli-{test}-{}", std::process::id());
         let folder = Folder::with(&[]);
-        let mut command = command(folder.path(), &["lab", "--name", &name]);
+        let mut command = command(folder.path(), &[&["lab", "--name", &name], args].concat());
         let command = command.env("LANG", "C.UTF-8").env_remove("LC_ALL").stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the program runs");
         let (sender, lines) = sync_channel(4096);
@@ -135,6 +139,35 @@ fn a_person_looks_at_a_lab_breaks_things_and_ends_it() {
     assert_eq!(gone.code, 2);
     let expected = ["no lab is running: start one with `dualgate lab`", &format!("no lab `{}` is running", lab.name)];
     assert!(expected.iter().any(|text| gone.err.contains(text)), "{gone:?}");
+}
+
+#[test]
+fn a_lab_with_a_kubernetes_api_is_a_cluster_to_install_into() {
+    let Some(mut lab) = Lab::start_with("kubernetes", &["--kubernetes"]) else { return };
+    let on_a_node = |args: &[&str]| lab.ask(&[&["exec", "k3s-node2", "--", "dualgate"], args].concat());
+    let site = "/run/dualgate/site.yaml";
+    let shown = on_a_node(&["install", "--site", site, "--dry-run"]);
+    assert!(
+        shown.code == 1 && shown.out.contains("+ DaemonSet dualgate-system/dualgate-home"),
+        "{}{}",
+        shown.out,
+        shown.err
+    );
+    let done = on_a_node(&["install", "--site", site, "--yes"]);
+    assert_eq!((done.code, &*done.err), (0, ""), "{}", done.out);
+    let explained = on_a_node(&["explain", "https://grafana.yourdomain.com", "--site", site, "--source", "cluster"]);
+    assert!(explained.code == 0 && explained.out.contains("apps/grafana"), "{}{}", explained.out, explained.err);
+    // The nodes have written by then, or do so at once: it is told what would be taken back.
+    let deadline = Instant::now() + PATIENCE;
+    while !on_a_node(&["uninstall", "--dry-run"])
+        .out
+        .contains("~ Ingress apps/grafana: what dualgate wrote into its status")
+    {
+        assert!(Instant::now() < deadline, "no status was written");
+    }
+    let ended = lab.ask(&["down"]);
+    assert_eq!(ended.code, 0, "{}", ended.err);
+    assert_eq!(lab.ended(), 0);
 }
 
 #[test]

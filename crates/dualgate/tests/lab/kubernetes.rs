@@ -306,6 +306,12 @@ fn statuses(directory: &Path) {
     found.sort();
     expected.sort();
     assert_eq!(found, expected, "one write for each change");
+    // The nodes have the rights that `dualgate install` gives, and needed no others.
+    let asked = api(&lab).requests();
+    let by_nodes: Vec<&Request> = asked.iter().filter(|request| request.user.ends_with(":dualgate-home")).collect();
+    assert!(by_nodes.len() > 20, "{by_nodes:#?}");
+    let refused: Vec<_> = by_nodes.iter().filter(|request| [401, 403].contains(&request.code)).collect();
+    assert!(refused.is_empty(), "{refused:#?}");
 }
 
 fn followed(directory: &Path) {
