@@ -7,6 +7,7 @@ pub mod firewall;
 pub mod folder;
 pub mod handover;
 pub mod keys;
+pub mod memory;
 pub mod namespace;
 pub mod netfilter;
 pub mod network;

@@ -23,7 +23,7 @@ const KEEPALIVES: u32 = 3;
 
 /// How much of an answer a connection keeps at most before it is read, and so for as long as it lives, as there is one for
 /// each kind that is watched. A list comes no faster with more.
-const BUFFER: usize = 64 << 10;
+const BUFFER: usize = 16 << 10;
 
 /// Which API server, and as whom.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

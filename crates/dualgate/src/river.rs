@@ -21,6 +21,7 @@ use dualgate_core::seam::{Actuator as _, Source};
 use dualgate_host::Store;
 use dualgate_host::dns::Dns;
 use dualgate_host::exchange::{Heard, LocalFacts, Phase};
+use dualgate_host::memory;
 use dualgate_kube::access::Access;
 use dualgate_proxy::Proxy;
 use dualgate_tunnel::Keeper;
@@ -216,6 +217,8 @@ impl River {
                         true => self.round().await,
                         false => self.converge().await,
                     }
+                    // What changes took for a while is free by now.
+                    memory::give_back();
                 }
                 () = self.wall.changed() => {
                     let before = self.wall.findings();

@@ -153,13 +153,14 @@ fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
 
-/// Resident memory now and at most, and how much of it are pages of the program's own file, which the system can let go of.
+/// Resident memory now and at most, in millions of octets: what is the process's own (`container_memory_rss` of a pod), and pages
+/// of the program's file, which the system can let go of.
 fn memory(status: &str) -> String {
     let status = std::fs::read_to_string(status).unwrap_or_default();
     let field = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
-        line.trim().trim_end_matches(" kB").parse::<f64>().unwrap_or_default() / 1000.0
+        line.trim().trim_end_matches(" kB").parse::<f64>().unwrap_or_default() * 1024.0 / 1e6
     };
-    let (now, peak, file) = (field("VmRSS:"), field("VmHWM:"), field("RssFile:"));
-    format!("RSS {now:.1} MB ({file:.1} of the program's file), peak {peak:.1} MB")
+    let (now, peak, own, file) = (field("VmRSS:"), field("VmHWM:"), field("RssAnon:"), field("RssFile:"));
+    format!("RSS {now:.1} MB ({own:.1} its own, {file:.1} of the program's file), peak {peak:.1} MB")
 }
