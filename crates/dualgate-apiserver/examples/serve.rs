@@ -1,14 +1,24 @@
-//! Serves an empty cluster until its standard input ends, and prints a kubeconfig: `kubectl --kubeconfig FILE get all`.
+//! The API by itself, over TLS and with rights, for `kubectl` and for tests that ask for a `KUBECONFIG`:
+//!
+//! ```sh
+//! sleep 600 | cargo run -p dualgate-apiserver --example serve -- /tmp/kubeconfig &
+//! KUBECONFIG=/tmp/kubeconfig cargo test -p dualgate-kube
+//! ```
+//!
+//! It writes the kubeconfig of an admin, listens on loopback, and ends with its standard input.
 
-use std::io;
+use std::io::Read as _;
 use std::net::TcpListener;
 
-use dualgate_apiserver::{ApiServer, Options};
+use dualgate_apiserver::{ApiServer, Authorization, Options};
 
-fn main() -> io::Result<()> {
-    let address = std::env::args().nth(1).unwrap_or_else(|| "127.0.0.1:0".to_owned());
-    let server = ApiServer::start(vec![TcpListener::bind(address)?], Options::default())?;
-    print!("{}", server.kubeconfig());
-    io::copy(&mut io::stdin(), &mut io::sink())?;
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let file = std::env::args().nth(1).ok_or("name the file for the kubeconfig")?;
+    let certificate_for = vec!["127.0.0.1".to_owned()];
+    let options = Options { authorization: Authorization::Rbac, certificate_for, ..Options::default() };
+    let server = ApiServer::start(vec![TcpListener::bind("127.0.0.1:0")?], options)?;
+    std::fs::write(&file, server.kubeconfig())?;
+    println!("{} until the end of the standard input; KUBECONFIG={file}", server.url());
+    std::io::stdin().read_to_end(&mut Vec::new())?;
     Ok(())
 }

@@ -1,13 +1,15 @@
 //! Installing into an API server: what it writes, what it leaves alone, and what it makes of its own interrupted work.
 //!
-//! With `KUBECONFIG`, `a_site_is_installed_changed_and_removed` also runs in that cluster, if dualgate is not installed
-//! there; its nodes have no such names, so no pod starts, and everything is removed at the end.
+//! With `KUBECONFIG`, what needs no server that fails at a word is told in that cluster as well, if dualgate is not installed
+//! there: one story after the other, as all need the same namespace. Its nodes have no such names, so no pod starts, and
+//! everything is removed at the end.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use dualgate_apiserver::{ApiServer, Options as ServerOptions, Refusal, Verb};
@@ -20,6 +22,8 @@ use dualgate_core::plan::install::{HOME, NAMESPACE, Options, install};
 use dualgate_kube::Client;
 use dualgate_kube::access::{Access, client};
 use dualgate_kube::install::{Conflicts, InstallError, Look, Prune, Step, apply, look, wait};
+use http::Request;
+use kube::client::Body;
 use serde_json::{Value, json};
 
 const SITE: &str = "apiVersion: dualgate.dev/v1alpha1
@@ -32,7 +36,7 @@ nodes:
 ";
 
 /// How long anything may take; far more than it does.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// With the edge as a pod, or without.
 fn objects(image: &str, edges: &[&str]) -> Vec<Value> {
@@ -78,6 +82,95 @@ impl Drop for Kubeconfig {
         let _ = std::fs::remove_file(&self.0);
     }
 }
+
+/// Somebody else at the same cluster.
+struct Other(Client);
+
+impl Other {
+    async fn ask(&self, method: &str, path: &str, kind: &str, body: &Value) -> (u16, Value) {
+        let body = if body.is_null() { Vec::new() } else { body.to_string().into_bytes() };
+        let request = Request::builder().method(method).uri(path).header("content-type", kind).body(Body::from(body));
+        let answer = self.0.send(request.expect("a request")).await.expect("an answer");
+        let status = answer.status().as_u16();
+        let body = answer.into_body().collect_bytes().await.expect("a whole answer");
+        (status, serde_json::from_slice(&body).unwrap_or_default())
+    }
+
+    async fn create(&self, object: Value) {
+        let path = ObjectId::of(&object).expect("a known kind").path();
+        let (list, _) = path.rsplit_once('/').expect("a path");
+        let (status, said) = self.ask("POST", list, "application/json", &object).await;
+        assert_eq!(status, 201, "{list}: {said}");
+    }
+
+    /// Server-side apply by force.
+    async fn apply(&self, manager: &str, object: Value) {
+        let path = ObjectId::of(&object).expect("a known kind").path();
+        let path = format!("{path}?fieldManager={manager}&force=true");
+        let (status, said) = self.ask("PATCH", &path, "application/apply-patch+yaml", &object).await;
+        assert!(status < 300, "{path}: {status} {said}");
+    }
+
+    async fn get(&self, id: &ObjectId) -> Option<Value> {
+        let (status, found) = self.ask("GET", &id.path(), "application/json", &Value::Null).await;
+        (status == 200).then_some(found)
+    }
+
+    async fn delete(&self, id: &ObjectId) {
+        let (status, said) = self.ask("DELETE", &id.path(), "application/json", &Value::Null).await;
+        assert!(status < 300, "{id}: {said}");
+        self.gone(id).await;
+    }
+
+    async fn gone(&self, id: &ObjectId) {
+        while self.get(id).await.is_some() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+/// An object of the installation with its edge.
+fn id(kind: &str, name: &str) -> ObjectId {
+    let found = ids(&all()).into_iter().find(|id| id.kind == kind && id.name == name);
+    found.unwrap_or_else(|| panic!("there is no {kind} {name}"))
+}
+
+/// Runs a story in a cluster of its own, and in the one of `KUBECONFIG`.
+fn everywhere<F: Future<Output = ()> + 'static>(name: &str, tell: impl Fn(Client) -> F) {
+    story(|server, client| {
+        let told = tell(client);
+        async move {
+            let _serving = server;
+            told.await;
+        }
+    });
+    if std::env::var_os("KUBECONFIG").is_none() {
+        return;
+    }
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    run(async {
+        let client = client(&Access::default()).await.expect("a client of the cluster that KUBECONFIG names");
+        let other = Other(client.clone());
+        if other.get(&id("Namespace", NAMESPACE)).await.is_some() {
+            return println!("SKIPPED: install::{name}: dualgate is installed there");
+        }
+        let tasks = tokio::task::LocalSet::new();
+        let told = tasks.spawn_local(tell(client.clone()));
+        let told = tasks.run_until(told).await;
+        // Whatever came of it.
+        for id in ids(&all()).iter().rev() {
+            if other.get(id).await.is_some() {
+                other.delete(id).await;
+            }
+        }
+        if let Err(failed) = told {
+            std::panic::resume_unwind(failed.into_panic());
+        }
+    });
+}
+
+/// All of them need the one namespace.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// Runs a story against a server of its own.
 fn story<F: Future>(tell: impl FnOnce(ApiServer, Client) -> F) -> F::Output {
@@ -166,19 +259,9 @@ async fn whole(client: Client) {
 
 #[test]
 fn a_site_is_installed_changed_and_removed() {
-    story(|server, client| async move {
-        whole(client).await;
-        assert!(server.objects().get("Namespace", "", NAMESPACE).is_none());
-    });
-    if std::env::var_os("KUBECONFIG").is_none() {
-        return;
-    }
-    run(async {
-        let client = client(&Access::default()).await.expect("a client of the cluster that KUBECONFIG names");
-        match look_at(&client, &[]).await.leftovers.is_empty() {
-            true => whole(client).await,
-            false => println!("SKIPPED: install::a_site_is_installed_changed_and_removed: dualgate is installed there"),
-        }
+    everywhere("a_site_is_installed_changed_and_removed", |client| async move {
+        whole(client.clone()).await;
+        Other(client).gone(&id("Namespace", NAMESPACE)).await;
     });
 }
 
@@ -196,26 +279,24 @@ fn nothing_is_written_when_nothing_differs_or_nobody_has_agreed() {
 
 #[test]
 fn what_others_have_stays_whatever_its_labels_say() {
-    story(|server, client| async move {
+    everywhere("what_others_have_stays_whatever_its_labels_say", |client| async move {
+        let other = Other(client.clone());
         install_all(&client, &all(), Prune::Nothing).await;
         let labels = json!({PART_OF: set_id()});
-        let map = |name: &str| {
-            json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"a": "b"}, "metadata": {
-                "name": name, "namespace": NAMESPACE, "labels": labels,
-            }})
-        };
+        let metadata = |name: &str| json!({"name": name, "namespace": NAMESPACE, "labels": labels});
+        let foreign =
+            json!({"apiVersion": "v1", "kind": "ConfigMap", "data": {"a": "b"}, "metadata": metadata("foreign")});
+        let edge = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata("dualgate-edge")});
+        let [foreign_id, edge_id] = [&foreign, &edge].map(|object| ObjectId::of(object).expect("a known kind"));
         // A controller has copied the label.
-        server.objects().create(map("foreign")).expect("created");
+        other.create(foreign).await;
         // Somebody has made anew what we made, with the label and all.
-        let edge = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {
-            "name": "dualgate-edge", "namespace": NAMESPACE, "labels": labels,
-        }});
-        server.objects().delete("ServiceAccount", NAMESPACE, "dualgate-edge").expect("deleted");
-        server.objects().create(edge).expect("created anew");
+        other.delete(&edge_id).await;
+        other.create(edge).await;
         let steps = install_all(&client, &without_edge(), Prune::Everything).await;
         assert!(matches!(&steps[..], [Step::Deleted(id)] if id.kind == "DaemonSet"), "{steps:?}");
-        assert!(server.objects().get("ConfigMap", NAMESPACE, "foreign").is_some());
-        assert!(server.objects().get("ServiceAccount", NAMESPACE, "dualgate-edge").is_some());
+        assert!(other.get(&foreign_id).await.is_some());
+        assert!(other.get(&edge_id).await.is_some());
         let again = look_at(&client, &without_edge()).await;
         assert!(again.leftovers.is_empty() && !again.is_interrupted(), "{again:#?}");
     });
@@ -223,16 +304,17 @@ fn what_others_have_stays_whatever_its_labels_say() {
 
 #[test]
 fn an_object_that_is_made_anew_after_the_look_is_not_removed() {
-    story(|server, client| async move {
+    everywhere("an_object_that_is_made_anew_after_the_look_is_not_removed", |client| async move {
+        let (other, edge) = (Other(client.clone()), id("DaemonSet", "dualgate-edge"));
         install_all(&client, &all(), Prune::Nothing).await;
         let found = look_at(&client, &without_edge()).await;
-        let set = server.objects().get("DaemonSet", NAMESPACE, "dualgate-edge").expect("it is there");
-        server.objects().delete("DaemonSet", NAMESPACE, "dualgate-edge").expect("deleted");
+        let set = other.get(&edge).await.expect("it is there");
+        other.delete(&edge).await;
         let anew = json!({
             "apiVersion": "apps/v1", "kind": "DaemonSet", "spec": set["spec"],
             "metadata": {"name": "dualgate-edge", "namespace": NAMESPACE, "labels": set["metadata"]["labels"]},
         });
-        server.objects().create(anew).expect("created anew");
+        other.create(anew).await;
         let mut steps = Vec::new();
         let wanted = without_edge();
         let done = apply(&client, &wanted, found, Prune::Everything, Conflicts::Refuse, |step| {
@@ -240,19 +322,19 @@ fn an_object_that_is_made_anew_after_the_look_is_not_removed() {
         });
         done.await.expect("it is applied");
         assert!(matches!(&steps[..], [Step::Left(_), Step::Deleted(_)]), "{steps:?}");
-        assert!(server.objects().get("DaemonSet", NAMESPACE, "dualgate-edge").is_some());
+        assert!(other.get(&edge).await.is_some());
     });
 }
 
 #[test]
 fn fields_of_others_are_told_with_their_owner_and_taken_only_when_asked_for() {
-    story(|server, client| async move {
+    everywhere("fields_of_others_are_told_with_their_owner_and_taken_only_when_asked_for", |client| async move {
         install_all(&client, &all(), Prune::Nothing).await;
         let theirs = json!({
             "apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": {"name": HOME, "namespace": NAMESPACE},
             "spec": {"template": {"spec": {"terminationGracePeriodSeconds": 5}}},
         });
-        server.objects().as_manager("somebody").apply(theirs).expect("taken");
+        Other(client.clone()).apply("somebody", theirs).await;
         let found = look_at(&client, &all()).await;
         let conflicts: Vec<_> = found.conflicts.iter().map(|conflict| (&*conflict.manager, &*conflict.field)).collect();
         assert_eq!(conflicts, [("somebody", ".spec.template.spec.terminationGracePeriodSeconds")]);
@@ -268,11 +350,11 @@ fn fields_of_others_are_told_with_their_owner_and_taken_only_when_asked_for() {
 
 #[test]
 fn an_object_of_another_set_is_a_conflict() {
-    story(|server, client| async move {
+    everywhere("an_object_of_another_set_is_a_conflict", |client| async move {
         let class = json!({"apiVersion": "networking.k8s.io/v1", "kind": "IngressClass", "metadata": {
             "name": "dualgate-test", "labels": {PART_OF: "applyset-of-others"},
         }, "spec": {"controller": "dualgate.dev/ingress-controller"}});
-        server.objects().create(class).expect("created");
+        Other(client.clone()).create(class).await;
         let found = look_at(&client, &all()).await;
         let managers: BTreeSet<&str> = found.conflicts.iter().map(|conflict| &*conflict.manager).collect();
         assert!(managers.contains("the ApplySet `applyset-of-others`"), "{managers:?}");
@@ -281,15 +363,13 @@ fn an_object_of_another_set_is_a_conflict() {
 
 #[test]
 fn the_set_of_another_tool_is_left_alone() {
-    story(|server, client| async move {
-        server
-            .objects()
-            .create(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}))
-            .unwrap();
+    everywhere("the_set_of_another_tool_is_left_alone", |client| async move {
+        let other = Other(client.clone());
+        other.create(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})).await;
         let parent = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {
             "name": PARENT, "namespace": NAMESPACE, "annotations": {"applyset.kubernetes.io/tooling": "kubectl/v1.36"},
         }});
-        server.objects().create(parent).expect("created");
+        other.create(parent).await;
         let error = look(&client, &all(), Conflicts::Take).await.expect_err("it is another's").to_string();
         assert!(error.contains("belongs to `kubectl/v1.36`"), "{error}");
     });
@@ -349,8 +429,7 @@ async fn heal(server: &ApiServer, client: &Client, ended_at: &str) {
 
 #[test]
 fn two_installations_at_a_time_do_not_lose_what_the_other_has_made() {
-    story(|server, client| async move {
-        let _serving = server;
+    everywhere("two_installations_at_a_time_do_not_lose_what_the_other_has_made", |client| async move {
         install_all(&client, &without_edge(), Prune::Nothing).await;
         let late = look_at(&client, &objects("dualgate:2", &["dualgate-test-edge"])).await;
         install_all(&client, &all(), Prune::Nothing).await;

@@ -3,4 +3,5 @@
 mod by_host;
 pub mod objects;
 mod reading;
+mod service_ports;
 pub mod site;

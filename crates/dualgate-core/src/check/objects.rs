@@ -12,6 +12,7 @@ use crate::route::{Lost, Route, RoutePart, compare};
 
 use super::by_host::ByHost;
 use super::reading::Readings;
+use super::service_ports;
 
 /// Everything that is worth saying about the objects of a snapshot, in the order of files and objects.
 pub fn objects(snapshot: &Snapshot) -> Vec<Finding> {
@@ -60,6 +61,7 @@ impl Lints {
         findings.extend(plan::tunnel::findings(snapshot));
         findings.extend(plan::dns::findings(snapshot, lowered));
         findings.extend(plan::ipam::assign(snapshot).findings);
+        findings.extend(service_ports::findings(snapshot));
         findings.sort_by(|a, b| (&a.at, a.code, &a.message).cmp(&(&b.at, b.code, &b.message)));
         findings.dedup();
         findings

@@ -291,6 +291,8 @@ catalogue! {
     VirtualIpsDiffer = "virtual-ips-differ" Warning;
     /// kube-proxy answers ARP for the addresses of all Services, at every node.
     VirtualIpsStrictArp = "virtual-ips-strict-arp" Error;
+    /// A Service has the addresses of nodes, so that its ports are taken there before a gate could have them.
+    ServiceTakesPorts = "service-takes-ports" Warning;
     /// Another controller sets back what is written to an object's status or labels.
     StatusContested = "status-contested" Warning;
     /// The API server refuses what is to be written.
