@@ -265,7 +265,7 @@ pub struct Check {
 /// `dualgate explain`
 #[derive(Debug, Args)]
 pub struct Explain {
-    /// The URL, such as `https://grafana.example.org/login`.
+    /// The URL, such as `https://grafana.example.org/login`; `https` where it names no scheme.
     pub url: String,
     /// Ask at one gate only: `internal` or `external`.
     #[arg(long, value_name = "GATE")]

@@ -51,10 +51,10 @@ impl UrlScheme {
 }
 
 impl Question {
-    /// From a URL. Its path must be canonical already; user information, query and fragment take no part.
+    /// From a URL; one without a scheme is of `https`. Its path must be canonical already; user information, query and fragment
+    /// take no part.
     pub fn parse(url: &str, gate: GateName) -> Result<Self, String> {
-        let (scheme, rest) =
-            url.split_once("://").ok_or_else(|| format!("`{url}` is not a URL: `https://host/path`"))?;
+        let (scheme, rest) = url.split_once("://").unwrap_or(("https", url));
         let scheme = match scheme.to_ascii_lowercase().as_str() {
             "http" => UrlScheme::Http,
             "https" => UrlScheme::Https,
@@ -63,6 +63,9 @@ impl Question {
         let (authority, target) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
         let authority = authority.rsplit_once('@').map_or(authority, |(_, authority)| authority);
         let (host, port) = split_port(authority);
+        if host.is_empty() {
+            return Err(format!("`{url}` is not a URL: `https://host/path`"));
+        }
         let port = match port {
             None | Some("") => scheme.default_port(),
             Some(port) => port.parse().map_err(|_| format!("`{port}` is not a port"))?,
@@ -121,11 +124,14 @@ mod tests {
             ("http://u:p@a.b:8080?x", "a.b", 8080, "/"),
             ("http://[FD00::5]:81/", "fd00::5", 81, "/"),
             ("https://[::1]/x", "::1", 443, "/x"),
+            ("a.b", "a.b", 443, "/"),
+            ("a.b:8443/c", "a.b", 8443, "/c"),
+            ("[::1]", "::1", 443, "/"),
         ] {
             let question = Question::parse(url, GateName::Internal).unwrap();
             assert_eq!((&*question.host, question.port, &*question.path), (host, port, path), "{url}");
         }
-        for wrong in ["a.b", "ftp://a.b", "http://a.b:x/"] {
+        for wrong in ["", "/a", "http://", "ftp://a.b", "http://a.b:x/"] {
             assert!(Question::parse(wrong, GateName::Internal).is_err(), "{wrong}");
         }
     }

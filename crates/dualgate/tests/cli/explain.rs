@@ -65,9 +65,18 @@ fn a_path_is_asked_as_a_gate_would_read_it() {
 
 #[test]
 fn what_is_no_url_cannot_be_told() {
-    let outcome = laptop(&["explain", "grafana"]);
+    let outcome = laptop(&["explain", "/login"]);
     assert_eq!((outcome.code, &*outcome.out), (2, ""));
-    assert_eq!(outcome.err, "error: `grafana` is not a URL: `https://host/path`\n");
+    assert_eq!(outcome.err, "error: `/login` is not a URL: `https://host/path`\n");
+    let outcome = laptop(&["explain", "ftp://grafana.example.org"]);
+    assert_eq!((outcome.code, &*outcome.err), (2, "error: `ftp` is not `http` or `https`\n"));
+}
+
+#[test]
+fn a_name_alone_is_asked_with_https() {
+    let whole = laptop(&["explain", "https://grafana.example.org/"]);
+    assert_eq!(laptop(&["explain", "grafana.example.org"]).out, whole.out);
+    assert!(whole.out.starts_with("https://grafana.example.org"), "{}", whole.out);
 }
 
 #[test]
