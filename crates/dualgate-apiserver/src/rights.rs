@@ -4,7 +4,7 @@
 
 use serde_json::Value;
 
-use crate::api::{Api, ListOptions, Part, Target};
+use crate::api::{Api, ListOptions, Part, Target, items, text};
 use crate::failure::Failure;
 use crate::users::{MASTERS, User, account};
 
@@ -114,14 +114,6 @@ fn refusal(user: &User, wanted: &Attributes) -> Failure {
         user.name
     );
     Failure::not_allowed(message, serde_json::json!({"name": name, "group": group, "kind": plural}))
-}
-
-fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
-    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
-}
-
-fn items<'a>(object: &'a Value, pointer: &str) -> &'a [Value] {
-    object.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
 fn texts<'a>(rule: &'a Value, field: &str) -> Vec<&'a str> {

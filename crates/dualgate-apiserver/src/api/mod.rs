@@ -168,11 +168,13 @@ fn untyped(kind: &Kind, mut object: Value) -> Result<Value, Failure> {
     Ok(object)
 }
 
-fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+/// A text of an object, empty if it is not there.
+pub(crate) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
     object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
 }
 
-fn items<'a>(object: &'a Value, pointer: &str) -> &'a [Value] {
+/// A list of an object, empty if it is not there.
+pub(crate) fn items<'a>(object: &'a Value, pointer: &str) -> &'a [Value] {
     object.pointer(pointer).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }
 
