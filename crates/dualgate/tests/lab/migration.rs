@@ -1,4 +1,4 @@
-//! A home that runs already comes to dualgate: `docs/migrate.md`, steps 1 to 5, and back.
+//! A home that runs already comes to dualgate: `docs/migrate.md`, steps 1 to 5 and 7, and back.
 //!
 //! A machine of the LAN plays Traefik behind MetalLB: its kernel answers for the address, an echo backend for every host;
 //! and somebody else writes the statuses.
@@ -6,12 +6,14 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use dualgate_lab::cluster::Patience;
 use dualgate_lab::kubernetes::Ask;
 use dualgate_lab::lab::{Lab, Origin};
 use dualgate_lab::probe::{self, Request, who_has};
+use dualgate_lab::process::Process;
 use dualgate_lab::station::{Machine, Station};
 use dualgate_lab::trial::Trial;
 use serde_json::{Value, json};
@@ -22,6 +24,7 @@ use crate::site::{example, ip, logs, start_with, status, until};
 pub const TRIALS: &[Trial] = &[
     ("a_running_home_comes_to_dualgate_step_by_step_and_goes_back", migrate),
     ("services_keep_the_addresses_that_metallb_gave_them", keep_addresses),
+    ("the_edge_comes_to_dualgate_and_goes_back", edge),
 ];
 
 const LIMIT: Duration = Duration::from_secs(20);
@@ -34,6 +37,7 @@ const NODES: [&str; 3] = ["k3s-node1", "k3s-node2", "k3s-node3"];
 const SERVICES: &str = "/api/v1/namespaces/apps/services";
 /// What MetalLB gave: not the addresses that dualgate would begin with.
 const GIVEN: [&str; 2] = ["192.168.178.15", "fda8:a1db:5685::17"];
+const EDGE: &str = "ionos";
 const STRANGER: [u8; 6] = [2, 0x66, 0, 0, 0, 0x10];
 
 /// The classes of K3s with dualgate's beside: Traefik's is the default.
@@ -320,4 +324,58 @@ fn keep_addresses(directory: &Path) {
     home.answers(GIVEN, HOST, "metallb");
     until_named(&home.lab, &later, &[]);
     assert_eq!(named(&home.lab, &old), GIVEN, "{}", logs(&home.lab));
+}
+
+/// The edge's second Traefik: any program that has its ports.
+fn second_traefik(lab: &Lab, directory: &Path) -> Process {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_dualgate"));
+    let listen: Vec<String> = WAYS[2..].iter().map(|(_, gate)| SocketAddr::new(ip(gate), 80).to_string()).collect();
+    command.args(["echo", "--name", "traefik", "--listen", &listen.join(",")]);
+    let log = directory.join("traefik.log");
+    lab.nodes().processes().spawn(&lab.host(EDGE).unwrap(), command, &log).expect("it starts")
+}
+
+/// Who answers at the edge's public addresses.
+#[track_caller]
+fn answers_outside(lab: &Lab, who: &str) {
+    for (from, gate) in &WAYS[2..] {
+        let request = Request::new(SocketAddr::new(ip(gate), 80), HOST);
+        until(&format!("{who} answers at {gate}"), lab, LIMIT, || {
+            let answer = probe::get(&lab.host(from).unwrap(), &request, Duration::from_secs(2));
+            answer.is_ok_and(|answer| answer.echo().is_some_and(|echo| echo.pod.starts_with(who)))
+        });
+    }
+}
+
+fn edge(directory: &Path) {
+    let lab = crate::kubernetes::seed(directory);
+    answers_outside(&lab, "grafana-");
+    // 7: dualgate is there and switched off, the other one has the ports.
+    lab.nodes().kill(EDGE);
+    let traefik = second_traefik(&lab, directory);
+    answers_outside(&lab, "traefik");
+    // Both at a time: the second one cannot listen, says so, and waits.
+    lab.nodes().start(EDGE).expect("it starts");
+    until("dualgate says what it cannot have", &lab, LIMIT, || {
+        let findings = status(&lab, EDGE)["findings"].to_string();
+        WAYS[2..].iter().all(|(_, gate)| {
+            findings.contains(&format!("listen on {} for entry point external/web: ", SocketAddr::new(ip(gate), 80)))
+        })
+    });
+    answers_outside(&lab, "traefik");
+    drop(traefik);
+    answers_outside(&lab, "grafana-");
+    // And back.
+    lab.nodes().kill(EDGE);
+    let _traefik = second_traefik(&lab, directory);
+    answers_outside(&lab, "traefik");
+    all_answer_at_home(&lab);
+}
+
+/// Whatever happens at the edge.
+#[track_caller]
+fn all_answer_at_home(lab: &Lab) {
+    for (from, gate) in &WAYS[..2] {
+        until(&format!("{gate} answers"), lab, LIMIT, || crate::kubernetes::code(lab, (from, gate), HOST) == Some(200));
+    }
 }
