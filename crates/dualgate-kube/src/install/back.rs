@@ -68,9 +68,10 @@ pub async fn take_back(
     let mut writing = JoinSet::new();
     writing.spawn(writer.run());
     let left = TakingBack { client, handle: &handle, told: String::new(), progress }.run(patience).await;
+    let holds = handle.reign().is_some();
     handle.leave().await;
     let left = left?;
-    if left.is_empty() {
+    if left.is_empty() && holds {
         api.delete(&id("coordination.k8s.io/v1", "Lease", "leases", NAMESPACE, LEASE), None).await?;
     }
     Ok(left)
