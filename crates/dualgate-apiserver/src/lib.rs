@@ -37,6 +37,6 @@ pub use faults::{Faults, Refusal};
 pub use kubeconfig::Credentials;
 pub use objects::Objects;
 pub use requests::{Request, Verb};
-pub use server::{ApiServer, Authorization, Listening, Options};
+pub use server::{ApiServer, Authorization, ClientCertificates, Listening, Options};
 pub use tls::ClientCertificate;
 pub use users::User;

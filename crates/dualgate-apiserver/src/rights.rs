@@ -1,6 +1,7 @@
 //! What somebody may do: RBAC (`rbac.authorization.k8s.io/v1`), from the roles and bindings that are among the objects at
-//! this moment. What there is none of: aggregated roles, and rules for paths that lead to no objects, which everybody
-//! who is known may read.
+//! this moment. Paths that every cluster lets all who are known read ([`OPEN`]) need no role. What there is none of:
+//! aggregated roles, the roles that a cluster brings with it, and the rule that nobody grants what they may not do
+//! themselves (`escalate`, `bind`).
 
 use serde_json::Value;
 
@@ -8,7 +9,22 @@ use crate::api::{Api, ListOptions, Part, Target, items, text};
 use crate::failure::Failure;
 use crate::users::{MASTERS, User, account};
 
-/// What somebody wants to do.
+/// What all who are known may read: the role `system:discovery`.
+const OPEN: [&str; 11] = [
+    "/api",
+    "/api/*",
+    "/apis",
+    "/apis/*",
+    "/healthz",
+    "/livez",
+    "/openapi",
+    "/openapi/*",
+    "/readyz",
+    "/version",
+    "/version/",
+];
+
+/// What somebody wants to do with objects.
 #[derive(Clone, Debug)]
 pub(crate) struct Attributes {
     /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`.
@@ -52,20 +68,44 @@ pub(crate) fn check(api: &Api, user: &User, wanted: &Attributes) -> Result<(), F
     if may(api, user, wanted) { Ok(()) } else { Err(refusal(user, wanted)) }
 }
 
+/// Refuses to read a path that leads to no objects, or to do something else there.
+pub(crate) fn check_path(api: &Api, user: &User, method: &str, path: &str) -> Result<(), Failure> {
+    let verb = method.to_lowercase();
+    let is_open = verb == "get" && OPEN.iter().any(|open| covers(open, path));
+    let is_in = |rule: &Value| {
+        texts(rule, "verbs").iter().any(|allowed| *allowed == "*" || *allowed == verb)
+            && texts(rule, "nonResourceURLs").iter().any(|allowed| covers(allowed, path))
+    };
+    if is_open || allows(api, user, "", is_in) {
+        return Ok(());
+    }
+    let message = format!("forbidden: User {:?} cannot {verb} path {path:?}", user.name);
+    Err(Failure::not_allowed(message, serde_json::json!({})))
+}
+
 /// Whether a rule allows it.
 pub(crate) fn may(api: &Api, user: &User, wanted: &Attributes) -> bool {
+    allows(api, user, &wanted.namespace, |rule| wanted.is_in(rule))
+}
+
+/// Whether a rule that this user has in a namespace, or everywhere, is as it should be. Whoever is master needs none.
+fn allows(api: &Api, user: &User, namespace: &str, is_it: impl Fn(&Value) -> bool) -> bool {
     if user.groups.iter().any(|group| group == MASTERS) {
         return true;
     }
     let everywhere = all(api, "ClusterRoleBinding", "");
-    let here = if wanted.namespace.is_empty() { Vec::new() } else { all(api, "RoleBinding", &wanted.namespace) };
+    let here = if namespace.is_empty() { Vec::new() } else { all(api, "RoleBinding", namespace) };
     let binds = |binding: &&Value| {
         let namespace = text(binding, "/metadata/namespace");
         items(binding, "/subjects").iter().any(|subject| is(subject, user, namespace))
     };
-    let roles = everywhere.iter().chain(&here).filter(binds).filter_map(|binding| role(api, binding));
-    let mut roles = roles;
-    roles.any(|role| items(&role, "/rules").iter().any(|rule| wanted.is_in(rule)))
+    let mut roles = everywhere.iter().chain(&here).filter(binds).filter_map(|binding| role(api, binding));
+    roles.any(|role| items(&role, "/rules").iter().any(&is_it))
+}
+
+/// Whether `/healthz/*` covers a path.
+fn covers(allowed: &str, path: &str) -> bool {
+    allowed.strip_suffix('*').map_or(allowed == path, |prefix| path.starts_with(prefix))
 }
 
 /// Whether the subject of a binding is this user.

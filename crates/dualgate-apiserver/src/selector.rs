@@ -39,6 +39,12 @@ impl Selector {
         self.labels.is_empty() && self.fields.is_empty()
     }
 
+    /// The one object that it is about, if it names one.
+    pub(crate) fn name(&self) -> Option<&str> {
+        let is_name = |rule: &&FieldRule| rule.path == "metadata.name" && rule.equal;
+        self.fields.iter().find(is_name).map(|rule| rule.value.as_str())
+    }
+
     pub(crate) fn matches(&self, object: &Value) -> bool {
         let labels = &object["metadata"]["labels"];
         self.labels.iter().all(|rule| rule.matches(labels)) && self.fields.iter().all(|rule| rule.matches(object))
@@ -200,6 +206,21 @@ mod tests {
         }
         for rules in ["metadata.name=db", "status.phase!=Running", "spec.nodeName="] {
             assert!(!matches("", rules), "{rules}");
+        }
+    }
+
+    #[test]
+    fn who_names_an_object_names_one() {
+        let kinds = Kinds::new();
+        let name = |fields: &str| {
+            let selector = Selector::parse(&kinds.by_word("pods").unwrap(), "", fields).unwrap();
+            selector.name().map(str::to_owned)
+        };
+        for fields in ["metadata.name=web", "metadata.name==web", "status.phase!=Failed,metadata.name=web"] {
+            assert_eq!(name(fields).as_deref(), Some("web"), "{fields}");
+        }
+        for fields in ["", "metadata.name!=web", "metadata.namespace=web"] {
+            assert_eq!(name(fields), None, "{fields}");
         }
     }
 

@@ -45,6 +45,18 @@ pub struct Options {
     pub authorization: Authorization,
     /// TLS with a certificate for these names and addresses, of an authority of its own; plain HTTP if there are none.
     pub certificate_for: Vec<String>,
+    /// What becomes of a client whose certificate is none of ours, or has expired.
+    pub client_certificates: ClientCertificates,
+}
+
+/// When it is seen whether a client's certificate is good.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ClientCertificates {
+    /// Before anything is asked: the handshake fails. So do gates before an API server that ask for certificates.
+    #[default]
+    JudgedAtHandshake,
+    /// With each request, which is answered with 401. So does kube-apiserver itself.
+    JudgedAtRequest,
 }
 
 /// Who may do what.
@@ -82,6 +94,7 @@ impl Default for Options {
             bookmark_interval: Duration::from_secs(10),
             authorization: Authorization::AlwaysAllow,
             certificate_for: Vec::new(),
+            client_certificates: ClientCertificates::default(),
         }
     }
 }
@@ -97,7 +110,8 @@ impl ApiServer {
         let first = listeners.first().ok_or_else(|| io::Error::other("an API server needs a listener"))?;
         let address = first.local_addr()?;
         let names = &options.certificate_for;
-        let authority = (!names.is_empty()).then(|| Authority::new(names)).transpose()?.map(Arc::new);
+        let authority = || Authority::new(names, options.client_certificates);
+        let authority = (!names.is_empty()).then(authority).transpose()?.map(Arc::new);
         let shared = Arc::new(Shared::new(options));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let listeners: Vec<_> = {
@@ -109,11 +123,11 @@ impl ApiServer {
             listeners.into_iter().map(listen).collect::<io::Result<_>>()?
         };
         let (stop, stopped) = oneshot::channel::<()>();
-        let (handle, serving, config) = (runtime.handle().clone(), shared.clone(), tls(authority.as_deref()));
+        let (handle, serving, with_tls) = (runtime.handle().clone(), shared.clone(), authority.clone());
         let serve = move || {
             runtime.block_on(async {
                 for listener in listeners {
-                    tokio::spawn(accept(listener, serving.clone(), config.clone()));
+                    tokio::spawn(accept(listener, serving.clone(), with_tls.clone()));
                 }
                 // Told, or the other end is gone: both mean the end.
                 let _ = stopped.await;
@@ -139,8 +153,7 @@ impl ApiServer {
         listener.set_nonblocking(true)?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let mut accepting = JoinSet::new();
-        let config = tls(self.authority.as_deref());
-        accepting.spawn_on(accept(listener, self.shared.clone(), config), &self.runtime);
+        accepting.spawn_on(accept(listener, self.shared.clone(), self.authority.clone()), &self.runtime);
         Ok(Listening { _accepting: accepting })
     }
 
@@ -248,17 +261,13 @@ impl Drop for ApiServer {
     }
 }
 
-fn tls(authority: Option<&Authority>) -> Option<TlsAcceptor> {
-    authority.map(|authority| TlsAcceptor::from(authority.config.clone()))
-}
-
 /// Dropped, it drops its connections, too.
-async fn accept(listener: tokio::net::TcpListener, shared: Arc<Shared>, tls: Option<TlsAcceptor>) {
+async fn accept(listener: tokio::net::TcpListener, shared: Arc<Shared>, authority: Option<Arc<Authority>>) {
     let mut connections = JoinSet::new();
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                connections.spawn(connect(stream, shared.clone(), tls.clone()));
+                connections.spawn(connect(stream, shared.clone(), authority.clone()));
                 // Those that have ended are forgotten.
                 while connections.try_join_next().is_some() {}
             }
@@ -271,7 +280,7 @@ async fn accept(listener: tokio::net::TcpListener, shared: Arc<Shared>, tls: Opt
     }
 }
 
-async fn connect(stream: TcpStream, shared: Arc<Shared>, tls: Option<TlsAcceptor>) {
+async fn connect(stream: TcpStream, shared: Arc<Shared>, authority: Option<Arc<Authority>>) {
     let mut faults = shared.faults.watch();
     let (reach, cuts) = {
         let state = faults.borrow_and_update();
@@ -284,12 +293,13 @@ async fn connect(stream: TcpStream, shared: Arc<Shared>, tls: Option<TlsAcceptor
     // An answer goes out when it is complete; there is nothing to wait for.
     let _ = stream.set_nodelay(true);
     let served = async {
-        let Some(tls) = tls else { return serve(stream, shared, None).await };
-        match tokio::time::timeout(HANDSHAKE, tls.accept(stream)).await {
+        let Some(authority) = authority else { return serve(stream, shared, None).await };
+        let handshake = TlsAcceptor::from(authority.config.clone()).accept(stream);
+        match tokio::time::timeout(HANDSHAKE, handshake).await {
             Ok(Ok(stream)) => {
                 let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-                let user = shown.and_then(|certificate| shared.users.of_certificate(certificate));
-                serve(stream, shared, user).await;
+                let shown = shown.map(|certificate| (authority, certificate.clone().into_owned()));
+                serve(stream, shared, shown).await;
             }
             Ok(Err(error)) => tracing::debug!(%error, "no handshake"),
             Err(_) => tracing::debug!("no handshake in time"),
@@ -301,13 +311,15 @@ async fn connect(stream: TcpStream, shared: Arc<Shared>, tls: Option<TlsAcceptor
     }
 }
 
-/// Requests of one connection, whose client has shown who it is or has not.
-async fn serve<S>(stream: S, shared: Arc<Shared>, user: Option<User>)
+/// Requests of one connection, whose client has shown a certificate or has not.
+async fn serve<S>(stream: S, shared: Arc<Shared>, shown: Option<(Arc<Authority>, CertificateDer<'static>)>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = service_fn(move |request: HttpRequest<Incoming>| {
-        let (shared, user) = (shared.clone(), user.clone());
+        let good = shown.as_ref().filter(|(authority, certificate)| authority.accepts(certificate));
+        let user = good.and_then(|(_, certificate)| shared.users.of_certificate(certificate));
+        let shared = shared.clone();
         async move { Answered::Ok(handle(shared, user, request).await) }
     });
     let builder = Builder::new(TokioExecutor::new());

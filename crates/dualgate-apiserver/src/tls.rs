@@ -8,10 +8,13 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyPair, KeyUsagePurpose,
 };
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
-use rustls::{RootCertStore, ServerConfig};
+use rustls::{DigitallySignedStruct, DistinguishedName as Name, Error, RootCertStore, ServerConfig, SignatureScheme};
 
+use crate::server::ClientCertificates;
 use crate::users::User;
 
 /// A certificate of a client, and its key: both as PEM.
@@ -27,12 +30,17 @@ pub struct ClientCertificate {
 #[derive(Debug)]
 pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
+    clients: Arc<dyn ClientCertVerifier>,
     pub(crate) config: Arc<ServerConfig>,
 }
 
+/// Lets everybody in who has the key of the certificate that they show, whatever it is worth.
+#[derive(Debug)]
+struct Later(Arc<dyn ClientCertVerifier>);
+
 impl Authority {
     /// With a certificate of the server for these names and addresses.
-    pub(crate) fn new(names: &[String]) -> io::Result<Self> {
+    pub(crate) fn new(names: &[String], judged: ClientCertificates) -> io::Result<Self> {
         let mut params = CertificateParams::new(Vec::new()).map_err(io::Error::other)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
@@ -52,12 +60,20 @@ impl Authority {
         let clients = clients.allow_unauthenticated().build().map_err(io::Error::other)?;
         let config = ServerConfig::builder_with_provider(provider);
         let config = config.with_safe_default_protocol_versions().map_err(io::Error::other)?;
-        let config = config.with_client_cert_verifier(clients);
+        let config = config.with_client_cert_verifier(match judged {
+            ClientCertificates::JudgedAtHandshake => clients.clone(),
+            ClientCertificates::JudgedAtRequest => Arc::new(Later(clients.clone())),
+        });
         let mut config = config.with_single_cert(vec![certificate.der().clone()], key).map_err(io::Error::other)?;
         // Who resumes a session shows no certificate, and one that has expired would go on.
         (config.session_storage, config.send_tls13_tickets) = (Arc::new(NoServerSessionStorage {}), 0);
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Self { issuer, config: Arc::new(config) })
+        Ok(Self { issuer, clients, config: Arc::new(config) })
+    }
+
+    /// Whether a certificate that a client has shown is good at this moment.
+    pub(crate) fn accepts(&self, certificate: &CertificateDer<'_>) -> bool {
+        self.clients.verify_client_cert(certificate, &[], UnixTime::now()).is_ok()
     }
 
     /// What clients are to believe.
@@ -90,6 +106,47 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.issuer).map_err(io::Error::other)?;
         let pem = ClientCertificate { certificate: certificate.pem(), key: key.serialize_pem() };
         Ok((pem, certificate.der().to_vec()))
+    }
+}
+
+impl ClientCertVerifier for Later {
+    fn client_auth_mandatory(&self) -> bool {
+        self.0.client_auth_mandatory()
+    }
+
+    fn root_hint_subjects(&self) -> &[Name] {
+        self.0.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls13_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use dualgate_apiserver::{ApiServer, Authorization, Credentials, Options, User};
+use dualgate_apiserver::{ApiServer, Authorization, ClientCertificates, Credentials, Options, User};
 use dualgate_core::model::ObjectSet;
 use dualgate_kube::access::Access;
 use dualgate_kube::source::ClusterSource;
@@ -22,11 +22,16 @@ struct Guarded {
 
 impl Guarded {
     fn new(address: &str) -> Self {
+        Self::judging(ClientCertificates::default(), address)
+    }
+
+    fn judging(client_certificates: ClientCertificates, address: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let listener = TcpListener::bind((address, 0)).unwrap();
         let certificate_for = vec![address.to_owned()];
-        let options = Options { authorization: Authorization::Rbac, certificate_for, ..Options::default() };
+        let authorization = Authorization::Rbac;
+        let options = Options { authorization, certificate_for, client_certificates, ..Options::default() };
         let folder = std::env::temp_dir().join(format!("dualgate-access-{}-{number}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let guarded = Self { server: ApiServer::start(vec![listener], options).unwrap(), folder };
@@ -137,33 +142,45 @@ fn a_token_that_became_another_is_read_again_and_nothing_is_lost_meanwhile() {
     });
 }
 
+/// What is told of a certificate that has expired, by who looks at it when.
+const EXPIRED: [(ClientCertificates, &str, &str); 2] = [
+    (
+        ClientCertificates::JudgedAtHandshake,
+        "received fatal alert: CertificateExpired",
+        "does not take the certificate of the kubeconfig",
+    ),
+    (ClientCertificates::JudgedAtRequest, "does not know who asks (401)", "make a new kubeconfig"),
+];
+
 #[test]
 fn a_certificate_that_has_expired_is_told_and_the_next_one_is_taken_from_the_kubeconfig() {
-    run(async {
-        let guarded = Guarded::new("127.0.0.1");
+    async fn tell((judged, word, help): (ClientCertificates, &str, &str)) {
+        let guarded = Guarded::judging(judged, "127.0.0.1");
         let mut listener = guarded.listen(&guarded.certificate(Ok(Duration::from_secs(3)))).await;
         listener.until("the objects", |set| has(set, "Ingress default/a")).await;
-        // It counts when a connection is made.
         tokio::time::sleep(Duration::from_secs(4)).await;
         guarded.server.faults().cut_connections();
         let told = |set: &ObjectSet| {
-            has(set, "Ingress default/a")
-                && says(set, &["received fatal alert: CertificateExpired"])
-                && set.findings[0].help.contains("does not take the certificate of the kubeconfig")
+            has(set, "Ingress default/a") && says(set, &[word]) && set.findings[0].help.contains(help)
         };
         listener.until("that it has expired", told).await;
         guarded.write_kubeconfig(&guarded.certificate(Ok(HOUR)));
         guarded.ingress("b");
         let well = |set: &ObjectSet| has(set, "Ingress default/b") && set.findings.is_empty();
         listener.until("what happened meanwhile", well).await;
-    });
+    }
+    let [at_handshake, at_request] = EXPIRED;
+    run(async { tokio::join!(tell(at_handshake), tell(at_request)) });
 }
 
 #[test]
 fn a_certificate_that_had_expired_before_the_start_is_told() {
     run(async {
-        let guarded = Guarded::new("127.0.0.1");
-        let mut listener = guarded.listen(&guarded.certificate(Err(HOUR))).await;
-        report_says(&mut listener, "xpired").await;
+        for (judged, word, _) in EXPIRED {
+            let guarded = Guarded::judging(judged, "127.0.0.1");
+            let mut listener = guarded.listen(&guarded.certificate(Err(HOUR))).await;
+            let word = word.strip_prefix("received fatal alert: Certificate").unwrap_or(word);
+            report_says(&mut listener, word).await;
+        }
     });
 }

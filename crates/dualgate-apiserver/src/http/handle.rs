@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::access::{self, APPLY_PATCH, JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH};
 use super::answer::{self, Answer};
-use super::path::Endpoint;
+use super::path::{Endpoint, Place};
 use super::query::Query;
 use super::{discovery, watch};
 use crate::api::{Api, Caller, Effect, How, OnConflict, Part, Patch, Preconditions, Target, Written};
@@ -45,6 +45,44 @@ impl Asked {
             Some(user) => rights::check(api, user, &Attributes::new(verb, target)),
         }
     }
+
+    /// Refuses to make an object by writing what is not there. An API server has fewer words for that.
+    fn may_create(&self, api: &Api, target: &Target) -> Result<(), Failure> {
+        self.may(api, "create", target).map_err(|_| Failure::forbidden(&target.kind, &target.name, ""))
+    }
+
+    /// Refuses a user who may not even know that there is nothing.
+    fn may_look(&self, api: &Api, endpoint: &Endpoint) -> Result<(), Failure> {
+        let Some(user) = &self.user else { return Ok(()) };
+        match endpoint {
+            // Each of them asks for itself, and everybody may ask what they may do.
+            Endpoint::Collection(_) | Endpoint::Object(_) | Endpoint::AccessReview => Ok(()),
+            Endpoint::NoSuchKind(place) => rights::check(api, user, &self.attributes(place)),
+            Endpoint::Health
+            | Endpoint::Version
+            | Endpoint::OpenApi
+            | Endpoint::CoreVersions
+            | Endpoint::Groups
+            | Endpoint::Group(_)
+            | Endpoint::Resources { .. }
+            | Endpoint::Nowhere => rights::check_path(api, user, self.method.as_str(), &self.path),
+        }
+    }
+
+    fn attributes(&self, place: &Place) -> Attributes {
+        let Place { group, resource, namespace, name } = place.clone();
+        let verb = match self.method {
+            Method::POST => "create",
+            Method::PUT => "update",
+            Method::PATCH => "patch",
+            Method::DELETE if name.is_empty() => "deletecollection",
+            Method::DELETE => "delete",
+            _ if !name.is_empty() => "get",
+            _ if self.query.is_set("watch") => "watch",
+            _ => "list",
+        };
+        Attributes { verb: verb.to_owned(), group, resource, namespace, name }
+    }
 }
 
 /// Answers a request, after the faults that are in its way, and remembers it.
@@ -70,8 +108,8 @@ async fn answer(
     let path = head.uri.path().to_owned();
     let mut asked = Asked { method: head.method, path, query, headers: head.headers, body, user: None };
     let endpoint = shared.look(|api| Endpoint::find(&api.kinds, &asked.path));
-    seen.verb = verb(&asked, endpoint.as_ref());
-    if let Some(Endpoint::Collection(target) | Endpoint::Object(target)) = &endpoint {
+    seen.verb = verb(&asked, &endpoint);
+    if let Endpoint::Collection(target) | Endpoint::Object(target) = &endpoint {
         seen.is_about(target);
     }
     shared.faults.delay(seen.verb, shared.options.latency).await;
@@ -85,15 +123,17 @@ async fn answer(
         seen.user.clone_from(&user.name);
         asked.user = Some(user);
     }
-    match endpoint.ok_or_else(Failure::no_such_path)? {
+    shared.look(|api| asked.may_look(api, &endpoint))?;
+    match endpoint {
         Endpoint::Collection(place) => collection(shared, &asked, &place, seen.verb),
         Endpoint::Object(target) => object(shared, &asked, &target),
+        Endpoint::NoSuchKind(_) | Endpoint::Nowhere => Err(Failure::no_such_path()),
         endpoint => about_the_server(shared, &asked, endpoint),
     }
 }
 
-fn verb(asked: &Asked, endpoint: Option<&Endpoint>) -> Verb {
-    let is_collection = matches!(endpoint, Some(Endpoint::Collection(_)));
+fn verb(asked: &Asked, endpoint: &Endpoint) -> Verb {
+    let is_collection = matches!(endpoint, Endpoint::Collection(_));
     match asked.method {
         Method::GET if is_collection && asked.query.is_set("watch") => Verb::Watch,
         Method::GET if is_collection => Verb::List,
@@ -122,7 +162,12 @@ fn about_the_server(shared: &Shared, asked: &Asked, endpoint: Endpoint) -> Resul
         Endpoint::Group(name) => discovery::group(&api.kinds, name),
         Endpoint::Resources { group, version } => discovery::resources(&api.kinds, group, version),
         Endpoint::OpenApi => Some(discovery::open_api()),
-        Endpoint::Health | Endpoint::AccessReview | Endpoint::Collection(_) | Endpoint::Object(_) => None,
+        Endpoint::Health
+        | Endpoint::AccessReview
+        | Endpoint::Collection(_)
+        | Endpoint::Object(_)
+        | Endpoint::NoSuchKind(_)
+        | Endpoint::Nowhere => None,
     });
     match endpoint {
         Endpoint::Health => Ok(answer::with_type(200, "text/plain; charset=utf-8", "ok")),
@@ -163,8 +208,8 @@ fn collection(shared: &Arc<Shared>, asked: &Asked, place: &Target, verb: Verb) -
         Verb::DeleteCollection => "deletecollection",
         _ => "list",
     };
-    // A list of one object is about that object.
-    let name = asked.query.name();
+    // A list or a watch of one object is about that object; what is created or deleted this way has no name.
+    let name = if matches!(verb, Verb::List | Verb::Watch) { asked.query.name(&place.kind) } else { String::new() };
     shared.look(|api| asked.may(api, right, &Target { name, ..place.clone() }))?;
     match verb {
         Verb::Watch => watch::start(shared, place, &asked.query, form),
@@ -205,9 +250,14 @@ fn object(shared: &Arc<Shared>, asked: &Asked, target: &Target) -> Result<Answer
     };
     shared.look(|api| {
         asked.may(api, right, target)?;
-        let may_create = access::content_type(&asked.headers) == APPLY_PATCH || target.kind.update_may_create();
-        let creates = matches!(right, "update" | "patch") && may_create && api.find(target).is_err();
-        if creates { asked.may(api, "create", target) } else { Ok(()) }
+        // Other patches of what is not there change nothing, and a status is never the first of its object.
+        let may_create = match right {
+            "update" => target.kind.update_may_create(),
+            "patch" => access::content_type(&asked.headers) == APPLY_PATCH,
+            _ => false,
+        };
+        let creates = may_create && target.part == Part::Main && api.find(target).is_err();
+        if creates { asked.may_create(api, target) } else { Ok(()) }
     })?;
     match asked.method {
         Method::GET if asked.query.is_set("watch") => watch::start(shared, target, &asked.query, form),

@@ -26,27 +26,58 @@ pub(crate) enum Endpoint {
     Collection(Target),
     /// One object, or its status.
     Object(Target),
+    /// Where objects of a kind would be that there is none of.
+    NoSuchKind(Place),
+    /// Anywhere else.
+    Nowhere,
+}
+
+/// What a path says, whether there is something or not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) group: String,
+    /// `ingresses`, `ingresses/status`.
+    pub(crate) resource: String,
+    pub(crate) namespace: String,
+    pub(crate) name: String,
 }
 
 impl Endpoint {
-    pub(crate) fn find(kinds: &Kinds, path: &str) -> Option<Self> {
+    pub(crate) fn find(kinds: &Kinds, path: &str) -> Self {
         let segments: Option<Vec<String>> = path.split('/').filter(|part| !part.is_empty()).map(decoded).collect();
-        let segments = segments?;
+        let Some(segments) = segments else { return Self::Nowhere };
         let words: Vec<&str> = segments.iter().map(String::as_str).collect();
         match words[..] {
-            ["healthz" | "livez" | "readyz", ..] => Some(Self::Health),
-            ["version"] => Some(Self::Version),
-            ["openapi", "v2"] => Some(Self::OpenApi),
-            ["api"] => Some(Self::CoreVersions),
-            ["apis"] => Some(Self::Groups),
-            ["apis", group] => Some(Self::Group(group.to_owned())),
-            ["apis", "authorization.k8s.io", "v1", "selfsubjectaccessreviews"] => Some(Self::AccessReview),
-            ["api", version] => Some(Self::Resources { group: String::new(), version: version.to_owned() }),
-            ["apis", group, version] => Some(Self::Resources { group: group.to_owned(), version: version.to_owned() }),
-            ["api", version, ref rest @ ..] => objects(kinds, "", version, rest),
-            ["apis", group, version, ref rest @ ..] => objects(kinds, group, version, rest),
-            _ => None,
+            ["healthz" | "livez" | "readyz", ..] => Self::Health,
+            ["version"] => Self::Version,
+            ["openapi", "v2"] => Self::OpenApi,
+            ["api"] => Self::CoreVersions,
+            ["apis"] => Self::Groups,
+            ["apis", group] => Self::Group(group.to_owned()),
+            ["apis", "authorization.k8s.io", "v1", "selfsubjectaccessreviews"] => Self::AccessReview,
+            ["api", version] => Self::Resources { group: String::new(), version: version.to_owned() },
+            ["apis", group, version] => Self::Resources { group: group.to_owned(), version: version.to_owned() },
+            ["api", version, ref rest @ ..] => {
+                objects(kinds, "", version, rest).unwrap_or_else(|| Self::NoSuchKind(Place::said("", rest)))
+            }
+            ["apis", group, version, ref rest @ ..] => {
+                objects(kinds, group, version, rest).unwrap_or_else(|| Self::NoSuchKind(Place::said(group, rest)))
+            }
+            _ => Self::Nowhere,
         }
+    }
+}
+
+impl Place {
+    /// By the words alone, as an API server reads them before it looks for a kind.
+    fn said(group: &str, words: &[&str]) -> Self {
+        let (namespace, words) = match words {
+            ["namespaces", namespace, rest @ ..] if !rest.is_empty() => (*namespace, rest),
+            words => ("", words),
+        };
+        let word = |index: usize| words.get(index).copied().unwrap_or_default().to_owned();
+        let resource = if word(2).is_empty() { word(0) } else { format!("{}/{}", word(0), word(2)) };
+        Self { group: group.to_owned(), resource, namespace: namespace.to_owned(), name: word(1) }
     }
 }
 
@@ -90,15 +121,18 @@ pub(super) fn decoded(text: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    fn shown(path: &str) -> Option<String> {
+    fn shown(path: &str) -> String {
         let show = |what: &str, target: &Target| {
             format!("{what} {} {:?} {:?} {:?}", target.kind.kind, target.namespace, target.name, target.part)
         };
-        Some(match Endpoint::find(&Kinds::new(), path)? {
+        match Endpoint::find(&Kinds::new(), path) {
             Endpoint::Collection(target) => show("all", &target),
             Endpoint::Object(target) => show("one", &target),
+            Endpoint::NoSuchKind(Place { group, resource, namespace, name }) => {
+                format!("none {group:?} {resource} {namespace:?} {name:?}")
+            }
             other => format!("{other:?}"),
-        })
+        }
     }
 
     #[test]
@@ -116,23 +150,25 @@ mod tests {
             ),
         ];
         for (path, expected) in cases {
-            assert_eq!(shown(path).as_deref(), Some(expected), "{path}");
+            assert_eq!(shown(path), expected, "{path}");
         }
     }
 
     #[test]
-    fn other_paths_lead_nowhere() {
-        for path in [
-            "/",
-            "/api/v1/services/web",
-            "/api/v1/namespaces/apps/nodes",
-            "/api/v1/namespaces/apps/secrets/x/status",
-            "/api/v2/services",
-            "/apis/networking.k8s.io/v1beta1/ingresses",
-            "/api/v1/namespaces/apps/services/%zz",
-            "/openapi/v3",
-        ] {
-            assert_eq!(shown(path), None, "{path}");
+    fn other_paths_lead_nowhere_and_say_what_was_looked_for() {
+        let cases = [
+            ("/", "Nowhere"),
+            ("/metrics", "Nowhere"),
+            ("/openapi/v3", "Nowhere"),
+            ("/api/v1/namespaces/apps/services/%zz", "Nowhere"),
+            ("/api/v1/services/web", "none \"\" services \"\" \"web\""),
+            ("/api/v1/namespaces/apps/nodes", "none \"\" nodes \"apps\" \"\""),
+            ("/api/v1/namespaces/apps/secrets/x/status", "none \"\" secrets/status \"apps\" \"x\""),
+            ("/api/v2/services", "none \"\" services \"\" \"\""),
+            ("/apis/networking.k8s.io/v1beta1/ingresses", "none \"networking.k8s.io\" ingresses \"\" \"\""),
+        ];
+        for (path, expected) in cases {
+            assert_eq!(shown(path), expected, "{path}");
         }
     }
 }

@@ -47,10 +47,9 @@ impl Query {
         Selector::parse(kind, self.text("labelSelector"), self.text("fieldSelector"))
     }
 
-    /// The one object that a `fieldSelector` is about.
-    pub(super) fn name(&self) -> String {
-        let fields = self.text("fieldSelector").split(',');
-        fields.filter_map(|field| field.strip_prefix("metadata.name=")).next().unwrap_or_default().to_owned()
+    /// The one object that a `fieldSelector` is about; empty for none, and for a selector that cannot be read.
+    pub(super) fn name(&self, kind: &Kind) -> String {
+        self.selector(kind).ok().and_then(|selector| selector.name().map(str::to_owned)).unwrap_or_default()
     }
 
     pub(super) fn list(&self, kind: &Kind) -> Result<ListOptions, Failure> {

@@ -3,7 +3,7 @@
 use dualgate_apiserver::{ApiServer, Authorization, Options, User};
 use serde_json::{Value, json};
 
-use crate::support::{APPLY, Answer, MERGE, ask, server_with};
+use crate::support::{APPLY, Answer, MERGE, STRATEGIC, ask, server_with};
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 const INGRESSES: &str = "/apis/networking.k8s.io/v1/ingresses";
@@ -67,6 +67,11 @@ fn who_is_not_known_is_asked_who_they_are_and_an_admin_may_do_everything() {
         assert_eq!((refused.code, refused.message()), (401, "Unauthorized".to_owned()), "{path}");
         assert_eq!(guarded.get("wrong", path).code, 401, "{path}");
     }
+    let whole = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": "Unauthorized",
+        "reason": "Unauthorized", "code": 401,
+    });
+    assert_eq!(guarded.get("wrong", INGRESSES).json(), whole);
     let admin = guarded.0.token(User::admin());
     assert_eq!(guarded.get(&admin, INGRESSES).expect(200)["items"].as_array().unwrap().len(), 2);
     let space = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "more"}});
@@ -177,8 +182,8 @@ fn applying_what_is_not_there_needs_the_right_to_create_it() {
     };
     may(json!(["patch"]));
     let refused = apply();
-    assert_eq!(refused.code, 403);
-    assert!(refused.message().contains("cannot create resource \"nodes\""), "{}", refused.message());
+    // That is all that an API server says of it.
+    assert_eq!((refused.code, refused.message()), (403, "nodes \"a\" is forbidden: ".to_owned()));
     may(json!(["patch", "create"]));
     apply().expect(201);
     may(json!(["patch"]));
@@ -189,4 +194,164 @@ fn applying_what_is_not_there_needs_the_right_to_create_it() {
         guarded.ask(&token, "POST", path, "application/json", json!({"spec": spec})).expect(201)["status"].clone()
     };
     assert_eq!((review("patch"), review("create")), (json!({"allowed": true}), json!({"allowed": false})));
+}
+
+#[test]
+fn each_way_to_ask_needs_the_verb_of_its_own() {
+    let guarded = Guarded::new();
+    let token = guarded.0.token(User::service_account("apps", "reader"));
+    let all = "/apis/networking.k8s.io/v1/namespaces/apps/ingresses";
+    let one = format!("{all}/shop");
+    let ingress = |name: &str| {
+        json!({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": name},
+               "spec": {"defaultBackend": {"service": {"name": "shop", "port": {"number": 80}}}}})
+    };
+    let nothing = Value::Null;
+    let asks = [
+        ("get", "GET", one.clone(), "application/json", nothing.clone(), 200),
+        ("list", "GET", all.to_owned(), "application/json", nothing.clone(), 200),
+        ("list", "GET", format!("{all}?watch=false"), "application/json", nothing.clone(), 200),
+        ("watch", "GET", format!("{all}?watch=true&timeoutSeconds=1"), "application/json", nothing.clone(), 200),
+        ("create", "POST", all.to_owned(), "application/json", ingress("new"), 201),
+        ("update", "PUT", one.clone(), "application/json", ingress("shop"), 200),
+        ("patch", "PATCH", one.clone(), MERGE, json!({"metadata": {"labels": {"a": "b"}}}), 200),
+        ("patch", "PATCH", one.clone(), STRATEGIC, json!({"metadata": {"labels": {"a": "c"}}}), 200),
+        ("patch", "PATCH", format!("{one}?fieldManager=me&force=true"), APPLY, ingress("shop"), 200),
+        ("delete", "DELETE", format!("{all}/new"), "application/json", nothing.clone(), 200),
+        ("deletecollection", "DELETE", all.to_owned(), "application/json", nothing, 200),
+    ];
+    let verbs = ["get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"];
+    let grant = |verbs: &[&str]| {
+        let rules = json!([{"apiGroups": ["networking.k8s.io"], "resources": ["ingresses"], "verbs": verbs}]);
+        guarded.grant("", "reader", rules, account());
+    };
+    for (verb, method, path, content_type, body, code) in asks {
+        let others: Vec<&str> = verbs.into_iter().filter(|other| *other != verb).collect();
+        grant(&others);
+        let refused = guarded.ask(&token, method, &path, content_type, body.clone());
+        assert_eq!(refused.code, 403, "{method} {path}");
+        assert!(refused.message().contains(&format!("cannot {verb} resource \"ingresses\"")), "{}", refused.message());
+        grant(&[verb]);
+        guarded.ask(&token, method, &path, content_type, body).expect_code(code);
+    }
+    let refused = guarded.0.count(|request| request.code == 403 && request.resource == "ingresses.networking.k8s.io");
+    assert_eq!(refused, 11, "what is refused was asked");
+}
+
+#[test]
+fn a_name_in_a_selector_is_one_for_lists_and_watches_alone() {
+    let guarded = Guarded::new();
+    let token = guarded.0.token(User::service_account("apps", "reader"));
+    let verbs = json!(["list", "watch", "create", "deletecollection"]);
+    let rules = json!([{"apiGroups": [""], "resources": ["secrets"], "resourceNames": ["one"], "verbs": verbs}]);
+    guarded.grant("apps", "one", rules, account());
+    let secrets = "/api/v1/namespaces/apps/secrets";
+    for selector in ["metadata.name%3Done", "metadata.name%3D%3Done", "type%3DOpaque,metadata.name%3Done"] {
+        guarded.get(&token, &format!("{secrets}?fieldSelector={selector}")).expect(200);
+        let watch = format!("{secrets}?watch=true&timeoutSeconds=1&fieldSelector={selector}");
+        guarded.get(&token, &watch).expect_code(200);
+    }
+    for selector in ["metadata.name!%3Done", "metadata.name%3Dtwo", "type%3DOpaque", "metadata.name%3Done,nonsense"] {
+        let refused = guarded.get(&token, &format!("{secrets}?fieldSelector={selector}"));
+        assert_eq!(refused.code, 403, "{selector}");
+    }
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "two"}});
+    let named = format!("{secrets}?fieldSelector=metadata.name%3Done");
+    assert_eq!(guarded.ask(&token, "POST", &named, "application/json", secret).code, 403);
+    assert_eq!(guarded.ask(&token, "DELETE", &named, "application/json", Value::Null).code, 403);
+}
+
+#[test]
+fn a_status_of_what_is_not_there_and_a_patch_of_it_need_no_right_to_create_it() {
+    let guarded = Guarded::new();
+    let token = guarded.0.token(User::service_account("apps", "reader"));
+    let rules = json!([
+        {"apiGroups": ["networking.k8s.io"], "resources": ["ingresses/status"], "verbs": ["patch"]},
+        {"apiGroups": [""], "resources": ["events"], "verbs": ["patch", "update"]},
+    ]);
+    guarded.grant("", "writer", rules, account());
+    let gone = "/apis/networking.k8s.io/v1/namespaces/apps/ingresses/gone/status?fieldManager=me";
+    let ingress = json!({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "gone"}});
+    assert_eq!(guarded.ask(&token, "PATCH", gone, APPLY, ingress).code, 404);
+    let event = "/api/v1/namespaces/apps/events/gone";
+    assert_eq!(guarded.ask(&token, "PATCH", event, MERGE, json!({"count": 2})).code, 404);
+    // An Event is one of those that an update makes.
+    let whole = json!({"apiVersion": "v1", "kind": "Event", "metadata": {"name": "gone", "namespace": "apps"}});
+    assert_eq!(guarded.ask(&token, "PUT", event, "application/json", whole).code, 403);
+}
+
+#[test]
+fn who_may_not_ask_for_a_kind_is_not_told_whether_there_is_one() {
+    let guarded = Guarded::new();
+    let token = guarded.0.token(User::service_account("apps", "reader"));
+    let admin = guarded.0.token(User::admin());
+    let routes = "/apis/gateway.networking.k8s.io/v1/namespaces/apps/httproutes";
+    let words = "httproutes.gateway.networking.k8s.io is forbidden: User \"system:serviceaccount:apps:reader\" cannot list \
+                 resource \"httproutes\" in API group \"gateway.networking.k8s.io\" in the namespace \"apps\"";
+    let refused = guarded.get(&token, routes);
+    assert_eq!((refused.code, refused.message()), (403, words.to_owned()));
+    assert_eq!(guarded.get(&admin, routes).code, 404);
+    let rules = json!([{"apiGroups": ["*"], "resources": ["httproutes"], "verbs": ["*"]}]);
+    guarded.grant("apps", "routes", rules, account());
+    assert_eq!(guarded.get(&token, routes).code, 404);
+    assert_eq!(guarded.get(&token, &format!("{routes}/one/status")).code, 403, "a part of it is another resource");
+    assert_eq!(guarded.get(&token, "/api/v1/namespaces/apps/tables").code, 403);
+}
+
+#[test]
+fn what_is_said_of_the_server_is_open_to_all_who_are_known_and_other_paths_have_rules() {
+    let guarded = Guarded::new();
+    let token = guarded.0.token(User::service_account("apps", "reader"));
+    for path in ["/api", "/apis", "/api/v1", "/apis/apps", "/apis/apps/v1", "/version", "/openapi/v2"] {
+        guarded.get(&token, path).expect(200);
+    }
+    for path in ["/healthz", "/livez", "/readyz"] {
+        guarded.get(&token, path).expect_code(200);
+    }
+    let refused = guarded.get(&token, "/metrics");
+    let words = "forbidden: User \"system:serviceaccount:apps:reader\" cannot get path \"/metrics\"";
+    assert_eq!((refused.code, refused.message()), (403, words.to_owned()));
+    let posted = guarded.ask(&token, "POST", "/version", "application/json", json!({}));
+    let words = "forbidden: User \"system:serviceaccount:apps:reader\" cannot post path \"/version\"";
+    assert_eq!((posted.code, posted.message()), (403, words.to_owned()));
+    guarded.grant("", "paths", json!([{"nonResourceURLs": ["/metrics", "/debug/*"], "verbs": ["get"]}]), account());
+    for (path, code) in [("/metrics", 404), ("/debug/pprof", 404), ("/metrics/cadvisor", 403), ("/debug", 403)] {
+        assert_eq!(guarded.get(&token, path).code, code, "{path}");
+    }
+}
+
+#[test]
+fn a_subject_is_a_user_a_group_or_an_account_and_a_binding_without_its_role_gives_nothing() {
+    let guarded = Guarded::new();
+    let account = guarded.0.token(User::service_account("apps", "reader"));
+    let namesake = guarded.0.token(User::service_account("other", "reader"));
+    let maria = guarded.0.token(User::new("maria", &["people"]));
+    let rules = json!([{"apiGroups": ["networking.k8s.io"], "resources": ["ingresses"], "verbs": ["list"]}]);
+    let may = |subject: Value| {
+        guarded.grant("", "read", rules.clone(), json!([subject]));
+        [&account, &namesake, &maria].map(|token| guarded.get(token, INGRESSES).code == 200)
+    };
+    let of = |kind: &str, name: &str| json!({"kind": kind, "name": name});
+    assert_eq!(may(of("User", "maria")), [false, false, true]);
+    assert_eq!(may(of("User", "system:serviceaccount:apps:reader")), [true, false, false]);
+    assert_eq!(may(of("Group", "people")), [false, false, true]);
+    assert_eq!(may(of("Group", "system:serviceaccounts")), [true, true, false]);
+    assert_eq!(may(of("Group", "system:serviceaccounts:other")), [false, true, false]);
+    assert_eq!(may(of("Group", "system:authenticated")), [true, true, true]);
+    assert_eq!(may(of("Group", "maria")), [false, false, false], "a user is no group");
+    assert_eq!(may(json!({"kind": "ServiceAccount", "name": "reader", "namespace": "other"})), [false, true, false]);
+    assert_eq!(may(of("Group", "system:authenticated")), [true, true, true]);
+    guarded.0.objects().delete("ClusterRoleBinding", "", "read").unwrap();
+    assert_eq!(guarded.get(&account, INGRESSES).code, 403, "a role alone gives nothing");
+}
+
+#[test]
+fn everybody_may_do_everything_where_nobody_is_asked_who_they_are() {
+    let server = server_with(Options::default());
+    let token = server.token(User::service_account("apps", "reader"));
+    for token in [token.as_str(), "wrong"] {
+        let content_type = format!("application/json\r\nauthorization: Bearer {token}");
+        ask(&server, "GET", "/api/v1/secrets", &content_type, "").expect(200);
+    }
+    assert!(server.requests().iter().all(|request| request.user.is_empty()), "nobody was asked");
 }

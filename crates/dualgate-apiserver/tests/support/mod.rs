@@ -43,6 +43,12 @@ impl Answer {
         self.json()
     }
 
+    /// For answers that are not one JSON document.
+    #[track_caller]
+    pub fn expect_code(&self, code: u16) {
+        assert_eq!(self.code, code, "{self:?}");
+    }
+
     #[track_caller]
     pub fn message(&self) -> String {
         self.json()["message"].as_str().unwrap().to_owned()
