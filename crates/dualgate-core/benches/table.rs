@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dualgate_core::model::site::Reading;
-use dualgate_core::model::{HostPattern, ObjectName};
+use dualgate_core::model::{Created, HostPattern, ObjectName};
 use dualgate_core::route::{Action, BackendIndex, EntryPointIndex, PathPattern, Route, RouteOrigin, RoutePart, Table};
 
 const SIZES: [usize; 4] = [10, 1_000, 10_000, 40_000];
@@ -64,14 +64,13 @@ fn route(number: usize, path: usize, written: &str) -> Route {
         host: host(number).parse().unwrap_or(HostPattern::Any),
         path: PathPattern::Prefix { written: written.into() },
         entry_points: [HERE].into_iter().collect(),
-        reading: Reading::Specification,
         priority: None,
         origin: RouteOrigin {
-            created: None,
+            created: Created::UNKNOWN,
             ingress: ObjectName::new("default", format!("app{number}")),
             part: RoutePart::Path { rule: 0, path: u16::try_from(path).unwrap_or_default() },
+            reading: Reading::Specification,
             service: "app".into(),
-            port: None,
         },
         action: Action::Forward(BackendIndex(0)),
     }

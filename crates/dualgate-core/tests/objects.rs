@@ -102,13 +102,14 @@ fn summary(object: &Object) -> String {
     let meta = &object.meta;
     lines.extend(meta.labels.iter().map(|(key, value)| format!("label {key}={value}")));
     lines.extend(meta.annotations.iter().map(|(key, value)| format!("annotation {key}={value}")));
-    lines.extend(meta.created.map(|created| format!("created {created}")));
+    lines.extend(meta.created.seconds().map(|created| format!("created {created}")));
     if !meta.uid.is_none() {
         lines.push(format!("uid {}", meta.uid));
     }
     if object.managed != Managed::default() {
         let Managed { is_status_ours, is_load_balancer_ours, load_balancer, labels } = &object.managed;
         let other = load_balancer.as_deref().unwrap_or("nobody else");
+        let labels: Vec<_> = labels.iter().flat_map(|labels| labels.iter()).collect();
         lines.push(format!("ours: status {is_status_ours}, load balancer {is_load_balancer_ours}, labels {labels:?}"));
         lines.push(format!("load balancer of {other}"));
     }

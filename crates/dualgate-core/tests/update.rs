@@ -178,10 +178,7 @@ fn resolved(route: &Route, backends: &Backends) -> String {
         Action::Forward(index) => format!("{:?}", backends.get(*index).expect("every route has its backend")),
         Action::Unavailable(why) => why.to_string(),
     };
-    format!(
-        "{:?} {:?} {:?} {:?} {:?} {:?} {to}",
-        route.host, route.path, route.entry_points, route.reading, route.priority, route.origin
-    )
+    format!("{:?} {:?} {:?} {:?} {:?} {to}", route.host, route.path, route.entry_points, route.priority, route.origin)
 }
 
 fn sorted(lines: impl Iterator<Item = String>) -> Vec<String> {

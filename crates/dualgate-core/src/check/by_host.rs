@@ -20,7 +20,12 @@ impl ByHost {
         before.for_each(|entry| {
             self.0.remove(&entry);
         });
-        self.0.extend(changes.iter().filter_map(|(_, new)| *new).flat_map(|new| entries(new)));
+        let after = changes.iter().filter_map(|(_, new)| *new).flat_map(|new| entries(new));
+        // What is made in one go is packed.
+        match self.0.is_empty() {
+            true => self.0 = after.collect(),
+            false => self.0.extend(after),
+        }
     }
 
     /// The Ingresses of a host as it is written in them, in the order of their names.

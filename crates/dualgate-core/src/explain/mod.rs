@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use serde::Serialize;
 
 use crate::lower::{self, EntryPointRef, EntryPoints, Lowered};
-use crate::model::object::Body;
+use crate::model::object::{Body, IngressBackend};
 use crate::model::site::{Class, EntryProtocol, Role};
 use crate::model::{GateName, ObjectName, Place, Snapshot};
 use crate::plan::proxy::{self, Backend, ProxyPlan, Scheme, ServerAddress};
@@ -383,14 +383,14 @@ impl People<'_> {
     fn route(&self, index: RouteIndex) -> RouteView {
         let route = self.table.route(index);
         let origin = &route.origin;
-        let port = origin.port.as_ref().map(|port| format!(":{port}")).unwrap_or_default();
+        let backend = self.lowered.ingress(&origin.ingress).and_then(|ingress| ingress.backend(origin.part));
         RouteView {
             host: route.host.to_string(),
             path: route.path.to_string(),
             ingress: origin.ingress.to_string(),
             part: origin.part.to_string(),
             at: place(self.snapshot, &origin.ingress, &origin.part.to_string()),
-            backend: format!("{}{port}", origin.service),
+            backend: backend.map(IngressBackend::to_string).unwrap_or_default(),
             served: self.lowered.entry_points.describe(route.entry_points),
         }
     }

@@ -88,7 +88,8 @@ fn served(site: &Site, world: &World, name: &str) -> Served {
 /// As the API server's admission: the newest, then the first by name.
 fn default_class(world: &World) -> Option<&str> {
     let defaults = world.classes().filter(|(_, class)| class.is_default);
-    let first = defaults.min_by_key(|(object, _)| (Reverse(object.meta.created), object.key.name.name.clone()));
+    let first =
+        defaults.min_by_key(|(object, _)| (Reverse(object.meta.created.seconds()), object.key.name.name.clone()));
     first.map(|(object, _)| &*object.key.name.name)
 }
 

@@ -1,6 +1,6 @@
 //! The routes of one Ingress.
 
-use crate::model::object::{Ingress, IngressBackend, IngressPath, PathType, PortRef};
+use crate::model::object::{Ingress, IngressBackend, IngressPath, PathType};
 use crate::model::site::Reading;
 use crate::model::{Code, Finding, HostPattern, Object, Text};
 use crate::route::{Action, PathPattern, PathRegex, Route, RouteOrigin, RoutePart};
@@ -85,26 +85,26 @@ impl Part<'_> {
             RoutePart::Path { .. } => format!("{part}.backend"),
             RoutePart::Rule { .. } | RoutePart::DefaultBackend => "spec.defaultBackend".to_owned(),
         };
-        let (service, port, action) = match backend {
+        let (service, action) = match backend {
             IngressBackend::Service { name, port } => {
                 let action = backends.resolve(self.object, &field, name, port, findings);
-                (name.clone(), Some(port.clone()), action)
+                (name.clone(), action)
             }
-            IngressBackend::Resource { what } => (what.clone(), None, self.refuse_resource(&field(), what, findings)),
+            IngressBackend::Resource { what } => (what.clone(), self.refuse_resource(&field(), what, findings)),
         };
         Route {
             host,
             path,
             entry_points: self.placement.entry_points,
-            reading: self.reading,
             priority: self.annotations.priority,
-            origin: self.origin(part, service, port),
+            origin: self.origin(part, service),
             action,
         }
     }
 
-    fn origin(&self, part: RoutePart, service: Text, port: Option<PortRef>) -> RouteOrigin {
-        RouteOrigin { created: self.object.meta.created, ingress: self.object.key.name.clone(), part, service, port }
+    fn origin(&self, part: RoutePart, service: Text) -> RouteOrigin {
+        let (created, ingress) = (self.object.meta.created, self.object.key.name.clone());
+        RouteOrigin { created, ingress, part, reading: self.reading, service }
     }
 
     fn refuse_resource(&self, field: &str, what: &str, findings: &mut Vec<Finding>) -> Action {

@@ -22,12 +22,12 @@ mod world;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::model::object::ObjectSet;
+use crate::model::object::{IngressBackend, ObjectSet};
 use crate::model::site::Reading;
 use crate::model::snapshot::{Facts, Snapshot};
 use crate::model::{Finding, Object, ObjectKey, ObjectName, Site};
 use crate::plan::proxy::Backends;
-use crate::route::Route;
+use crate::route::{Route, RoutePart};
 
 pub(crate) use annotation::OfLoadBalancer;
 pub use annotation::{ENDPOINTS, ENTRY_POINTS, GATES, IGNORED_HELP};
@@ -85,6 +85,19 @@ impl LoweredIngress {
     /// Which it is.
     pub fn key(&self) -> &ObjectKey {
         &self.object.key
+    }
+
+    /// Where the requests of one of its parts are to go.
+    pub fn backend(&self, part: RoutePart) -> Option<&IngressBackend> {
+        let ingress = world::ingress_of(&self.object)?;
+        match part {
+            RoutePart::Path { rule, path } => {
+                let rule = ingress.rules.iter().find(|known| known.index == rule)?;
+                let path = rule.paths.iter().flatten().find(|known| known.index == path)?;
+                Some(&path.backend)
+            }
+            RoutePart::Rule { .. } | RoutePart::DefaultBackend => ingress.default_backend.as_ref(),
+        }
     }
 }
 

@@ -107,6 +107,11 @@ impl Backends {
         }
     }
 
+    /// A map that was filled in the order of its keys is half empty.
+    pub fn pack(&mut self) {
+        self.known = std::mem::take(&mut self.known).into_iter().collect();
+    }
+
     /// Makes the backends of a Service again: it, or a slice of it, is another one.
     pub fn remake(&mut self, service: &ObjectName, site: &Site, world: &World) {
         let id = |port| BackendId { service: service.clone(), port };

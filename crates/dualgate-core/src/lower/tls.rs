@@ -14,7 +14,7 @@ use x509_parser::pem::Pem;
 use crate::model::moment::date;
 use crate::model::object::{Ingress, SecretBody};
 use crate::model::site::Site;
-use crate::model::{Code, Digest, Finding, HostPattern, Object, ObjectName, Place, Secret};
+use crate::model::{Code, Created, Digest, Finding, HostPattern, Object, ObjectName, Place, Secret};
 use crate::route::EntryPointSet;
 
 use super::LoweredIngress;
@@ -72,8 +72,7 @@ pub(super) struct Claim {
 struct Standing {
     /// `false` goes first: valid, and covering the host.
     unfit: bool,
-    /// Unknown age last.
-    created: i64,
+    created: Created,
     ingress: ObjectName,
     /// Among those of its Ingress.
     position: usize,
@@ -213,7 +212,7 @@ impl Certificates {
         for (position, claim) in after.iter().enumerate() {
             let standing = Standing {
                 unfit: !claim.covers || !self.read.get(&claim.secret).is_some_and(|known| known.valid),
-                created: object.meta.created.unwrap_or(i64::MAX),
+                created: object.meta.created,
                 ingress: name.clone(),
                 position,
                 section: claim.section,
@@ -226,6 +225,14 @@ impl Certificates {
             // Nearly every name has one.
             standings.shrink_to_fit();
             self.touched.insert(claim.host.clone());
+        }
+    }
+
+    /// A map that was filled in the order of its keys is half empty.
+    pub fn pack(&mut self) {
+        self.hosts = std::mem::take(&mut self.hosts).into_iter().collect();
+        for shown in self.shown.values_mut() {
+            *shown = std::mem::take(shown).into_iter().collect();
         }
     }
 

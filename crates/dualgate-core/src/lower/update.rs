@@ -137,6 +137,10 @@ impl Lowered {
         if let Some(certificates) = self.shown.settle() {
             self.certificates = certificates;
         }
+        if before.objects.is_empty() {
+            self.backends.pack();
+            self.shown.pack();
+        }
         self.of_forwards.clear();
         self.forwards = forward::forwards(site, facts, &self.world, &self.backends, &mut self.of_forwards);
     }

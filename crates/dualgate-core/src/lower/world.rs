@@ -1,6 +1,5 @@
 //! The objects by what they are looked up by.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::model::changes::Change;
@@ -11,27 +10,21 @@ use crate::model::{Object, ObjectName};
 #[derive(Debug, Default)]
 pub(super) struct World {
     objects: Arc<ObjectSet>,
-    /// By the Service that they belong to, in the order of their names.
-    slices: BTreeMap<ObjectName, Vec<Arc<Object>>>,
+    /// Those of a Service, in the order of its name, then of theirs.
+    slices: Vec<Arc<Object>>,
 }
 
 impl World {
     /// What is there now; `changes` lead from what was there before.
     pub fn update(&mut self, objects: Arc<ObjectSet>, changes: &[Change<'_, Object>]) {
-        for (old, new) in changes {
-            if let Some((object, service)) = old.and_then(|object| Some((object, service_of(object)?)))
-                && let Some(slices) = self.slices.get_mut(&service)
-            {
-                slices.retain(|slice| !Arc::ptr_eq(slice, object));
-                if slices.is_empty() {
-                    self.slices.remove(&service);
-                }
+        for slice in changes.iter().filter_map(|(old, _)| *old) {
+            if let Some(Ok(at)) = by_service(slice).map(|place| self.spot(place)) {
+                self.slices.remove(at);
             }
-            if let Some((object, service)) = new.and_then(|object| Some((object, service_of(object)?))) {
-                let slices = self.slices.entry(service).or_default();
-                let at = slices.partition_point(|slice| slice.key < object.key);
-                slices.insert(at, object.clone());
-                slices.shrink_to_fit();
+        }
+        for slice in changes.iter().filter_map(|(_, new)| *new) {
+            if let Some(Err(at)) = by_service(slice).map(|place| self.spot(place)) {
+                self.slices.insert(at, slice.clone());
             }
         }
         self.objects = objects;
@@ -84,13 +77,20 @@ impl World {
     }
 
     pub fn slices(&self, service: &ObjectName) -> Vec<(&Object, &EndpointSlice)> {
-        let slices = self.slices.get(service).into_iter().flatten();
-        slices
-            .filter_map(|object| match &object.body {
-                Body::EndpointSlice(slice) => Some((&**object, &**slice)),
-                _ => None,
+        let (Ok(first) | Err(first)) = self.spot((&service.namespace, &service.name, ""));
+        let of_service = self.slices[first..].iter().map_while(|object| match &object.body {
+            Body::EndpointSlice(slice) => Some((&**object, &**slice)),
+            _ => None,
+        });
+        of_service
+            .take_while(|(object, slice)| {
+                object.key.name.namespace == service.namespace && slice.service.as_ref() == Some(&service.name)
             })
             .collect()
+    }
+
+    fn spot(&self, place: Place<'_>) -> Result<usize, usize> {
+        self.slices.binary_search_by(|slice| by_service(slice).cmp(&Some(place)))
     }
 
     pub fn secret(&self, namespace: &str, name: &str) -> Option<(&Arc<Object>, &SecretBody)> {
@@ -100,6 +100,14 @@ impl World {
             _ => None,
         }
     }
+}
+
+/// Namespace, Service and name of a slice that belongs to one.
+type Place<'o> = (&'o str, &'o str, &'o str);
+
+fn by_service(object: &Object) -> Option<Place<'_>> {
+    let Body::EndpointSlice(slice) = &object.body else { return None };
+    Some((&object.key.name.namespace, slice.service.as_deref()?, &object.key.name.name))
 }
 
 /// The Service that a slice belongs to.

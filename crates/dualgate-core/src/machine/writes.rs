@@ -96,8 +96,10 @@ pub struct Writes {
     jobs: BTreeMap<ObjectKey, Job>,
     /// Those that do not stand: few, while the others are as many as the objects.
     open: BTreeSet<ObjectKey>,
-    /// When which job is to be looked at.
+    /// When which job that does not stand is to be looked at.
     agenda: BTreeSet<(Duration, ObjectKey)>,
+    /// When those that stand are to be looked at, all of them: the first has been there for long.
+    review: Option<Duration>,
     under_way: usize,
     /// Nothing is sent before, because the API server is away.
     pause: Duration,
@@ -161,15 +163,21 @@ impl Writes {
                 None => self.agrees(&key, now),
             }
         }
-        for (key, write) in wanted {
-            self.agenda.insert((now, key.clone()));
-            self.open.insert(key.clone());
-            self.jobs.insert(key, Job::new(write, now));
+        self.agenda.extend(wanted.keys().map(|key| (now, key.clone())));
+        self.open.extend(wanted.keys().cloned());
+        let new = wanted.into_iter().map(|(key, write)| (key, Job::new(write, now)));
+        // Maps that are made in one go are packed, and the first ones are most of all.
+        match self.jobs.is_empty() {
+            true => self.jobs = new.collect(),
+            false => self.jobs.extend(new),
         }
     }
 
     /// The next write that is to be sent at `now`, if there is one.
     pub fn poll_write(&mut self, now: Duration) -> Option<Send> {
+        if self.review.is_some_and(|at| at <= now) {
+            self.forget_standing(now);
+        }
         while let Some((at, key)) = self.agenda.first().filter(|(at, _)| *at <= now).cloned() {
             let Some(job) = self.jobs.get(&key) else {
                 self.agenda.remove(&(at, key));
@@ -190,8 +198,7 @@ impl Writes {
                 }
                 State::Settling if job.wanted.is_some() => self.set_back(&key, now),
                 State::Settling => self.schedule(&key, State::Stands, now + LONGEST),
-                State::Stands => self.forget(&key),
-                State::UnderWay => drop(self.agenda.remove(&(at, key))),
+                State::Stands | State::UnderWay => drop(self.agenda.remove(&(at, key))),
             }
         }
         None
@@ -199,13 +206,15 @@ impl Writes {
 
     /// When something may be to be sent.
     pub fn poll_timeout(&self) -> Option<Duration> {
-        let (at, key) = self.agenda.first()?;
-        let sends = self.jobs.get(key).is_some_and(|job| matches!(job.state, State::Due | State::Yielding));
-        match (sends, self.under_way >= AT_ONCE) {
-            (true, true) => None,
-            (true, false) => Some((*at).max(self.pause)),
-            (false, _) => Some(*at),
-        }
+        let due = self.agenda.first().and_then(|(at, key)| {
+            let sends = self.jobs.get(key).is_some_and(|job| matches!(job.state, State::Due | State::Yielding));
+            match (sends, self.under_way >= AT_ONCE) {
+                (true, true) => None,
+                (true, false) => Some((*at).max(self.pause)),
+                (false, _) => Some(*at),
+            }
+        });
+        due.into_iter().chain(self.review).min()
     }
 
     /// What became of the write of an object.
@@ -379,11 +388,24 @@ impl Writes {
         let Some(job) = self.jobs.get_mut(key) else { return };
         self.agenda.remove(&(job.at, key.clone()));
         (job.state, job.at) = (state, at);
-        self.agenda.insert((at, key.clone()));
         match state {
-            State::Stands => drop(self.open.remove(key)),
-            State::Due | State::Yielding | State::UnderWay | State::Settling => drop(self.open.insert(key.clone())),
+            State::Stands => {
+                self.open.remove(key);
+                self.review.get_or_insert(at);
+            }
+            State::Due | State::Yielding | State::UnderWay | State::Settling => {
+                self.open.insert(key.clone());
+                self.agenda.insert((at, key.clone()));
+            }
         }
+    }
+
+    /// Those that have stood for long. There may be as many as objects, and each of them has its own time: they are not
+    /// looked at again for every one.
+    fn forget_standing(&mut self, now: Duration) {
+        self.jobs.retain(|_, job| job.state != State::Stands || job.at > now);
+        let first = self.jobs.values().filter(|job| job.state == State::Stands).map(|job| job.at).min();
+        self.review = first.map(|at| at.max(now + SETTLE));
     }
 
     fn forget(&mut self, key: &ObjectKey) {

@@ -27,8 +27,8 @@ impl Object {
             | Body::Node(_)
             | Body::Other => {}
         }
-        let Managed { is_status_ours: _, is_load_balancer_ours: _, load_balancer, labels } = managed;
-        load_balancer.iter_mut().chain(labels).for_each(|text| known.intern(text));
+        let Managed { is_status_ours: _, is_load_balancer_ours: _, load_balancer, labels: _ } = managed;
+        optional(load_balancer, known);
     }
 }
 

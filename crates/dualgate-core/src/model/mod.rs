@@ -6,6 +6,7 @@
 pub mod address;
 pub mod assignment;
 pub(crate) mod changes;
+pub mod created;
 pub mod finding;
 mod intern;
 pub mod moment;
@@ -23,6 +24,7 @@ pub mod upstream;
 
 pub use address::{Dual, Family, IpRange, Sockets};
 pub use assignment::Assignments;
+pub use created::Created;
 pub use finding::{Code, Finding, Place, Severity};
 pub use names::{EntryPointName, GateName, Host, HostPattern, NodeName, ObjectKey, ObjectName};
 pub use object::{Object, ObjectSet};

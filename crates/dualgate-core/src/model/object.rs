@@ -3,12 +3,14 @@
 //! The words are Kubernetes' own; `parse::object` makes these values from JSON, whatever the source was.
 //! Defaults that the API server fills in are filled in; what it would refuse is not here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::address::Family;
+use super::created::Created;
 use super::finding::{Finding, Place};
 use super::names::{HostPattern, ObjectKey, ObjectName};
 pub use super::origin::Origin;
@@ -64,7 +66,7 @@ pub struct Object {
     /// Whose the fields are that we may write.
     pub managed: Managed,
     /// What a dump shows, where it cannot be made from the rest: `parse::object::dump` knows.
-    pub written: Option<Box<str>>,
+    pub written: Option<Text>,
 }
 
 impl Object {
@@ -81,8 +83,8 @@ pub struct Meta {
     pub labels: Texts,
     /// `metadata.annotations`.
     pub annotations: Texts,
-    /// `metadata.creationTimestamp`, in seconds since 1970; absent in most files.
-    pub created: Option<i64>,
+    /// `metadata.creationTimestamp`.
+    pub created: Created,
     /// `metadata.uid`; absent in most files.
     pub uid: Uid,
 }
@@ -99,8 +101,8 @@ pub struct Managed {
     pub is_load_balancer_ours: bool,
     /// The field manager that wrote `status.loadBalancer`, where it is another one.
     pub load_balancer: Option<Text>,
-    /// The labels that were applied by us.
-    pub labels: Box<[Text]>,
+    /// The labels that were applied by us: of Nodes, and of few of them.
+    pub labels: Option<Box<BTreeSet<Text>>>,
 }
 
 /// What an object says, by kind.
@@ -200,6 +202,15 @@ pub enum IngressBackend {
         /// `kind/name`, for messages.
         what: Text,
     },
+}
+
+impl fmt::Display for IngressBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Service { name, port } => write!(f, "{name}:{port}"),
+            Self::Resource { what } => f.write_str(what),
+        }
+    }
 }
 
 /// A port by number or by name.

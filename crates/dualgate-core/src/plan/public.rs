@@ -262,7 +262,7 @@ impl<'a> Cut<'a> {
             }
         }
         let mut metadata = name_of(name);
-        if let Some(created) = object.meta.created {
+        if let Some(created) = object.meta.created.seconds() {
             metadata.insert("creationTimestamp".into(), time::rfc3339(created).into());
         }
         let mut annotations = self.placement(placement);
@@ -410,14 +410,17 @@ impl<'a> Cut<'a> {
                     let name = &backend.id.service;
                     services.entry(name).or_default().insert(*index);
                 }
-                Action::Unavailable(_) if route.origin.port.is_some() => {
-                    let name = ObjectName::new(route.origin.ingress.namespace.clone(), route.origin.service.as_str());
-                    if let Some(object) = self.object("Service", &name) {
+                Action::Unavailable(_) => {
+                    let ingress = self.lowered.ingress(&route.origin.ingress);
+                    // Else a resource, which is no object that is read.
+                    if let Some(IngressBackend::Service { name, .. }) =
+                        ingress.and_then(|it| it.backend(route.origin.part))
+                        && let name = ObjectName::new(route.origin.ingress.namespace.clone(), name.clone())
+                        && let Some(object) = self.object("Service", &name)
+                    {
                         services.entry(&object.key.name).or_default();
                     }
                 }
-                // A resource, which is no object that is read.
-                Action::Unavailable(_) => {}
             }
         }
         services

@@ -67,7 +67,7 @@ impl Shelf {
     ];
 
     fn of(route: &Route) -> (Self, &str) {
-        match (route.reading, &route.path) {
+        match (route.origin.reading, &route.path) {
             (Reading::Traefik, PathPattern::Exact(path)) => (Self::TraefikExact, path),
             (Reading::Traefik, PathPattern::Characters(path)) => (Self::TraefikCharacters, path),
             // The lowering makes no such prefixes; they match as the specification says, in Traefik's order.

@@ -9,9 +9,8 @@ mod table;
 
 use std::fmt;
 
-use crate::model::object::PortRef;
 use crate::model::site::Reading;
-use crate::model::{HostPattern, ObjectName, Text};
+use crate::model::{Created, HostPattern, ObjectName, Text};
 
 pub use precedence::{Lost, Precedence, TraefikPrecedence, compare, traefik_rule};
 pub use table::{Candidate, Table};
@@ -88,8 +87,6 @@ pub struct Route {
     pub path: PathPattern,
     /// Where it is served.
     pub entry_points: EntryPointSet,
-    /// How its Ingress is read.
-    pub reading: Reading,
     /// `router.priority`: the higher goes first among the routes of one host.
     pub priority: Option<i64>,
     /// Whose it is.
@@ -110,16 +107,16 @@ pub enum Action {
 /// Where a route comes from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RouteOrigin {
-    /// `creationTimestamp` in seconds since 1970; those without one count as younger than all others.
-    pub created: Option<i64>,
+    /// `creationTimestamp`.
+    pub created: Created,
     /// The Ingress.
     pub ingress: ObjectName,
     /// Which part of it.
     pub part: RoutePart,
-    /// The Service that it names, for people.
+    /// How its Ingress is read.
+    pub reading: Reading,
+    /// The Service or the resource that it names, for people.
     pub service: Text,
-    /// The port that it names.
-    pub port: Option<PortRef>,
 }
 
 /// Which part of an Ingress a route is.

@@ -8,7 +8,7 @@ use std::cmp::{Ordering, Reverse};
 use std::fmt;
 
 use crate::model::site::Reading;
-use crate::model::{HostPattern, ObjectName};
+use crate::model::{Created, HostPattern, ObjectName};
 
 use super::{PathPattern, Route, RoutePart};
 
@@ -28,7 +28,7 @@ pub struct Precedence<'a> {
     /// Ours: among equal lengths, the narrower kind of match.
     kind: Kind,
     /// Ours, as the specification is silent: the oldest Ingress; those of unknown age last.
-    age: Age,
+    age: Created,
     /// Ours: then by namespace and name.
     ingress: &'a ObjectName,
     /// Ours: then in the order of the rules.
@@ -49,12 +49,6 @@ enum Kind {
     Characters,
     Regex,
     Rest,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Age {
-    Created(i64),
-    Unknown,
 }
 
 impl<'a> Precedence<'a> {
@@ -78,7 +72,7 @@ impl<'a> Precedence<'a> {
             exact: Reverse(kind == Kind::Exact),
             length: Reverse(route.path.written().len()),
             kind,
-            age: route.origin.created.map_or(Age::Unknown, Age::Created),
+            age: route.origin.created,
             ingress: &route.origin.ingress,
             part: route.origin.part,
         }
@@ -155,7 +149,7 @@ pub fn traefik_rule(route: &Route) -> String {
 /// The order of two matching routes of one table; `Less` goes first. Among routes of one reading it is a
 /// total order; across readings it is only asked between the two winners.
 pub fn compare(a: &Route, b: &Route) -> Ordering {
-    match (a.reading, b.reading) {
+    match (a.origin.reading, b.origin.reading) {
         (Reading::Traefik, Reading::Traefik) => TraefikPrecedence::of(a).cmp(&TraefikPrecedence::of(b)),
         (Reading::Specification, _) | (_, Reading::Specification) => Precedence::of(a).cmp(&Precedence::of(b)),
     }
@@ -196,7 +190,7 @@ pub enum Lost {
 impl Lost {
     /// Why `loser`, which matches too, comes after `winner`.
     pub fn against(loser: &Route, winner: &Route) -> Self {
-        let both_traefik = loser.reading == Reading::Traefik && winner.reading == Reading::Traefik;
+        let both_traefik = loser.origin.reading == Reading::Traefik && winner.origin.reading == Reading::Traefik;
         if both_traefik && traefik_priority(loser) != traefik_priority(winner) {
             return match (&loser.path, loser.priority.is_some() || winner.priority.is_some()) {
                 (PathPattern::Rest, _) => Self::DefaultBackend,

@@ -390,25 +390,29 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::Text;
+    use crate::model::{Created, Text};
     use crate::route::{Action, BackendIndex, EntryPointSet, PathPattern, PathRegex, RouteOrigin};
 
     const HERE: EntryPointIndex = EntryPointIndex(0);
     const THERE: EntryPointIndex = EntryPointIndex(1);
+
+    fn read_as(reading: Reading, mut route: Route) -> Route {
+        route.origin.reading = reading;
+        route
+    }
 
     fn route(host: &str, path: PathPattern) -> Route {
         Route {
             host: host.parse().unwrap(),
             path,
             entry_points: [HERE].into_iter().collect(),
-            reading: Reading::Specification,
             priority: None,
             origin: RouteOrigin {
-                created: None,
+                created: Created::UNKNOWN,
                 ingress: ObjectName::new("default", "test"),
                 part: RoutePart::Path { rule: 0, path: 0 },
+                reading: Reading::Specification,
                 service: Text::EMPTY,
-                port: None,
             },
             action: Action::Forward(BackendIndex(0)),
         }
@@ -430,7 +434,7 @@ mod tests {
     fn naive(routes: &[Route], entry_point: EntryPointIndex, host: &str, path: &str) -> Option<u16> {
         let best = |reading: Reading| {
             let matching = routes.iter().filter(|route| {
-                route.reading == reading
+                route.origin.reading == reading
                     && route.entry_points.contains(entry_point)
                     && route.host.matches(host)
                     && route.path.matches(path)
@@ -495,9 +499,9 @@ mod tests {
         ) -> Route {
             let mut route = route(host, path);
             route.entry_points = [HERE, THERE].into_iter().filter(|e| here == e.0 || here > 1).collect();
-            route.reading = reading;
+            route.origin.reading = reading;
             route.priority = priority;
-            route.origin.created = created;
+            route.origin.created = created.into();
             route.origin.ingress = ObjectName::new("default", name);
             route.origin.part = RoutePart::Path { rule, path: 0 };
             route
@@ -563,7 +567,7 @@ mod tests {
             routes.extend((0..count).map(|n| route("one.example.org", exact(&format!("/p{n:05}/y")))));
             routes.extend((0..count).map(|n| route("one.example.org", characters(&format!("/c{n:05}")))));
             let traefik = (0..count).flat_map(|n| [characters(&format!("/t{n:05}")), exact(&format!("/t{n:05}"))]);
-            routes.extend(traefik.map(|path| Route { reading: Reading::Traefik, ..route("two.example.org", path) }));
+            routes.extend(traefik.map(|path| read_as(Reading::Traefik, route("two.example.org", path))));
             let table = table(routes);
             let ask = |host: &str, path: &str| {
                 let (found, steps) = table.find_counted(HERE, host, path);
@@ -609,7 +613,7 @@ mod tests {
                 _ => format!("h{}.example.org", random(1000)),
             };
             let reading = [Reading::Specification, Reading::Traefik][random(2)];
-            routes.push(Route { reading, ..route(&host, pattern) });
+            routes.push(read_as(reading, route(&host, pattern)));
         }
         let table = table(routes.clone());
         let mut most = 0;
@@ -655,9 +659,9 @@ mod tests {
     #[test]
     fn traefiks_routes_keep_traefiks_order_across_hosts() {
         let mut routes = vec![route("a.example.org", characters("/")), route("*.example.org", characters("/api"))];
-        routes.iter_mut().for_each(|route| route.reading = Reading::Traefik);
+        routes.iter_mut().for_each(|route| route.origin.reading = Reading::Traefik);
         assert_eq!(found(&table(routes.clone()), HERE, "a.example.org", "/api"), Some(1));
-        routes.iter_mut().for_each(|route| route.reading = Reading::Specification);
+        routes.iter_mut().for_each(|route| route.origin.reading = Reading::Specification);
         assert_eq!(found(&table(routes), HERE, "a.example.org", "/api"), Some(0));
     }
 

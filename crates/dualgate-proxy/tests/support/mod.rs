@@ -11,10 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use dualgate_core::model::object::PortRef;
 use dualgate_core::model::site::{EntryProtocol, ProxySettings, Reading};
 use dualgate_core::model::snapshot::Generation;
-use dualgate_core::model::{EntryPointName, GateName, ObjectName, Sockets};
+use dualgate_core::model::{Created, EntryPointName, GateName, ObjectName, Sockets};
 use dualgate_core::plan::proxy::{Backend, BackendId, Listener, ProxyPlan, Scheme, Server, ServerAddress};
 use dualgate_core::route::{
     Action, BackendIndex, EntryPointIndex, EntryPointSet, PathPattern, Route, RouteOrigin, RoutePart, Table,
@@ -88,14 +87,13 @@ impl Plan {
                 host: host.parse().unwrap(),
                 path: PathPattern::Prefix { written: "/".into() },
                 entry_points,
-                reading: Reading::Specification,
                 priority: None,
                 origin: RouteOrigin {
-                    created: None,
+                    created: Created::UNKNOWN,
                     ingress: ObjectName::new("apps", format!("i{number}")),
                     part: RoutePart::Path { rule: 0, path: 0 },
+                    reading: Reading::Specification,
                     service: format!("s{number}").into(),
-                    port: Some(PortRef::Number(80)),
                 },
                 action: Action::Forward(BackendIndex(number as u32)),
             });

@@ -3,8 +3,11 @@
 //! Written by API servers only, so what cannot be read is nobody's mistake and means nothing. The list itself is not
 //! kept: it is often longer than the object.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
+use crate::model::Text;
 use crate::model::object::{Body, FIELD_MANAGER, Managed};
 
 pub(super) fn managed(json: &Value, body: &Body) -> Managed {
@@ -40,7 +43,8 @@ fn labels(entries: &[Value]) -> Managed {
     let ours = entries.iter().filter(|entry| is_ours(entry) && entry["subresource"].is_null());
     let keys =
         ours.flat_map(|entry| entry["fieldsV1"]["f:metadata"]["f:labels"].as_object()).flat_map(|map| map.keys());
-    Managed { labels: keys.filter_map(|key| Some(key.strip_prefix("f:")?.into())).collect(), ..Managed::default() }
+    let labels: BTreeSet<Text> = keys.filter_map(|key| Some(key.strip_prefix("f:")?.into())).collect();
+    Managed { labels: (!labels.is_empty()).then(|| Box::new(labels)), ..Managed::default() }
 }
 
 fn is_ours(entry: &Value) -> bool {

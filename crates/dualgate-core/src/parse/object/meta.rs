@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use super::read::{Field, Read, Reader, shown};
 use super::syntax;
+use crate::model::created::Created;
 use crate::model::finding::{Code, Severity};
 use crate::model::names::{ObjectKey, ObjectName};
 use crate::model::object::Meta;
@@ -80,8 +81,8 @@ pub(super) fn dump(key: &ObjectKey, meta: &Meta) -> Value {
             dump.insert(name.into(), texts(of));
         }
     }
-    if let Some(created) = created {
-        dump.insert("creationTimestamp".into(), time::rfc3339(*created).into());
+    if let Some(created) = created.seconds() {
+        dump.insert("creationTimestamp".into(), time::rfc3339(created).into());
     }
     if !uid.is_none() {
         dump.insert("uid".into(), uid.to_string().into());
@@ -140,12 +141,12 @@ pub(super) fn key(read: &mut Reader<'_>, metadata: Field<'_>, kind: &str, scope:
     Ok(key)
 }
 
-fn created(read: &mut Reader<'_>, field: Field<'_>) -> Option<i64> {
-    let text = read.text(field).ok()??;
+fn created(read: &mut Reader<'_>, field: Field<'_>) -> Created {
+    let Ok(Some(text)) = read.text(field) else { return Created::UNKNOWN };
     let seconds = time::seconds(text);
     if seconds.is_none() {
         let message = format!("{} is no time of the form `2006-01-02T15:04:05Z`; it is ignored", shown(text));
         read.note(field, Code::ObjectInvalid, message);
     }
-    seconds
+    seconds.into()
 }

@@ -113,8 +113,9 @@ pub(super) fn nothing(object: &Object) -> Option<Write> {
 pub(super) fn of_node(object: &Object, labels: BTreeMap<&'static str, &'static str>) -> Option<Write> {
     let has = |key: &&str| object.meta.labels.get(key);
     let is_there = labels.iter().all(|(key, value)| has(key) == Some(value));
-    let is_ours = |key: &&str| object.managed.labels.iter().any(|ours| **ours == **key);
-    let is_more = object.managed.labels.iter().any(|ours| !labels.contains_key(&**ours));
+    let ours = || object.managed.labels.iter().flat_map(|labels| labels.iter());
+    let is_ours = |key: &&str| ours().any(|ours| **ours == **key);
+    let is_more = ours().any(|ours| !labels.contains_key(&**ours));
     if is_there && !is_more {
         return None;
     }

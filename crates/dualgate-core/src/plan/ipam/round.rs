@@ -52,10 +52,7 @@ impl<'a> Round<'a> {
         };
         let mut turns: Vec<Who> = (0..claims.len()).collect();
         // The claims are in order of their names, and the sort is stable.
-        turns.sort_by_cached_key(|who| {
-            let created = claims[*who].object.meta.created;
-            (rank(&claims[*who]), created.is_none(), created)
-        });
+        turns.sort_by_cached_key(|who| (rank(&claims[*who]), claims[*who].object.meta.created));
         let mut asked = BTreeSet::new();
         for claim in &claims {
             // Whoever may not have it keeps it from nobody.
