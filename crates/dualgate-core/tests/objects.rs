@@ -214,8 +214,8 @@ fn summarise_slice(slice: &EndpointSlice, lines: &mut Vec<String>) {
     for endpoint in &slice.endpoints {
         let target = endpoint.target.as_ref().map_or("none".to_owned(), ToString::to_string);
         lines.push(format!(
-            "endpoint {:?} ready {} serving {} terminating {} target {target} node {}",
-            endpoint.addresses,
+            "endpoint {} ready {} serving {} terminating {} target {target} node {}",
+            endpoint.address,
             endpoint.ready,
             endpoint.serving,
             endpoint.terminating,

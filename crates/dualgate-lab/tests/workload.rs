@@ -243,7 +243,7 @@ fn the_seeds_grafana_is_one_pod_and_one_server_with_an_address_of_each_family() 
         let [backend] = &*cluster.backends() else { panic!("{:?}", cluster.backends()) };
         let socket = |text: &str| text.parse::<SocketAddr>().unwrap();
         let at = ServerAddress::Sockets(families.dual(socket("10.42.0.2:3000"), socket("[fd01::2]:3000")).into());
-        assert_eq!(backend.servers, [Server { id: pod.name.name.clone(), at }], "{families:?}");
+        assert_eq!(*backend.servers, [Server { id: pod.name.name.clone(), at }], "{families:?}");
     }
 }
 

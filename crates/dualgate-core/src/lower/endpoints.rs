@@ -22,6 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::model::address::Family;
+use crate::model::exact::exact;
 use crate::model::finding::Severity;
 use crate::model::object::{
     AddressType, Endpoint, EndpointSlice, PortRef, Protocol, Service, ServicePort, ServiceType,
@@ -59,7 +60,7 @@ pub(super) enum Purpose {
 }
 
 /// The servers, in the order of their identities; those of the annotation as written.
-pub(super) fn servers(of: &Endpoints<'_>, findings: &mut Vec<Finding>) -> Vec<Server> {
+pub(super) fn servers(of: &Endpoints<'_>, findings: &mut Vec<Finding>) -> Box<[Server]> {
     let mut servers = candidates(of, findings);
     let before = servers.len();
     servers.retain(|server| match refusal(&server.at, of.admin) {
@@ -73,8 +74,7 @@ pub(super) fn servers(of: &Endpoints<'_>, findings: &mut Vec<Finding>) -> Vec<Se
     if before == 0 {
         findings.push(nobody(of));
     }
-    servers.shrink_to_fit();
-    servers
+    exact(servers)
 }
 
 fn candidates(of: &Endpoints<'_>, findings: &mut Vec<Finding>) -> Vec<Server> {
@@ -235,8 +235,7 @@ fn slice_port(slice: &EndpointSlice, port: &ServicePort) -> Option<u16> {
 }
 
 fn collect(endpoint: &Endpoint, port: u16, found: &mut BTreeMap<Text, Found>) {
-    let Some(address) = endpoint.addresses.first() else { return };
-    let socket = SocketAddr::new(*address, port);
+    let socket = SocketAddr::new(endpoint.address, port);
     let id: Text = match &endpoint.target {
         Some(target) => target.name.clone(),
         None => socket.to_string().into(),

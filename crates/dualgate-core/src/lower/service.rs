@@ -220,7 +220,7 @@ pub(super) fn servers_of_forward(
     let (annotation, admin) = (annotations.endpoints.as_deref(), &site.admin);
     let purpose = Purpose::Forward;
     let of = Endpoints { object, service, port, slices: &slices, annotation, admin, node, purpose };
-    endpoints::servers(&of, findings)
+    endpoints::servers(&of, findings).into_vec()
 }
 
 /// An ExternalName Service needs no ports; then the number of the Ingress is the port.

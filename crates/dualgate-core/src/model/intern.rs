@@ -81,7 +81,7 @@ fn service(service: &mut Service, known: &mut Interner) {
 fn endpoint_slice(slice: &mut EndpointSlice, known: &mut Interner) {
     let EndpointSlice { service, address_type: _, endpoints, ports } = slice;
     optional(service, known);
-    for Endpoint { addresses: _, ready: _, serving: _, terminating: _, target, node } in endpoints {
+    for Endpoint { address: _, ready: _, serving: _, terminating: _, target, node } in endpoints {
         target.iter_mut().for_each(|name| object_name(name, known));
         optional(node, known);
     }

@@ -7,6 +7,7 @@ pub mod address;
 pub mod assignment;
 pub(crate) mod changes;
 pub mod created;
+pub(crate) mod exact;
 pub mod finding;
 mod intern;
 pub mod moment;

@@ -400,8 +400,8 @@ pub enum AddressType {
 /// `EndpointSlice.endpoints[]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Endpoint {
-    /// `addresses` that are IP addresses of the slice's family.
-    pub addresses: Box<[IpAddr]>,
+    /// The first of `addresses` that is an IP address of the slice's family; nobody uses the others.
+    pub address: IpAddr,
     /// `conditions.ready`; absent means true.
     pub ready: bool,
     /// `conditions.serving`; absent means as `ready`.

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::read::{Field, LeftOut, Read, Reader, shown};
 use super::service::PROTOCOLS;
 use super::syntax;
+use crate::model::exact::exact;
 use crate::model::finding::{Code, Severity};
 use crate::model::names::{ObjectKey, ObjectName};
 use crate::model::object::{AddressType, Endpoint, EndpointPort, EndpointSlice, Meta};
@@ -67,7 +68,7 @@ pub(super) fn endpoint_slice(
         }
         ports.push(port);
     }
-    Ok(EndpointSlice { service, address_type, endpoints: endpoints.into(), ports: ports.into() })
+    Ok(EndpointSlice { service, address_type, endpoints: exact(endpoints), ports: exact(ports) })
 }
 
 fn service(read: &mut Reader<'_>, root: Field<'_>, meta: &Meta) -> Option<Text> {
@@ -87,7 +88,7 @@ fn service(read: &mut Reader<'_>, root: Field<'_>, meta: &Meta) -> Option<Text> 
 
 fn endpoint(read: &mut Reader<'_>, field: Field<'_>, address_type: AddressType, key: &ObjectKey) -> Read<Endpoint> {
     read.mapping(field, ENDPOINT)?;
-    let addresses = addresses(read, field.get("addresses"), address_type)?;
+    let address = first_address(read, field.get("addresses"), address_type)?;
     let conditions = field.get("conditions");
     read.mapping(conditions, &["ready", "serving", "terminating"])?;
     let ready = read.boolean(conditions.get("ready"))?.unwrap_or(true);
@@ -95,17 +96,17 @@ fn endpoint(read: &mut Reader<'_>, field: Field<'_>, address_type: AddressType, 
     let terminating = read.boolean(conditions.get("terminating"))?.unwrap_or(false);
     let target = target(read, field.get("targetRef"), key)?;
     let node = read.text(field.get("nodeName"))?.map(Into::into);
-    Ok(Endpoint { addresses: addresses.into(), ready, serving, terminating, target, node })
+    Ok(Endpoint { address, ready, serving, terminating, target, node })
 }
 
-/// The addresses of the slice's family; an endpoint without any is left out.
-fn addresses(read: &mut Reader<'_>, list: Field<'_>, address_type: AddressType) -> Read<Vec<IpAddr>> {
+/// The first address of the slice's family; an endpoint without any is left out.
+fn first_address(read: &mut Reader<'_>, list: Field<'_>, address_type: AddressType) -> Read<IpAddr> {
     let fields: Vec<_> = read.list(&list)?.collect();
     if fields.is_empty() || fields.len() > MAX_ADDRESSES {
         return read.refuse(list, format!("`addresses` holds {}; 1 to {MAX_ADDRESSES} are needed", fields.len()), "");
     }
     let addresses: Vec<_> = fields.into_iter().filter_map(|field| address(read, field, address_type).ok()).collect();
-    if addresses.is_empty() { Err(LeftOut) } else { Ok(addresses) }
+    addresses.first().copied().ok_or(LeftOut)
 }
 
 fn address(read: &mut Reader<'_>, field: Field<'_>, address_type: AddressType) -> Read<IpAddr> {

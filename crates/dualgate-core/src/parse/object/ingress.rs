@@ -3,6 +3,7 @@
 use super::meta::{CLASS_ANNOTATION, class_annotation};
 use super::read::{Field, LeftOut, Read, Reader, shown};
 use super::{status, syntax};
+use crate::model::exact::exact;
 use crate::model::finding::{Code, Severity};
 use crate::model::names::HostPattern;
 use crate::model::object::{Ingress, IngressBackend, IngressPath, IngressRule, IngressTls, Meta, PathType, PortRef};
@@ -40,7 +41,7 @@ pub(super) fn ingress(read: &mut Reader<'_>, root: Field<'_>, meta: &Meta) -> Re
     }
     share_hosts(&rules, &mut tls);
     let published = status::published(read, root);
-    Ok(Ingress { class, default_backend, tls: tls.into(), rules: rules.into(), published })
+    Ok(Ingress { class, default_backend, tls: exact(tls), rules: exact(rules), published })
 }
 
 /// The names of certificates are nearly always those of the rules: then they are kept once.
@@ -107,7 +108,7 @@ fn rule(read: &mut Reader<'_>, field: Field<'_>, index: u16) -> Read<IngressRule
     if !has_paths {
         return read.refuse(paths_field, "`paths` is required", "leave `http` out for a rule without paths");
     }
-    Ok(IngressRule { index, host, paths: Some(paths.into()) })
+    Ok(IngressRule { index, host, paths: Some(exact(paths)) })
 }
 
 /// Without a host a rule means every host, which nobody should get from a misspelt `host`. The API is frozen, so
@@ -244,5 +245,5 @@ fn ingress_tls(read: &mut Reader<'_>, field: Field<'_>, index: u16) -> Read<Ingr
     if let Some(name) = secret {
         read.check(secret_field, name, syntax::subdomain)?;
     }
-    Ok(IngressTls { index, hosts: hosts.into(), secret: secret.map(Into::into) })
+    Ok(IngressTls { index, hosts: exact(hosts), secret: secret.map(Into::into) })
 }

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use super::read::{Field, Read, Reader, shown};
 use super::{status, syntax};
 use crate::model::address::Family;
+use crate::model::exact::exact;
 use crate::model::finding::{Code, Severity};
 use crate::model::object::{
     ADDRESS_ASSIGNED, FamilyPolicy, PortRef, Protocol, Service, ServicePort, ServiceType, TrafficPolicy,
@@ -82,11 +83,11 @@ pub(super) fn service(read: &mut Reader<'_>, root: Field<'_>) -> Read<Service> {
     Ok(Service {
         kind,
         selector,
-        ports: ports.into(),
-        cluster_ips: cluster_ips.addresses.into(),
+        ports: exact(ports),
+        cluster_ips: exact(cluster_ips.addresses),
         external_name,
         family_policy,
-        families: families.into(),
+        families: exact(families),
         load_balancer_class: load_balancer_class(read, spec)?,
         load_balancer_ip: address(read, spec.get("loadBalancerIP")),
         traffic_policy: read
@@ -94,7 +95,7 @@ pub(super) fn service(read: &mut Reader<'_>, root: Field<'_>) -> Read<Service> {
             .unwrap_or_default()
             .unwrap_or_default(),
         client_affinity: client_affinity(read, spec),
-        source_ranges: source_ranges.into(),
+        source_ranges: exact(source_ranges),
         published: status::published(read, root),
         address_assigned: status::condition(read, root, ADDRESS_ASSIGNED).map(Box::new),
     })

@@ -2,6 +2,7 @@
 
 use super::read::{Field, Reader};
 use super::service::address;
+use crate::model::exact::exact;
 use crate::model::object::{Condition, Published};
 
 pub(super) fn published(read: &mut Reader<'_>, root: Field<'_>) -> Box<[Published]> {
@@ -17,7 +18,7 @@ pub(super) fn published(read: &mut Reader<'_>, root: Field<'_>) -> Box<[Publishe
             (None, None) => {}
         }
     }
-    published.into()
+    exact(published)
 }
 
 /// The condition of this type.

@@ -216,8 +216,8 @@ fn endpoint_slice(key: &ObjectKey, body: &EndpointSlice) -> Map<String, Value> {
 }
 
 fn endpoint(key: &ObjectKey, endpoint: &Endpoint) -> Value {
-    let Endpoint { addresses, ready, serving, terminating, target, node } = endpoint;
-    let mut json = json!({ "addresses": addresses.iter().map(address).collect::<Vec<_>>() });
+    let Endpoint { address: at, ready, serving, terminating, target, node } = endpoint;
+    let mut json = json!({ "addresses": [address(at)] });
     let mut conditions = Map::new();
     // What is absent means this.
     for (name, value, absent) in

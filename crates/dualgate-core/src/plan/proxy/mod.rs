@@ -89,7 +89,7 @@ pub struct Backend {
     /// Whether servers see the client's `Host`; otherwise their own address.
     pub pass_host: bool,
     /// The servers that are ready, in a stable order.
-    pub servers: Vec<Server>,
+    pub servers: Box<[Server]>,
 }
 
 /// What the servers of a backend speak.
@@ -457,7 +457,7 @@ spec:
         let at = |families| {
             let plan = plan(SITE_AND_TWO_APPLICATIONS, families, "edge");
             let mut backends = plan.backends.iter();
-            backends.find(|backend| &*backend.id.service.name == "public").unwrap().servers.clone()
+            backends.find(|backend| &*backend.id.service.name == "public").unwrap().servers.to_vec()
         };
         let server =
             |at: Dual<SocketAddr>| vec![Server { id: "public-1".into(), at: ServerAddress::Sockets(at.into()) }];

@@ -214,7 +214,7 @@ fn expected(view: &View<'_>, route: RouteIndex) -> Expectation {
         Action::Forward(index) => {
             let backend = view.lowered.backends().get(*index);
             let service = backend.map(|backend| backend.id.service.to_string()).unwrap_or_default();
-            let by = match backend.map(|backend| backend.servers.as_slice()).unwrap_or_default() {
+            let by = match backend.map(|backend| &*backend.servers).unwrap_or_default() {
                 [] => Servers::Nobody(format!("no pod of {service} is ready")),
                 servers if servers.iter().all(is_pod) => {
                     Servers::Pods(servers.iter().map(|server| server.id.to_string()).collect())
