@@ -58,7 +58,7 @@ struct Step {
 }
 
 impl Step {
-    fn writes(&mut self, mut snapshot: Snapshot) -> Vec<Write> {
+    fn writes(&mut self, mut snapshot: Snapshot) -> Vec<Arc<Write>> {
         let site = self.site.take().filter(|site| **site == *snapshot.site).unwrap_or(snapshot.site);
         self.site = Some(site.clone());
         let former = |new: &Arc<Object>| {
@@ -128,7 +128,7 @@ impl World {
     }
 
     /// What is to be written.
-    fn writes(&self) -> Vec<Write> {
+    fn writes(&self) -> Vec<Arc<Write>> {
         let snapshot = self.snapshot();
         let writes = cluster(&snapshot, &lower::snapshot(&snapshot)).diff(&snapshot.objects);
         assert_eq!(self.step.borrow_mut().writes(snapshot), writes, "step by step it is something else");
@@ -136,7 +136,7 @@ impl World {
     }
 
     /// Addresses are assigned and everything is written that is to be.
-    fn settle(&mut self) -> Vec<Write> {
+    fn settle(&mut self) -> Vec<Arc<Write>> {
         self.assigned = Arc::new(ipam::assign(&self.snapshot()).assignments);
         let writes = self.writes();
         let before = self.api.clone();
@@ -176,7 +176,7 @@ impl World {
     }
 }
 
-fn shown(writes: &[Write]) -> String {
+fn shown(writes: &[Arc<Write>]) -> String {
     let mut text = String::new();
     for write in writes {
         let replaces = write.replaces.iter().map(|manager| format!(" (was of {manager})")).collect::<String>();
@@ -195,7 +195,7 @@ fn run(case: &str) -> (String, usize) {
         page += &format!("{}\n", keys.trim_end());
     }
     let mut worlds = [Families::Both, Families::V4, Families::V6].map(|families| World::new(families, keys));
-    let mut settled: Option<[Vec<Write>; 3]> = None;
+    let mut settled: Option<[Vec<Arc<Write>>; 3]> = None;
     let mut outputs = 0;
     for part in parts {
         let (section, text) = part.split_once('\n').unwrap_or((part, ""));
@@ -250,7 +250,7 @@ fn a_request_names_all_that_is_to_be_ours_and_nothing_else() {
     let mut world = World::new(Families::Both, POOL);
     world.put("services", "grafana 80");
     world.put("objects", THREE);
-    let requests = |writes: &[Write], now| {
+    let requests = |writes: &[Arc<Write>], now| {
         let shown = writes.iter().map(|write| format!("{} {} {}", write.path(), write.resource(), write.body(now)));
         shown.collect::<Vec<_>>()
     };

@@ -182,14 +182,14 @@ fn summarise_service(service: &Service, lines: &mut Vec<String>) {
     if service.family_policy != FamilyPolicy::SingleStack || !service.families.is_empty() {
         lines.push(format!("families {:?} {:?}", service.family_policy, service.families));
     }
-    lines.extend(service.load_balancer_class.iter().map(|class| format!("load balancer class {class}")));
-    lines.extend(service.load_balancer_ip.iter().map(|address| format!("load balancer address {address}")));
+    lines.extend(service.load_balancer_class().iter().map(|class| format!("load balancer class {class}")));
+    lines.extend(service.load_balancer_ip().iter().map(|address| format!("load balancer address {address}")));
     if service.traffic_policy != TrafficPolicy::Cluster {
         lines.push(format!("external traffic {:?}", service.traffic_policy));
     }
     lines.extend(service.client_affinity.iter().map(|time| format!("client affinity {time:?}")));
-    if !service.source_ranges.is_empty() {
-        lines.push(format!("from {:?}", service.source_ranges));
+    if !service.source_ranges().is_empty() {
+        lines.push(format!("from {:?}", service.source_ranges()));
     }
     summarise_published(&service.published, lines);
     if let Some(condition) = &service.address_assigned {

@@ -60,7 +60,7 @@ pub struct Wanted {
     /// In which reign: what was meant for an earlier one is out of date.
     pub reign: Reign,
     /// All that differs from what is planned.
-    pub writes: Arc<Vec<Write>>,
+    pub writes: Arc<Vec<Arc<Write>>>,
     /// All that is wrong.
     pub findings: Arc<Vec<Finding>>,
     /// The objects that both are about.
@@ -313,7 +313,7 @@ impl Writer {
             return;
         }
         let now = now();
-        self.writes.want(wanted.writes.to_vec(), now);
+        self.writes.want(&wanted.writes, now);
         let contested = self.writes.findings();
         self.events.want(wanted.findings.iter().chain(&contested), &wanted.objects, now);
     }

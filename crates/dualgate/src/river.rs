@@ -369,6 +369,7 @@ impl River {
         self.tellers.tell(&snapshot, self.planner.lowered());
         self.cluster.plan(&snapshot, self.planner.lowered(), self.origin == Origin::Source);
         self.publish(&snapshot);
+        self.lints.follow(&snapshot, self.planner.lowered());
         let is_first = self.snapshot.replace(snapshot).is_none();
         self.converge().await;
         if is_first {

@@ -16,11 +16,15 @@ pub(super) struct ByHost(BTreeSet<(HostPattern, ObjectName)>);
 impl ByHost {
     /// Brings it up to the Ingresses of now.
     pub(super) fn update(&mut self, changes: &[Change<'_, LoweredIngress>]) {
-        let before = changes.iter().filter_map(|(old, _)| *old).flat_map(|old| entries(old));
+        let entries = |ingress: &'_ Arc<LoweredIngress>| {
+            let name = ingress.key().name.clone();
+            hosts(ingress).map(move |host| (host, name.clone())).collect::<Vec<_>>()
+        };
+        let before = changes.iter().filter_map(|(old, _)| *old).flat_map(entries);
         before.for_each(|entry| {
             self.0.remove(&entry);
         });
-        let after = changes.iter().filter_map(|(_, new)| *new).flat_map(|new| entries(new));
+        let after = changes.iter().filter_map(|(_, new)| *new).flat_map(entries);
         // What is made in one go is packed.
         match self.0.is_empty() {
             true => self.0 = after.collect(),
@@ -40,7 +44,8 @@ impl ByHost {
     }
 }
 
-fn entries(ingress: &LoweredIngress) -> impl Iterator<Item = (HostPattern, ObjectName)> {
+/// The hosts that an Ingress is about.
+pub(super) fn hosts(ingress: &LoweredIngress) -> impl Iterator<Item = HostPattern> {
     let body = match &ingress.object.body {
         Body::Ingress(body) => Some(body),
         _ => None,
@@ -48,5 +53,5 @@ fn entries(ingress: &LoweredIngress) -> impl Iterator<Item = (HostPattern, Objec
     let of_rules = body.into_iter().flat_map(|body| &body.rules).map(|rule| rule.host.clone());
     let of_default = body.and_then(|body| body.default_backend.as_ref()).map(|_| HostPattern::Any);
     let of_routes = ingress.routes.iter().map(|route| route.host.clone());
-    of_rules.chain(of_default).chain(of_routes).map(|host| (host, ingress.key().name.clone()))
+    of_rules.chain(of_default).chain(of_routes)
 }

@@ -10,7 +10,7 @@ use crate::model::{Code, Finding, HostPattern, Object, ObjectName, ObjectSet, Sn
 use crate::plan;
 use crate::route::{Lost, Route, RoutePart, compare};
 
-use super::by_host::ByHost;
+use super::by_host::{self, ByHost};
 use super::reading::Readings;
 use super::service_ports;
 
@@ -27,9 +27,21 @@ pub struct Lints {
     objects: Arc<ObjectSet>,
     /// What they were lowered to.
     ingresses: Vec<Arc<LoweredIngress>>,
+    pending: Pending,
     by_host: ByHost,
     overlaps: BTreeMap<HostPattern, Vec<Overlap>>,
     readings: Readings,
+}
+
+/// What is to be looked at again.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    /// The Ingresses that are others than they were, or gone.
+    pub(super) ingresses: BTreeSet<ObjectName>,
+    /// The hosts that they were about.
+    pub(super) hosts: BTreeSet<HostPattern>,
+    /// What changes of other objects touch.
+    pub(super) touched: Touched,
 }
 
 /// A route that never serves, and why.
@@ -41,20 +53,30 @@ struct Overlap {
 }
 
 impl Lints {
+    /// Hears of a snapshot without looking for mistakes yet, so that nothing of the one before has to be kept until then.
+    pub fn follow(&mut self, snapshot: &Snapshot, lowered: &Lowered) {
+        let before = std::mem::take(&mut self.ingresses);
+        let mut of_ingresses = changes(&before, &lowered.ingresses, |ingress| &ingress.key().name);
+        // Most changes of Ingresses are our own: their status.
+        of_ingresses.retain(|(old, new)| !old.zip(*new).is_some_and(|(old, new)| old.reads_as(new)));
+        self.by_host.update(&of_ingresses);
+        let pending = &mut self.pending;
+        pending.hosts.extend(of_ingresses.iter().filter_map(|(old, _)| *old).flat_map(|old| by_host::hosts(old)));
+        let changed = of_ingresses.iter().filter_map(|(old, new)| new.or(*old));
+        pending.ingresses.extend(changed.map(|ingress| ingress.key().name.clone()));
+        pending.touched.add(&changes(&self.objects.objects, &snapshot.objects.objects, |object| &object.key));
+        self.objects = snapshot.objects.clone();
+        self.ingresses = lowered.ingresses.clone();
+    }
+
     /// Everything that is worth saying about the objects of a snapshot, as [`objects`] says it.
     pub fn of(&mut self, snapshot: &Snapshot, lowered: &Lowered) -> Vec<Finding> {
-        let before = std::mem::take(&mut self.ingresses);
-        let changed_ingresses = changes(&before, &lowered.ingresses, |ingress| &ingress.key().name);
-        self.by_host.update(&changed_ingresses);
-        let changed = changed_ingresses.iter().flat_map(|(old, new)| [*old, *new]).flatten();
-        let hosts: BTreeSet<HostPattern> =
-            changed.flat_map(|ingress| &ingress.routes).map(|route| route.host.clone()).collect();
-        self.overlap_again(&snapshot.objects, lowered, &hosts);
-        let of_objects = changes(&self.objects.objects, &snapshot.objects.objects, |object| &object.key);
-        let touched = Touched::by(&of_objects);
-        self.readings.compare_again((snapshot, lowered, &self.by_host), &changed_ingresses, &touched);
-        self.objects = snapshot.objects.clone();
-        self.ingresses = if changed_ingresses.is_empty() { before } else { lowered.ingresses.clone() };
+        self.follow(snapshot, lowered);
+        let mut pending = std::mem::take(&mut self.pending);
+        let changed = pending.ingresses.iter().filter_map(|name| lowered.ingress(name));
+        pending.hosts.extend(changed.flat_map(|ingress| by_host::hosts(ingress)));
+        self.overlap_again(&snapshot.objects, lowered, &pending.hosts);
+        self.readings.compare_again((snapshot, lowered, &self.by_host), &pending);
         let mut findings = self.overlaps();
         findings.extend(self.readings.findings());
         findings.extend(lowered.findings());

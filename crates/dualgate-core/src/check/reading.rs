@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::by_host::ByHost;
-use crate::lower::{self, Lowered, LoweredIngress, Touched};
-use crate::model::changes::Change;
+use super::objects::Pending;
+use crate::lower::{self, Lowered, LoweredIngress};
 use crate::model::object::{Body, IngressBackend};
 use crate::model::site::{Reading, Site};
 use crate::model::{Code, Finding, Host, HostPattern, Object, ObjectKey, ObjectName, ObjectSet, Snapshot};
@@ -34,18 +34,18 @@ impl Readings {
     pub(super) fn compare_again(
         &mut self,
         (snapshot, lowered, by_host): (&Snapshot, &Lowered, &ByHost),
-        changes: &[Change<'_, LoweredIngress>],
-        touched: &Touched,
+        pending: &Pending,
     ) {
-        let changed = || changes.iter().flat_map(|(old, new)| [*old, *new]).flatten();
+        let touched = &pending.touched;
         // What a Service is decides also about routes that only the other reading has.
         let has_touched = |ingress: &&Arc<LoweredIngress>| match &ingress.object.body {
             Body::Ingress(body) => touched.has_service_of(&ingress.key().name.namespace, body),
             _ => false,
         };
         let near = touched.namespaces_of_services().flat_map(|namespace| lowered.of_namespace(namespace));
-        let hosts = Hosts::of(changed().chain(near.filter(has_touched)).map(|ingress| &*ingress.object));
-        changed().for_each(|ingress| drop(self.0.remove(&ingress.key().name)));
+        let mut hosts = Hosts::of(near.filter(has_touched).map(|ingress| &*ingress.object));
+        pending.hosts.iter().for_each(|host| hosts.insert(host));
+        pending.ingresses.iter().for_each(|ingress| drop(self.0.remove(ingress)));
         let again: Vec<&Arc<LoweredIngress>> = hosts.reached(lowered, by_host);
         let (mut rest, mut size) = (again.as_slice(), BATCH);
         while !rest.is_empty() {

@@ -198,7 +198,7 @@ impl<'a> OfLoadBalancer<'a> {
             }
         }
         let mut addresses = every(object, &ADDRESSES, findings, |reader| reader.addresses());
-        if let Some(address) = service.load_balancer_ip {
+        if let Some(address) = service.load_balancer_ip() {
             addresses.push(Asked { value: vec![address], field: "spec.loadBalancerIP".to_owned() });
         }
         let pools = every(object, &POOL, findings, |reader| reader.text());

@@ -86,7 +86,7 @@ pub(super) fn forwards(
                 servers,
                 policy: service.traffic_policy,
                 client_affinity: service.client_affinity,
-                source_ranges: service.source_ranges.to_vec(),
+                source_ranges: service.source_ranges().to_vec(),
             };
             forwards.push(SiteForward { forward, local });
         }

@@ -23,7 +23,7 @@ use super::world::{ingress_of, service_of};
 use super::{EntryPoints, Lowered, LoweredIngress, alias, annotation, class, forward, ingress, placement};
 
 /// Names by namespace, to be asked without making a name of one's own.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Names(BTreeMap<Text, BTreeSet<Text>>);
 
 impl Names {
@@ -45,7 +45,7 @@ impl Names {
 }
 
 /// What the changes of objects touch.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Touched {
     /// Whether every Ingress is to be lowered again.
     all: bool,
@@ -59,22 +59,25 @@ impl Touched {
     /// What these changes touch.
     pub(crate) fn by(changes: &[Change<'_, Object>]) -> Self {
         let mut touched = Self::default();
+        touched.add(changes);
+        touched
+    }
+
+    /// What further changes touch.
+    pub(crate) fn add(&mut self, changes: &[Change<'_, Object>]) {
         for object in changes.iter().flat_map(|(old, new)| [*old, *new]).flatten() {
             let name = &object.key.name;
             match &object.body {
-                Body::IngressClass(_) => touched.all = true,
+                Body::IngressClass(_) => self.all = true,
                 Body::Service(_) => {
-                    touched.services.insert(name);
-                    touched.backends.insert(name);
+                    self.services.insert(name);
+                    self.backends.insert(name);
                 }
-                Body::EndpointSlice(_) => {
-                    service_of(object).iter().for_each(|service| touched.backends.insert(service))
-                }
-                Body::Secret(_) => touched.secrets.insert(name),
+                Body::EndpointSlice(_) => service_of(object).iter().for_each(|service| self.backends.insert(service)),
+                Body::Secret(_) => self.secrets.insert(name),
                 Body::Ingress(_) | Body::ConfigMap(_) | Body::Namespace | Body::Node(_) | Body::Other => {}
             }
         }
-        touched
     }
 
     /// The namespaces whose Ingresses may name a Service or a Secret that is touched.
@@ -267,6 +270,17 @@ impl LoweredIngress {
     pub(crate) fn has_routes_of(&self, other: &Self) -> bool {
         let is_same = |(one, other): (&Arc<Route>, &Arc<Route>)| Arc::ptr_eq(one, other);
         self.routes.len() == other.routes.len() && self.routes.iter().zip(&other.routes).all(is_same)
+    }
+
+    /// Whether only the status of its object tells it from another one.
+    pub(crate) fn reads_as(&self, other: &Self) -> bool {
+        let Self { object, membership, reading, placement, routes: _, claims, findings } = self;
+        let has_spec_of = |ingress: &Ingress| ingress_of(&other.object).is_some_and(|other| ingress.has_spec_of(other));
+        self.has_routes_of(other)
+            && (membership, reading, placement) == (&other.membership, &other.reading, &other.placement)
+            && (claims, findings) == (&other.claims, &other.findings)
+            && object.meta == other.object.meta
+            && ingress_of(object).is_some_and(has_spec_of)
     }
 
     /// Whether a route has no backend: what could be meant is told by what else there is.

@@ -17,6 +17,7 @@
 //! Only the holder of the Lease asks for anything; whoever loses it forgets all of this.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::finding::{Code, Finding, Place};
@@ -44,7 +45,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Send {
     /// What.
-    pub write: Write,
+    pub write: Arc<Write>,
     /// Whether fields of other managers are taken over.
     pub force: bool,
 }
@@ -112,7 +113,7 @@ pub struct Writes {
 #[derive(Clone, Debug)]
 struct Job {
     /// What is to be written; `None` when the object says what is planned.
-    wanted: Option<Box<Write>>,
+    wanted: Option<Arc<Write>>,
     /// What was written last.
     written: Option<Fields>,
     state: State,
@@ -152,9 +153,9 @@ enum State {
 
 impl Writes {
     /// Hears all that is to be written. What is not in it says what is planned.
-    pub fn want(&mut self, writes: Vec<Write>, now: Duration) {
-        let mut wanted: BTreeMap<ObjectKey, Write> =
-            writes.into_iter().map(|write| (write.object.clone(), write)).collect();
+    pub fn want(&mut self, writes: &[Arc<Write>], now: Duration) {
+        let mut wanted: BTreeMap<ObjectKey, Arc<Write>> =
+            writes.iter().map(|write| (write.object.clone(), write.clone())).collect();
         let falls = |key: &&ObjectKey| self.jobs.contains_key(*key) && !self.open.contains(*key);
         let moved: Vec<ObjectKey> = self.open.iter().chain(wanted.keys().filter(falls)).cloned().collect();
         for key in moved {
@@ -190,7 +191,7 @@ impl Writes {
                     }
                     self.agenda.remove(&(at, key.clone()));
                     let job = self.jobs.get_mut(&key)?;
-                    let write = Write::clone(job.wanted.as_ref()?);
+                    let write = job.wanted.clone()?;
                     self.under_way += 1;
                     (job.state, job.written) = (State::UnderWay, Some(write.fields.clone()));
                     let had_conflict = job.troubles.as_ref().is_some_and(|troubles| troubles.had_conflict);
@@ -329,11 +330,11 @@ impl Writes {
     }
 
     /// The object says something else than what is planned.
-    fn differs(&mut self, key: &ObjectKey, write: Write, now: Duration) {
+    fn differs(&mut self, key: &ObjectKey, write: Arc<Write>, now: Duration) {
         let Some(job) = self.jobs.get_mut(key) else { return };
         let is_as_written = job.written.as_ref() == Some(&write.fields);
         let is_as_wanted = job.wanted.as_ref().is_some_and(|wanted| wanted.fields == write.fields);
-        job.wanted = Some(Box::new(write));
+        job.wanted = Some(write);
         match (job.state, is_as_written) {
             // What was refused was something else.
             (State::Due, _) if !is_as_wanted && job.forgive() => {
@@ -417,8 +418,8 @@ impl Writes {
 }
 
 impl Job {
-    fn new(write: Write, now: Duration) -> Self {
-        Self { wanted: Some(Box::new(write)), written: None, state: State::Due, at: now, troubles: None }
+    fn new(write: Arc<Write>, now: Duration) -> Self {
+        Self { wanted: Some(write), written: None, state: State::Due, at: now, troubles: None }
     }
 
     fn troubles(&mut self) -> &mut Troubles {

@@ -74,7 +74,9 @@ fn service(service: &mut Service, known: &mut Interner) {
         optional(app_protocol, known);
     }
     optional(&mut service.external_name, known);
-    optional(&mut service.load_balancer_class, known);
+    if let Some(load_balancer) = &mut service.load_balancer {
+        optional(&mut load_balancer.class, known);
+    }
     published(&mut service.published, known);
 }
 

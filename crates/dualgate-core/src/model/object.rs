@@ -143,6 +143,15 @@ pub struct Ingress {
     pub published: Box<[Published]>,
 }
 
+impl Ingress {
+    /// Whether only its status tells it from another one.
+    pub fn has_spec_of(&self, other: &Self) -> bool {
+        let Self { class, default_backend, tls, rules, published: _ } = self;
+        let of_other = (&other.class, &other.default_backend, &other.tls, &other.rules);
+        (class, default_backend, tls, rules) == of_other
+    }
+}
+
 /// `status.loadBalancer.ingress[]` of an Ingress or a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Published {
@@ -268,23 +277,45 @@ pub struct Service {
     pub family_policy: FamilyPolicy,
     /// `ipFamilies`, in order; else the families of `clusterIPs`; empty in most files.
     pub families: Box<[Family]>,
-    /// `loadBalancerClass`.
-    pub load_balancer_class: Option<Text>,
-    /// `loadBalancerIP`: deprecated in Kubernetes, and much used.
-    pub load_balancer_ip: Option<IpAddr>,
+    /// What is said of the load balancer; few Services say something.
+    pub load_balancer: Option<Box<LoadBalancer>>,
     /// `externalTrafficPolicy`.
     pub traffic_policy: TrafficPolicy,
     /// `sessionAffinity: ClientIP`, and for how long.
     pub client_affinity: Option<Duration>,
-    /// `loadBalancerSourceRanges`; empty is from everywhere.
-    pub source_ranges: Box<[ipnet::IpNet]>,
     /// `status.loadBalancer.ingress`.
     pub published: Box<[Published]>,
     /// The condition [`ADDRESS_ASSIGNED`] of `status.conditions`.
     pub address_assigned: Option<Box<Condition>>,
 }
 
+/// What `Service.spec` says of the load balancer.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LoadBalancer {
+    /// `loadBalancerClass`.
+    pub class: Option<Text>,
+    /// `loadBalancerIP`: deprecated in Kubernetes, and much used.
+    pub ip: Option<IpAddr>,
+    /// `loadBalancerSourceRanges`; empty is from everywhere.
+    pub source_ranges: Box<[ipnet::IpNet]>,
+}
+
 impl Service {
+    /// `loadBalancerClass`.
+    pub fn load_balancer_class(&self) -> Option<&Text> {
+        self.load_balancer.as_ref()?.class.as_ref()
+    }
+
+    /// `loadBalancerIP`.
+    pub fn load_balancer_ip(&self) -> Option<IpAddr> {
+        self.load_balancer.as_ref()?.ip
+    }
+
+    /// `loadBalancerSourceRanges`; empty is from everywhere.
+    pub fn source_ranges(&self) -> &[ipnet::IpNet] {
+        self.load_balancer.as_ref().map_or(&[], |load_balancer| &load_balancer.source_ranges)
+    }
+
     /// The addresses of its status.
     pub fn published_addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.published.iter().filter_map(|published| match published {

@@ -70,7 +70,7 @@ pub fn cluster(snapshot: &Snapshot, lowered: &Lowered) -> ClusterPlan {
 
 impl ClusterPlan {
     /// What is to be written so that the objects say what is planned, in their order.
-    pub fn diff(&self, objects: &ObjectSet) -> Vec<Write> {
+    pub fn diff(&self, objects: &ObjectSet) -> Vec<Arc<Write>> {
         // Both are in the order of names, so nobody is looked for.
         let mut planned = self.ingresses.iter().peekable();
         let of_ingress = objects.of_kind("Ingress").iter().filter_map(|object| {
@@ -94,7 +94,7 @@ impl ClusterPlan {
                 .iter()
                 .filter_map(|object| of_service(object, self.services.get(&object.key.name))),
         );
-        writes
+        writes.into_iter().map(Arc::new).collect()
     }
 }
 
@@ -118,12 +118,12 @@ pub struct Memo {
     silent: BTreeSet<NodeName>,
     ingresses: Vec<Arc<LoweredIngress>>,
     services: BTreeMap<ObjectName, ServiceStatus>,
-    writes: BTreeMap<ObjectKey, Write>,
+    writes: BTreeMap<ObjectKey, Arc<Write>>,
 }
 
 impl Memo {
     /// What is to be written so that the objects say what is planned, in their order.
-    pub fn writes(&mut self, snapshot: &Snapshot, lowered: &Lowered) -> Vec<Write> {
+    pub fn writes(&mut self, snapshot: &Snapshot, lowered: &Lowered) -> Vec<Arc<Write>> {
         if !self.site.as_ref().is_some_and(|site| Arc::ptr_eq(site, &snapshot.site)) {
             *self = Self { site: Some(snapshot.site.clone()), ..Self::default() };
         }
@@ -138,7 +138,7 @@ impl Memo {
         found.extend(self.of_services(snapshot, &services));
         for (key, write) in found {
             match write {
-                Some(write) => drop(self.writes.insert(key, write)),
+                Some(write) => drop(self.writes.insert(key, Arc::new(write))),
                 None => drop(self.writes.remove(&key)),
             }
         }
@@ -286,7 +286,7 @@ fn service_status(snapshot: &Snapshot, object: &Object, service: &Service, used:
         return Some(ServiceStatus::AsItIs);
     }
     let is_served_by_others = !service.published.is_empty() && !object.managed.is_load_balancer_ours;
-    let may_be_others = service.load_balancer_class.is_none();
+    let may_be_others = service.load_balancer_class().is_none();
     if addresses.is_empty() && may_be_others && (snapshot.site.pools.is_empty() || is_served_by_others) {
         return None;
     }

@@ -76,7 +76,7 @@ impl Ring {
             }
             if self.seen.is_some_and(|at| at <= self.now) {
                 self.seen = None;
-                self.writes.want(self.plan.diff(&self.api.set()), self.now);
+                self.writes.want(&self.plan.diff(&self.api.set()), self.now);
             }
             while let Some(send) = self.writes.poll_write(self.now) {
                 self.sent.push(self.now);
@@ -187,7 +187,7 @@ fn a_conflict_that_the_objects_do_not_tell_of_is_overcome_once() {
     let mut ring = Ring::new(None, SECOND);
     let stale = ring.api.set();
     ring.api.update("traefik", "Ingress default/a", theirs());
-    ring.writes.want(ring.plan.diff(&stale), ring.now);
+    ring.writes.want(&ring.plan.diff(&stale), ring.now);
     ring.seen = None;
     ring.run(60);
     assert_eq!((ring.sent.len(), ring.forced), (2, 1));
@@ -208,7 +208,7 @@ fn an_api_server_that_is_away_pauses_everything_and_a_refusal_only_its_object() 
         plan.ingresses.insert(ObjectName::new("default", name), [[10, 0, 0, 1].into()].into_iter().collect());
     }
     let mut writes = Writes::default();
-    writes.want(plan.diff(&api.set()), SECOND);
+    writes.want(&plan.diff(&api.set()), SECOND);
     let mut sent = 0;
     for second in 1..600 {
         while let Some(send) = writes.poll_write(SECOND * second) {
@@ -234,7 +234,7 @@ fn an_api_server_that_is_away_pauses_everything_and_a_refusal_only_its_object() 
                 api.apply(&send.write, 0);
             }
             writes.handle_answer(&send.write.object, answer, SECOND * second);
-            writes.want(plan.diff(&api.set()), SECOND * second);
+            writes.want(&plan.diff(&api.set()), SECOND * second);
         }
     }
     assert_eq!((writes.counts().made, writes.count_wanted()), (49, 1));
@@ -248,7 +248,7 @@ fn an_api_server_that_is_away_pauses_everything_and_a_refusal_only_its_object() 
 #[test]
 fn what_is_forbidden_is_one_finding_that_names_verb_and_resource() {
     let mut ring = Ring::new(None, SECOND);
-    ring.writes.want(ring.plan.diff(&ring.api.set()), SECOND);
+    ring.writes.want(&ring.plan.diff(&ring.api.set()), SECOND);
     let send = ring.writes.poll_write(SECOND).expect("a write");
     ring.writes.handle_answer(&send.write.object, Answer::Forbidden, SECOND);
     let findings = ring.writes.findings();
@@ -262,12 +262,12 @@ fn what_is_forbidden_is_one_finding_that_names_verb_and_resource() {
 #[test]
 fn what_was_forbidden_is_not_any_more_once_it_was_made_however_fast_the_objects_say_so() {
     let mut ring = Ring::new(None, SECOND);
-    ring.writes.want(ring.plan.diff(&ring.api.set()), SECOND);
+    ring.writes.want(&ring.plan.diff(&ring.api.set()), SECOND);
     let send = ring.writes.poll_write(SECOND).expect("a write");
     ring.writes.handle_answer(&send.write.object, Answer::Forbidden, SECOND);
     let again = ring.writes.poll_write(SECOND * 2).expect("it again");
     ring.api.apply(&again.write, 0);
-    ring.writes.want(ring.plan.diff(&ring.api.set()), SECOND * 2);
+    ring.writes.want(&ring.plan.diff(&ring.api.set()), SECOND * 2);
     ring.writes.handle_answer(&again.write.object, Answer::Made, SECOND * 2);
     assert_eq!(ring.writes.findings(), []);
 }
@@ -280,7 +280,7 @@ fn labels_of_a_former_edge_that_may_not_be_taken_back_are_told_with_the_command_
     let labels = EDGE_LABELS.iter().map(|key| (*key, "true")).collect();
     label(&ClusterPlan { labels: [(NodeName::new("edge"), labels)].into(), ..ClusterPlan::default() }, &mut api);
     let mut writes = Writes::default();
-    writes.want(ClusterPlan::default().diff(&api.set()), SECOND);
+    writes.want(&ClusterPlan::default().diff(&api.set()), SECOND);
     let send = writes.poll_write(SECOND).expect("a write");
     assert_eq!((send.write.to_string().as_str(), send.force), ("Node edge: nothing of ours", false));
     writes.handle_answer(&send.write.object, Answer::Forbidden, SECOND);

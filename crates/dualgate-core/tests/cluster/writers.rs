@@ -318,7 +318,7 @@ impl World {
         {
             node.seen = known + 1;
             let view = &self.views[known];
-            node.writes.want(view.plan.diff(&view.objects), now);
+            node.writes.want(&view.plan.diff(&view.objects), now);
         }
     }
 

@@ -119,7 +119,7 @@ fn ours(snapshot: &Snapshot) -> BTreeMap<&ObjectName, (&Object, &Service)> {
     for object in &snapshot.objects.objects {
         if let Body::Service(service) = &object.body
             && service.kind == ServiceType::LoadBalancer
-            && service.load_balancer_class.as_deref().is_none_or(|class| class == CLASS)
+            && service.load_balancer_class().is_none_or(|class| **class == *CLASS)
         {
             ours.insert(&object.key.name, (&**object, &**service));
         }

@@ -35,7 +35,7 @@ const LOOK: Duration = Duration::from_millis(250);
 /// # Errors
 ///
 /// If the API server cannot be asked.
-pub async fn written(client: &Client) -> Result<Vec<Write>, InstallError> {
+pub async fn written(client: &Client) -> Result<Vec<Arc<Write>>, InstallError> {
     let api = Api::new(client.clone());
     let mut objects = Vec::new();
     for kind in WRITTEN {
@@ -126,7 +126,7 @@ impl<P: FnMut(String)> TakingBack<'_, P> {
         }
     }
 
-    fn left(&self, writes: &[Write]) -> Vec<String> {
+    fn left(&self, writes: &[Arc<Write>]) -> Vec<String> {
         let findings = self.handle.view().findings();
         let why = |write: &Write| {
             let of_it = findings.iter().find(|finding| finding.at.object.as_ref() == Some(&write.object));

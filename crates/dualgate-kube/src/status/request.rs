@@ -63,7 +63,7 @@ impl Asked {
                 let path = format!("{}?fieldManager={FIELD_MANAGER}&force={force}", write.path());
                 let body = write.body(now);
                 let answer = ask(&client, limit, Method::PATCH, path, APPLY, Some(&body)).await;
-                Answered::Write(reign, write.object, write_answer(answer))
+                Answered::Write(reign, write.object.clone(), write_answer(answer))
             }
             Self::Event(reign, asked) => {
                 let (method, path, content, body) = of_event(&asked);

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{IsTerminal as _, Write as _};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -185,7 +186,7 @@ struct Report {
     conflicts: Vec<Conflict>,
     unchanged: usize,
     /// What takes back what was written into objects of others.
-    written: Vec<Write>,
+    written: Vec<Arc<Write>>,
     done: Vec<String>,
     missing: Vec<String>,
     /// What was to be taken back and is not.
@@ -266,7 +267,7 @@ impl Report {
             |conflict: &Conflict| json!({"object": conflict.id, "field": conflict.field, "manager": conflict.manager});
         let removed =
             self.removed.iter().map(|id| json!({"action": action(Action::Delete), "object": id, "lines": []}));
-        let written = |write: &Write| json!({"object": write.object.to_string(), "of": write.what()});
+        let written = |write: &Arc<Write>| json!({"object": write.object.to_string(), "of": write.what()});
         json!({
             "changes": self.changes.iter().map(change).chain(removed).collect::<Vec<_>>(),
             "takenBack": self.written.iter().map(written).collect::<Vec<_>>(),

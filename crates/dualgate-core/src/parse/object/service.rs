@@ -11,7 +11,7 @@ use crate::model::address::Family;
 use crate::model::exact::exact;
 use crate::model::finding::{Code, Severity};
 use crate::model::object::{
-    ADDRESS_ASSIGNED, FamilyPolicy, PortRef, Protocol, Service, ServicePort, ServiceType, TrafficPolicy,
+    ADDRESS_ASSIGNED, FamilyPolicy, LoadBalancer, PortRef, Protocol, Service, ServicePort, ServiceType, TrafficPolicy,
 };
 use crate::model::text::Text;
 
@@ -71,7 +71,7 @@ pub(super) fn service(read: &mut Reader<'_>, root: Field<'_>) -> Read<Service> {
     let external_name = external_name(read, spec.get("externalName"), kind)?;
     let cluster_ips = cluster_ips(read, spec, kind).unwrap_or_default();
     let (family_policy, families) = families(read, spec, &cluster_ips.addresses);
-    let source_ranges = source_ranges(read, spec)?;
+    let load_balancer = load_balancer(read, spec)?;
     let ports_field = spec.get("ports");
     let fields: Vec<_> = read.list(&ports_field)?.collect();
     let may_lack_ports = cluster_ips.is_headless || kind == ServiceType::ExternalName;
@@ -88,14 +88,12 @@ pub(super) fn service(read: &mut Reader<'_>, root: Field<'_>) -> Read<Service> {
         external_name,
         family_policy,
         families: exact(families),
-        load_balancer_class: load_balancer_class(read, spec)?,
-        load_balancer_ip: address(read, spec.get("loadBalancerIP")),
+        load_balancer: load_balancer.map(Box::new),
         traffic_policy: read
             .word(spec.get("externalTrafficPolicy"), &TRAFFIC_POLICIES)
             .unwrap_or_default()
             .unwrap_or_default(),
         client_affinity: client_affinity(read, spec),
-        source_ranges: exact(source_ranges),
         published: status::published(read, root),
         address_assigned: status::condition(read, root, ADDRESS_ASSIGNED).map(Box::new),
     })
@@ -191,6 +189,15 @@ fn families(read: &mut Reader<'_>, spec: Field<'_>, cluster_ips: &[IpAddr]) -> (
         families.extend(cluster_ips.iter().map(|address| Family::of(*address)));
     }
     (policy, families)
+}
+
+fn load_balancer(read: &mut Reader<'_>, spec: Field<'_>) -> Read<Option<LoadBalancer>> {
+    let load_balancer = LoadBalancer {
+        class: load_balancer_class(read, spec)?,
+        ip: address(read, spec.get("loadBalancerIP")),
+        source_ranges: exact(source_ranges(read, spec)?),
+    };
+    Ok(Some(load_balancer).filter(|load_balancer| *load_balancer != LoadBalancer::default()))
 }
 
 /// Nobody's Service becomes somebody's because its class cannot be read.

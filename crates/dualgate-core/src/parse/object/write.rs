@@ -13,7 +13,8 @@ use super::service::{FAMILY_POLICIES, PROTOCOLS, TRAFFIC_POLICIES, TYPES};
 use crate::model::names::ObjectKey;
 use crate::model::object::{
     ADDRESS_ASSIGNED, AddressType, Body, Condition, Endpoint, EndpointPort, EndpointSlice, Ingress, IngressBackend,
-    IngressPath, IngressRule, IngressTls, Object, PathType, PortRef, Published, Service, ServicePort, ServiceType,
+    IngressPath, IngressRule, IngressTls, LoadBalancer, Object, PathType, PortRef, Published, Service, ServicePort,
+    ServiceType,
 };
 use crate::model::text::Text;
 
@@ -142,11 +143,9 @@ fn service(body: &Service) -> Map<String, Value> {
         external_name,
         family_policy,
         families,
-        load_balancer_class,
-        load_balancer_ip,
+        load_balancer,
         traffic_policy,
         client_affinity,
-        source_ranges,
         published: addresses,
         address_assigned,
     } = body;
@@ -165,12 +164,14 @@ fn service(body: &Service) -> Map<String, Value> {
         // Only a headless one may be without.
         spec.insert("clusterIP".into(), "None".into());
     }
+    let none = LoadBalancer::default();
+    let LoadBalancer { class, ip, source_ranges } = load_balancer.as_deref().unwrap_or(&none);
     let text = |text: &Option<Text>| text.as_deref().map(Value::from);
     let timeout = client_affinity.map(|time| json!({ "clientIP": { "timeoutSeconds": time.as_secs() } }));
     for (key, value) in [
         ("externalName", text(external_name)),
-        ("loadBalancerClass", text(load_balancer_class)),
-        ("loadBalancerIP", load_balancer_ip.as_ref().map(address)),
+        ("loadBalancerClass", text(class)),
+        ("loadBalancerIP", ip.as_ref().map(address)),
         ("sessionAffinity", client_affinity.map(|_| "ClientIP".into())),
         ("sessionAffinityConfig", timeout),
     ] {

@@ -153,6 +153,5 @@ pub fn differences(snapshot: &Snapshot) -> Vec<String> {
 
 /// Whether a Service gets its addresses from us.
 pub fn is_ours(service: &Service) -> bool {
-    service.kind == ServiceType::LoadBalancer
-        && service.load_balancer_class.as_deref().is_none_or(|class| class == CLASS)
+    service.kind == ServiceType::LoadBalancer && service.load_balancer_class().is_none_or(|class| **class == *CLASS)
 }
