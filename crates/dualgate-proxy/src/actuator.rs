@@ -145,7 +145,7 @@ impl Proxy {
         let default = DefaultCertificate::make()?;
         let mut registry = Registry::new(Instant::now());
         let plan = Arc::new(ProxyPlan::default());
-        let (book, _) = CertificateBook::new(&plan, &default, &mut HashMap::new());
+        let (book, _) = CertificateBook::new(&plan, &default, &mut HashMap::new(), None);
         let book = Arc::new(ArcSwap::from_pointee(book));
         let common = Common {
             runtime: Arc::new(ArcSwap::from_pointee(registry.compile(plan))),
@@ -287,7 +287,9 @@ impl Proxy {
         if Arc::ptr_eq(&self.shown.0, &plan.certificates) && self.shown.1 == at {
             return;
         }
-        let (book, refused) = CertificateBook::new(plan, &self.default, &mut self.keys);
+        let before = self.book.load();
+        let (book, refused) = CertificateBook::new(plan, &self.default, &mut self.keys, Some(&before));
+        drop(before);
         self.book.store(Arc::new(book));
         self.shown = (plan.certificates.clone(), at);
         self.refused = refused

@@ -1,12 +1,13 @@
 //! Which certificate is shown for which name, at which entry point.
 
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use dualgate_core::model::{Digest, Host, HostPattern};
 use dualgate_core::plan::proxy::{Certificate, ProxyPlan};
-use dualgate_core::route::{EntryPointIndex, EntryPointSet};
+use dualgate_core::route::EntryPointIndex;
 use foldhash::HashMapExt as _;
 use foldhash::{HashMap, HashSet};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -41,76 +42,60 @@ pub enum CertificateError {
 #[derive(Debug)]
 pub struct CertificateBook {
     entry_points: Vec<(EntryPointId, EntryPointIndex)>,
-    exact: HashMap<Host, Entries>,
-    wildcard: HashMap<Host, Entries>,
-    any: Option<Entries>,
+    certificates: Arc<[Arc<Certificate>]>,
+    /// In the same order; what cannot be shown has none.
+    keys: Vec<Option<Arc<CertifiedKey>>>,
+    names: Arc<Names>,
     default: Arc<CertifiedKey>,
 }
 
-/// What is shown for a name: nearly always one certificate at all of its entry points.
-#[derive(Debug)]
-struct Entries {
-    first: Entry,
-    further: Vec<Entry>,
+/// Which certificates are for which name, by their number in the plan.
+#[derive(Debug, Default)]
+struct Names {
+    exact: ByHost,
+    wildcard: ByHost,
+    any: Vec<u32>,
 }
 
-#[derive(Debug)]
-struct Entry {
-    entry_points: EntryPointSet,
-    key: Arc<CertifiedKey>,
+/// Nearly every name has one certificate, at all of its entry points.
+#[derive(Debug, Default)]
+struct ByHost {
+    first: HashMap<Host, u32>,
+    further: HashMap<Host, Vec<u32>>,
 }
 
 impl CertificateBook {
-    /// From a plan. Keys that `known` already holds are not parsed again; what cannot be shown is returned.
+    /// From a plan. Keys that `known` already holds are not parsed again, and names that are as `before` are not sorted again;
+    /// what cannot be shown is returned.
     pub fn new(
         plan: &ProxyPlan,
         default: &DefaultCertificate,
         known: &mut HashMap<Digest, Arc<CertifiedKey>>,
+        before: Option<&Self>,
     ) -> (Self, Vec<(Arc<Certificate>, CertificateError)>) {
         let certificates = &plan.certificates;
-        let mut book = Self {
-            entry_points: plan.listeners.iter().map(|listener| (EntryPointId::of(listener), listener.index)).collect(),
-            exact: HashMap::with_capacity(certificates.iter().map(|certificate| certificate.hosts.len()).sum()),
-            wildcard: HashMap::new(),
-            any: None,
-            default: default.0.clone(),
-        };
-        let mut refused = Vec::new();
         let planned: HashSet<Digest> = certificates.iter().map(|certificate| certificate.digest).collect();
         known.retain(|digest, _| planned.contains(digest));
-        for certificate in certificates.iter() {
-            let key = match known.get(&certificate.digest) {
-                Some(key) => key.clone(),
-                None => match certified_key(&certificate.chain, certificate.key.expose()) {
-                    Ok(key) => known.entry(certificate.digest).or_insert(Arc::new(key)).clone(),
-                    Err(error) => {
-                        refused.push((certificate.clone(), error));
-                        continue;
-                    }
-                },
-            };
-            for host in &certificate.hosts {
-                book.add(host, Entry { entry_points: certificate.entry_points, key: key.clone() });
+        let mut refused = Vec::new();
+        let mut key = |certificate: &Arc<Certificate>| {
+            if let Some(key) = known.get(&certificate.digest) {
+                return Some(key.clone());
             }
-        }
-        (book, refused)
-    }
-
-    fn add(&mut self, host: &HostPattern, entry: Entry) {
-        let known = match host {
-            HostPattern::Exact(host) => self.exact.get_mut(host),
-            HostPattern::Wildcard(suffix) => self.wildcard.get_mut(suffix),
-            HostPattern::Any => self.any.as_mut(),
+            match certified_key(&certificate.chain, certificate.key.expose()) {
+                Ok(key) => Some(known.entry(certificate.digest).or_insert(Arc::new(key)).clone()),
+                Err(error) => {
+                    refused.push((certificate.clone(), error));
+                    None
+                }
+            }
         };
-        if let Some(known) = known {
-            return known.further.push(entry);
-        }
-        let entries = Entries { first: entry, further: Vec::new() };
-        match host {
-            HostPattern::Exact(host) => drop(self.exact.insert(host.clone(), entries)),
-            HostPattern::Wildcard(suffix) => drop(self.wildcard.insert(suffix.clone(), entries)),
-            HostPattern::Any => self.any = Some(entries),
-        }
+        let keys = certificates.iter().map(&mut key).collect();
+        let names = match before {
+            Some(before) if has_same_names(&before.certificates, certificates) => before.names.clone(),
+            Some(_) | None => Arc::new(Names::of(certificates)),
+        };
+        let entry_points = plan.listeners.iter().map(|listener| (EntryPointId::of(listener), listener.index)).collect();
+        (Self { entry_points, certificates: certificates.clone(), keys, names, default: default.0.clone() }, refused)
     }
 
     /// The certificate for `name`; the default one where nothing fits.
@@ -118,16 +103,57 @@ impl CertificateBook {
         let Some((_, entry_point)) = self.entry_points.iter().find(|(id, _)| id == entry_point) else {
             return self.default.clone();
         };
-        let served = |entries: &Entries| {
-            let mut all = std::iter::once(&entries.first).chain(&entries.further);
-            all.find(|entry| entry.entry_points.contains(*entry_point)).map(|entry| entry.key.clone())
+        let shown = |number: u32| {
+            let certificate = self.certificates.get(number as usize)?;
+            let key = self.keys.get(number as usize)?.as_ref()?;
+            certificate.entry_points.contains(*entry_point).then_some(key)
         };
         let named = name.and_then(|name| {
-            let exact = self.exact.get(name).and_then(served);
-            exact.or_else(|| self.wildcard.get(name.split_once('.')?.1).and_then(served))
+            let exact = self.names.exact.of(name).find_map(shown);
+            exact.or_else(|| self.names.wildcard.of(name.split_once('.')?.1).find_map(shown))
         });
-        named.or_else(|| self.any.as_ref().and_then(served)).unwrap_or_else(|| self.default.clone())
+        named.or_else(|| self.names.any.iter().copied().find_map(shown)).unwrap_or(&self.default).clone()
     }
+}
+
+impl Names {
+    fn of(certificates: &[Arc<Certificate>]) -> Self {
+        let count = certificates.iter().map(|certificate| certificate.hosts.len()).sum();
+        let exact = ByHost { first: HashMap::with_capacity(count), ..ByHost::default() };
+        let mut names = Self { exact, ..Self::default() };
+        for (number, certificate) in (0..).zip(certificates) {
+            for host in &certificate.hosts {
+                match host {
+                    HostPattern::Exact(host) => names.exact.add(host, number),
+                    HostPattern::Wildcard(suffix) => names.wildcard.add(suffix, number),
+                    HostPattern::Any => names.any.push(number),
+                }
+            }
+        }
+        names
+    }
+}
+
+impl ByHost {
+    fn add(&mut self, host: &Host, number: u32) {
+        match self.first.entry(host.clone()) {
+            Entry::Vacant(free) => drop(free.insert(number)),
+            Entry::Occupied(_) => self.further.entry(host.clone()).or_default().push(number),
+        }
+    }
+
+    fn of(&self, host: &str) -> impl Iterator<Item = u32> {
+        let further = || self.further.get(host).into_iter().flatten();
+        self.first.get(host).into_iter().flat_map(move |first| std::iter::once(first).chain(further())).copied()
+    }
+}
+
+/// Whether names and numbers are as before, as when keys were exchanged.
+fn has_same_names(before: &[Arc<Certificate>], after: &[Arc<Certificate>]) -> bool {
+    let is_same = |(before, after): (&Arc<Certificate>, &Arc<Certificate>)| {
+        Arc::ptr_eq(before, after) || before.hosts == after.hosts
+    };
+    before.len() == after.len() && before.iter().zip(after).all(is_same)
 }
 
 fn certified_key(chain: &[u8], key: &[u8]) -> Result<CertifiedKey, CertificateError> {
