@@ -1,4 +1,4 @@
-//! What a large cluster costs: `cargo bench -p dualgate --bench scale -- --ingresses 10000 --endpoints 20000`.
+//! What a large cluster costs: `cargo bench -p dualgate --bench scale --profile dist` (docs/scale.md).
 //!
 //! `--source cluster` and `--source folder` run the program itself in a process of its own and look at it from outside;
 //! `--source memory` runs its pipeline in this process, and says where the time goes. As a part of `cargo test` it is small.
