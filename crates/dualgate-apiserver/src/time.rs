@@ -11,6 +11,11 @@ impl Timestamp {
     pub const fn from_unix(seconds: i64) -> Self {
         Self(seconds)
     }
+
+    /// So many seconds later.
+    pub(crate) const fn after(self, seconds: i64) -> Self {
+        Self(self.0.saturating_add(seconds))
+    }
 }
 
 impl fmt::Display for Timestamp {

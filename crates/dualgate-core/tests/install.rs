@@ -1,7 +1,7 @@
 //! What is installed into a cluster: cases.
 //!
 //! A case file holds cases: a line `=== what it shows`, a site file (its head is added), perhaps a line
-//! `--- edges NODE...` that says which edges run as pods, and sections of what comes of it: `--- list` names the objects
+//! `--- edges NODE...` that says which edges run as pods, one `--- services NODE...` that says which home nodes do not, and sections of what comes of it: `--- list` names the objects
 //! in their order, `--- all` is all of them, `--- KIND NAME` is one, `--- refused` is why there are none.
 //! `DUALGATE_BLESS=1 cargo test -p dualgate-core --test install` writes what is found; review the difference.
 
@@ -20,6 +20,7 @@ struct Case<'a> {
     title: &'a str,
     site: &'a str,
     edges: Vec<NodeName>,
+    services: Vec<NodeName>,
     /// Title and text of what is expected.
     sections: Vec<(&'a str, &'a str)>,
 }
@@ -28,10 +29,13 @@ fn case(text: &str) -> Case<'_> {
     let mut parts = text.split("\n--- ");
     let (title, site) = parts.next().unwrap().split_once('\n').expect("a case has a site");
     let mut sections: Vec<_> = parts.map(|part| part.split_once('\n').unwrap_or((part, ""))).collect();
-    let edges = sections.iter().find_map(|(title, _)| title.strip_prefix("edges "));
-    let edges = edges.unwrap_or_default().split_whitespace().map(NodeName::new).collect();
-    sections.retain(|(title, _)| !title.starts_with("edges "));
-    Case { title, site, edges, sections }
+    let named = |choice: &str| -> Vec<NodeName> {
+        let nodes = sections.iter().find_map(|(title, _)| title.strip_prefix(choice));
+        nodes.unwrap_or_default().split_whitespace().map(NodeName::new).collect()
+    };
+    let (edges, services) = (named("edges "), named("services "));
+    sections.retain(|(title, _)| !title.starts_with("edges ") && !title.starts_with("services "));
+    Case { title, site, edges, services, sections }
 }
 
 impl Case<'_> {
@@ -39,7 +43,8 @@ impl Case<'_> {
         let site_file = format!("{HEAD}{}\n", self.site);
         let (site, findings) = site::site("site.yaml", &site_file);
         let site = site.unwrap_or_else(|| panic!("{}: {findings:#?}", self.title));
-        install(&site, &Options { image: "localhost/dualgate:1".to_owned(), site_file, edges: self.edges.clone() })
+        let (edges, services) = (self.edges.clone(), self.services.clone());
+        install(&site, &Options { image: "localhost/dualgate:1".to_owned(), site_file, edges, services })
     }
 
     fn result(&self, section: &str) -> String {
@@ -72,9 +77,11 @@ fn a_site_comes_to_its_objects() {
         let mut written = Vec::new();
         for case in cases.split("\n=== ").map(|text| case(text.trim_end())) {
             let mut found = format!("=== {}\n{}\n", case.title, case.site);
-            if !case.edges.is_empty() {
-                let edges: Vec<&str> = case.edges.iter().map(NodeName::as_str).collect();
-                found.push_str(&format!("--- edges {}\n", edges.join(" ")));
+            for (choice, nodes) in [("edges", &case.edges), ("services", &case.services)] {
+                if !nodes.is_empty() {
+                    let nodes: Vec<&str> = nodes.iter().map(NodeName::as_str).collect();
+                    found.push_str(&format!("--- {choice} {}\n", nodes.join(" ")));
+                }
             }
             for (section, expected) in &case.sections {
                 let result = case.result(section);
@@ -134,5 +141,5 @@ fn a_file_that_no_pod_sees_is_refused() {
 
 fn case_of<'a>(site: &'a str, edges: &'a str) -> Case<'a> {
     let edges = edges.split_whitespace().map(NodeName::new).collect();
-    Case { title: "", site, edges, sections: Vec::new() }
+    Case { title: "", site, edges, services: Vec::new(), sections: Vec::new() }
 }

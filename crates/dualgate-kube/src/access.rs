@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::rt::TokioExecutor;
 use kube::client::ConfigExt as _;
@@ -41,6 +43,32 @@ pub struct Api {
     pub client: Client,
     /// Its URL.
     pub server: String,
+    /// How it is known.
+    pub(crate) trust: Trust,
+}
+
+/// How a server is known.
+#[derive(Clone, Debug)]
+pub(crate) struct Trust {
+    /// The certificates of its authorities, PEM; `None` is the system's.
+    pub(crate) authorities: Option<String>,
+    /// By which name, where that is not the one in its URL.
+    pub(crate) server_name: Option<String>,
+    /// Whether nobody looks.
+    pub(crate) is_blind: bool,
+}
+
+impl Trust {
+    fn of(config: &Config) -> Self {
+        let authorities = config.root_cert.as_ref().map(|list| list.iter().map(|der| pem(der)).collect());
+        Self { authorities, server_name: config.tls_server_name.clone(), is_blind: config.accept_invalid_certs }
+    }
+}
+
+fn pem(der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    let lines: Vec<&str> = text.as_bytes().chunks(64).filter_map(|line| std::str::from_utf8(line).ok()).collect();
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
 }
 
 /// Why there is no client. Nothing was sent yet.
@@ -117,9 +145,9 @@ pub async fn client(access: &Access) -> Result<Client, AccessError> {
 /// If nothing says where the API server is, or what says it cannot be used.
 pub async fn connect(access: &Access) -> Result<Api, AccessError> {
     let (config, file) = config(access).await?;
-    let server = config.cluster_url.to_string();
+    let (server, trust) = (config.cluster_url.to_string(), Trust::of(&config));
     let client = build(config).map_err(|source| AccessError::Unusable { file, source })?;
-    Ok(Api { client, server })
+    Ok(Api { client, server, trust })
 }
 
 /// kube's own stack repeats requests by itself, logs each failure as an error, and leaves connections without keepalive.

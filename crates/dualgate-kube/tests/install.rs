@@ -43,7 +43,7 @@ fn objects(image: &str, edges: &[&str]) -> Vec<Value> {
     let (site, findings) = site::site("site.yaml", SITE);
     let site = site.unwrap_or_else(|| panic!("{findings:#?}"));
     let edges = edges.iter().map(|name| NodeName::new(*name)).collect();
-    let options = Options { image: image.to_owned(), site_file: SITE.to_owned(), edges };
+    let options = Options { image: image.to_owned(), site_file: SITE.to_owned(), edges, services: Vec::new() };
     install(&site, &options).expect("it can be installed").objects
 }
 

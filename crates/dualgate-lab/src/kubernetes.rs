@@ -243,7 +243,12 @@ impl Kubernetes {
 /// A token of the account that `dualgate install` makes for home nodes, with its rights; where nothing can be installed, an
 /// admin's.
 fn account(server: &ApiServer, site: &Site) -> io::Result<String> {
-    let what = install::Options { image: "dualgate".to_owned(), site_file: String::new(), edges: Vec::new() };
+    let what = install::Options {
+        image: "dualgate".to_owned(),
+        site_file: String::new(),
+        edges: Vec::new(),
+        services: Vec::new(),
+    };
     let Ok(installation) = install::install(site, &what) else { return Ok(server.token(User::admin())) };
     let is_about_rights = |object: &Value| {
         object["apiVersion"].as_str().is_some_and(|version| version.starts_with("rbac."))

@@ -526,10 +526,10 @@ fn ip(address: SocketAddr) -> String {
 }
 
 /// The file of a unit for a node of the example, with this program instead of the installed one.
-fn unit(home: &Home, node: &str) -> String {
+fn unit(home: &Home, node: &[&str]) -> String {
     let site = concat!(env!("CARGO_MANIFEST_DIR"), "/../../examples/home/site.yaml");
     let program = env!("CARGO_BIN_EXE_dualgate");
-    let said = run(LIMIT, program, &["render", "unit", "--site", site, "--node", node]);
+    let said = run(LIMIT, program, &[&["render", "unit", "--site", site, "--node"], node].concat());
     assert_eq!(said.code, Some(0), "{said:?}");
     home.directory.write("dualgate.service", &said.out.replace("/usr/local/bin/dualgate", program));
     home.directory.join("dualgate.service").display().to_string()
@@ -541,11 +541,11 @@ fn systemd_takes_the_unit_and_finds_little_to_fear() {
         return;
     }
     let home = Home::new();
-    for node in ["ionos", "k3s-node1"] {
+    for node in [&["ionos"][..], &["k3s-node1"], &["k3s-node1", "--source", "cluster"]] {
         let path = unit(&home, node);
         let verified = run(LIMIT, "systemd-analyze", &["verify", "--man=no", &path]);
         // It prints each word that it does not know, and goes on.
-        assert_eq!((verified.code, &*verified.out, &*verified.err), (Some(0), "", ""), "{node}");
+        assert_eq!((verified.code, &*verified.out, &*verified.err), (Some(0), "", ""), "{node:?}");
         let judged =
             run(LIMIT, "systemd-analyze", &["security", "--no-pager", "--offline=yes", "--threshold=26", &path]);
         assert_eq!(judged.code, Some(0), "more than 2.6 of 10: {}", judged.out);
@@ -562,6 +562,6 @@ fn systemd_takes_the_unit_and_finds_little_to_fear() {
         ] {
             assert!(!has(other), "{other}: {}", judged.out);
         }
-        println!("{node}: {}", judged.out.lines().last().unwrap_or_default());
+        println!("{node:?}: {}", judged.out.lines().last().unwrap_or_default());
     }
 }

@@ -57,7 +57,7 @@ impl Asked {
         match endpoint {
             // Each of them asks for itself, and everybody may ask what they may do.
             Endpoint::Collection(_) | Endpoint::Object(_) | Endpoint::AccessReview => Ok(()),
-            Endpoint::NoSuchKind(place) => rights::check(api, user, &self.attributes(place)),
+            Endpoint::NoSuchKind(place) | Endpoint::Token(place) => rights::check(api, user, &self.attributes(place)),
             Endpoint::Health
             | Endpoint::Version
             | Endpoint::OpenApi
@@ -127,6 +127,7 @@ async fn answer(
     match endpoint {
         Endpoint::Collection(place) => collection(shared, &asked, &place, seen.verb),
         Endpoint::Object(target) => object(shared, &asked, &target),
+        Endpoint::Token(account) => token(shared, &asked, &account),
         Endpoint::NoSuchKind(_) | Endpoint::Nowhere => Err(Failure::no_such_path()),
         endpoint => about_the_server(shared, &asked, endpoint),
     }
@@ -164,6 +165,7 @@ fn about_the_server(shared: &Shared, asked: &Asked, endpoint: Endpoint) -> Resul
         Endpoint::OpenApi => Some(discovery::open_api()),
         Endpoint::Health
         | Endpoint::AccessReview
+        | Endpoint::Token(_)
         | Endpoint::Collection(_)
         | Endpoint::Object(_)
         | Endpoint::NoSuchKind(_)
@@ -177,6 +179,32 @@ fn about_the_server(shared: &Shared, asked: &Asked, endpoint: Endpoint) -> Resul
         }
         _ => found.map(|found| answer::value(200, &found)).ok_or_else(Failure::no_such_path),
     }
+}
+
+/// Hands out a token of a ServiceAccount.
+fn token(shared: &Shared, asked: &Asked, account: &Place) -> Result<Answer, Failure> {
+    if asked.method != Method::POST {
+        return Err(Failure::method_not_allowed());
+    }
+    let request = access::body(&asked.headers, &asked.body)?;
+    let (namespace, name) = (account.namespace.clone(), account.name.clone());
+    shared.look(|api| {
+        let kind = api.kinds.by_path("", "v1", "serviceaccounts").ok_or_else(Failure::no_such_path)?;
+        api.find(&Target { kind: kind.clone(), namespace, name, part: Part::Main }).map(drop)
+    })?;
+    let seconds = request["spec"]["expirationSeconds"].as_i64().unwrap_or(3600);
+    if seconds < 600 {
+        return Err(Failure::bad_request("spec.expirationSeconds: may not specify a duration less than 10 minutes"));
+    }
+    let expires = now().after(seconds);
+    let token = shared.users.hand_out(User::service_account(&account.namespace, &account.name));
+    let review = json!({
+        "kind": "TokenRequest", "apiVersion": "authentication.k8s.io/v1",
+        "metadata": {"name": account.name, "namespace": account.namespace},
+        "spec": {"expirationSeconds": seconds},
+        "status": {"token": token, "expirationTimestamp": expires.to_string()},
+    });
+    Ok(answer::value(201, &review))
 }
 
 /// Tells somebody whether they may do something.

@@ -22,6 +22,8 @@ pub(crate) enum Endpoint {
     Resources { group: String, version: String },
     /// Where one asks what one may do.
     AccessReview,
+    /// Where tokens of a ServiceAccount are handed out.
+    Token(Place),
     /// All objects of a kind, or those of a namespace; the name is empty.
     Collection(Target),
     /// One object, or its status.
@@ -57,6 +59,7 @@ impl Endpoint {
             ["apis", "authorization.k8s.io", "v1", "selfsubjectaccessreviews"] => Self::AccessReview,
             ["api", version] => Self::Resources { group: String::new(), version: version.to_owned() },
             ["apis", group, version] => Self::Resources { group: group.to_owned(), version: version.to_owned() },
+            ["api", "v1", "namespaces", _, "serviceaccounts", _, "token"] => Self::Token(Place::said("", &words[2..])),
             ["api", version, ref rest @ ..] => {
                 objects(kinds, "", version, rest).unwrap_or_else(|| Self::NoSuchKind(Place::said("", rest)))
             }
@@ -131,6 +134,7 @@ mod tests {
             Endpoint::NoSuchKind(Place { group, resource, namespace, name }) => {
                 format!("none {group:?} {resource} {namespace:?} {name:?}")
             }
+            Endpoint::Token(Place { resource, namespace, name, .. }) => format!("{resource} {namespace:?} {name:?}"),
             other => format!("{other:?}"),
         }
     }
@@ -143,6 +147,7 @@ mod tests {
             ("/api/v1/namespaces/apps/status", "one Namespace \"\" \"apps\" Status"),
             ("/api/v1/namespaces/apps/services", "all Service \"apps\" \"\" Main"),
             ("/api/v1/services", "all Service \"\" \"\" Main"),
+            ("/api/v1/namespaces/apps/serviceaccounts/web/token", "serviceaccounts/token \"apps\" \"web\""),
             ("/api/v1/nodes/node1/status", "one Node \"\" \"node1\" Status"),
             (
                 "/apis/networking.k8s.io/v1/namespaces/apps/ingresses/web%2Dsite",

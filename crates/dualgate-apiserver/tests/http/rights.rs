@@ -355,3 +355,30 @@ fn everybody_may_do_everything_where_nobody_is_asked_who_they_are() {
     }
     assert!(server.requests().iter().all(|request| request.user.is_empty()), "nobody was asked");
 }
+
+#[test]
+fn a_token_of_an_account_is_handed_out_to_whoever_may_ask_for_it() {
+    let guarded = Guarded::new();
+    let (admin, path) = (guarded.0.token(User::admin()), "/api/v1/namespaces/apps/serviceaccounts/reader/token");
+    let request = |seconds: u32| json!({"spec": {"expirationSeconds": seconds}});
+    let asked = |token: &str, body: Value| guarded.ask(token, "POST", path, "application/json", body);
+    assert_eq!(asked(&admin, request(3600)).code, 404, "there is no such account");
+    let account =
+        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "reader", "namespace": "apps"}});
+    guarded.0.objects().create(account).unwrap();
+    guarded.grant(
+        "",
+        "look",
+        json!([{"apiGroups": ["networking.k8s.io"], "resources": ["ingresses"], "verbs": ["list"]}]),
+        self::account(),
+    );
+    let handed = asked(&admin, request(3600)).expect(201);
+    assert_eq!(handed["kind"], "TokenRequest");
+    let token = handed["status"]["token"].as_str().unwrap();
+    guarded.get(token, INGRESSES).expect(200);
+    assert_eq!(guarded.get(token, "/api/v1/services").code, 403, "it may what its account may");
+    let refused = asked(token, request(3600));
+    assert_eq!(refused.code, 403);
+    assert!(refused.message().contains("cannot create resource \"serviceaccounts/token\""), "{}", refused.message());
+    assert_eq!(asked(&admin, request(60)).code, 400, "ten minutes at least");
+}

@@ -55,7 +55,12 @@ pub fn entries(site: &Site, edge: &Node, made: &Made<'_>) -> Vec<Entry> {
     let folder = |path: &str, mode: u32, what: &str| entry(path, mode, Content::Folder, what);
     let mut entries = vec![
         entry(unit::PROGRAM, 0o755, Content::Program, "the program"),
-        entry(unit::PATH, 0o644, Content::Text(unit::unit(site, edge)), "runs it, and starts it again"),
+        entry(
+            unit::PATH,
+            0o644,
+            Content::Text(unit::unit(site, edge, unit::Origin::of(edge))),
+            "runs it, and starts it again",
+        ),
         folder("/etc/dualgate", 0o755, "what it is told"),
         entry(unit::SITE, 0o644, Content::Site, "the site file; nothing in it is secret"),
     ];

@@ -19,6 +19,8 @@ pub const PROGRAM: &str = "/usr/local/bin/dualgate";
 pub const SITE: &str = "/etc/dualgate/site.yaml";
 /// Where the manifests lie on a node that has no cluster to ask.
 pub const MANIFESTS: &str = "/etc/dualgate/manifests";
+/// The kubeconfig of a node whose source is the cluster.
+pub const KUBECONFIG: &str = "/etc/dualgate/kubeconfig";
 /// The state directory.
 pub const STATE: &str = "/var/lib/dualgate";
 
@@ -57,11 +59,31 @@ SystemCallFilter=@system-service
 SystemCallFilter=~@privileged @resources @keyring @aio
 ";
 
+/// Where the node's objects come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// From home: an edge.
+    Home,
+    /// From a folder, [`MANIFESTS`].
+    Folder,
+    /// From the cluster, by [`KUBECONFIG`].
+    Cluster,
+}
+
+impl Origin {
+    /// Of a node that has no cluster to ask.
+    pub fn of(node: &Node) -> Self {
+        if node.is_edge() { Self::Home } else { Self::Folder }
+    }
+}
+
 /// The unit for a node of the site.
-pub fn unit(site: &Site, node: &Node) -> String {
-    let source = match node.is_edge() {
-        true => "home".to_owned(),
-        false => format!("folder:{MANIFESTS}"),
+pub fn unit(site: &Site, node: &Node, origin: Origin) -> String {
+    let source = match origin {
+        Origin::Home => "home".to_owned(),
+        Origin::Folder => format!("folder:{MANIFESTS}"),
+        // What it said last is on disk, so the unit waits for no K3s.
+        Origin::Cluster => format!("cluster --kubeconfig {KUBECONFIG}"),
     };
     let before = match node.has(Role::Agent) && node.is_edge() {
         // The agent's addresses are those of the tunnel.

@@ -129,6 +129,31 @@ impl Api {
         }
     }
 
+    /// A token of an account, and when it ends.
+    pub(super) async fn token(
+        &self,
+        namespace: &str,
+        account: &str,
+        lasts: Duration,
+    ) -> Result<(String, String), String> {
+        let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token");
+        let request = json!({
+            "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+            "spec": {"expirationSeconds": lasts.as_secs()},
+        });
+        let answer =
+            self.ask(Method::POST, &path, "application/json", &request).await.map_err(|answer| match answer.code {
+                404 => format!("{}; run `dualgate install` first", answer.message),
+                403 => format!("{}; ask as an administrator of the cluster (--kubeconfig)", answer.message),
+                _ => answer.why(),
+            })?;
+        let word = |field: &str| answer["status"][field].as_str().unwrap_or_default().to_owned();
+        match word("token") {
+            token if token.is_empty() => Err("the API server answered without a token".to_owned()),
+            token => Ok((token, word("expirationTimestamp"))),
+        }
+    }
+
     async fn read(&self, what: &str, path: &str) -> Result<Value, InstallError> {
         let answer = self.ask(Method::GET, path, "application/json", &Value::Null).await;
         answer.map_err(|answer| InstallError::Api { what: format!("list {what}"), why: answer.why() })

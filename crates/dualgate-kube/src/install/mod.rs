@@ -4,6 +4,7 @@
 //! Whatever ends it in the middle, the next run goes on: each step is a whole object, and the inventory names what is to
 //! come before it is made, and what is to go until it has gone.
 
+mod account;
 mod api;
 mod back;
 mod wait;
@@ -19,6 +20,7 @@ use serde_json::Value;
 
 use api::{Api, Deletion, Refusal, Write};
 
+pub use account::{Account, account};
 pub use api::{Conflict, Conflicts};
 pub use back::{take_back, written};
 pub use wait::wait;

@@ -86,7 +86,12 @@ impl Cluster {
     pub async fn guarded(site: &str) -> Self {
         let (site, findings) = parse::site::site("site.yaml", site);
         let site = site.unwrap_or_else(|| panic!("{findings:#?}"));
-        let what = install::Options { image: "dualgate:1".to_owned(), site_file: String::new(), edges: Vec::new() };
+        let what = install::Options {
+            image: "dualgate:1".to_owned(),
+            site_file: String::new(),
+            edges: Vec::new(),
+            services: Vec::new(),
+        };
         let installation = install::install(&site, &what).unwrap();
         let options = Options {
             authorization: Authorization::Rbac,

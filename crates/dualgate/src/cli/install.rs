@@ -75,6 +75,10 @@ pub struct Install {
     /// its host, which needs no cluster to start.
     #[arg(long, value_name = "NODE", value_delimiter = ',', value_parser = parse_node)]
     pub edge_daemonset: Vec<NodeName>,
+    /// Leave this home node out, because dualgate runs there as a service of the host, which starts without the cluster; several
+    /// are separated by `,`.
+    #[arg(long, value_name = "NODE", value_delimiter = ',', value_parser = parse_node)]
+    pub host_service: Vec<NodeName>,
     /// Only write the objects as YAML; no cluster is asked.
     #[arg(long, conflicts_with_all = ["dry_run", "prune", "yes", "wait", "output"])]
     pub print: bool,

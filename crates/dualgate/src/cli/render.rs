@@ -2,9 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use std::time::Duration;
+
+use clap::{Args, Subcommand, ValueEnum};
 use dualgate_core::model::NodeName;
 
+use super::install::Cluster;
 use super::{Output, parse_node};
 
 /// What stands below its help.
@@ -13,7 +16,8 @@ Nothing is changed on any machine: a file is printed, or written where --to says
 
 Examples:
   dualgate render k3s --node k3s-node1 --site examples/home/site.yaml
-  dualgate render unit --node ionos --site examples/home/site.yaml";
+  dualgate render unit --node ionos --site examples/home/site.yaml
+  dualgate render kubeconfig --to kubeconfig";
 
 const RENDER_K3S: &str = "\
 The first node of the site file with the role `server` starts the cluster, further servers and agents join it. What is \
@@ -34,7 +38,19 @@ Exit code: 0 the file is written, 2 it is not.
 
 Examples:
   dualgate render unit --node ionos --site examples/home/site.yaml
-  dualgate render unit --node k3s-node1 --to dualgate.service";
+  dualgate render unit --node k3s-node1 --to dualgate.service
+  dualgate render unit --node k3s-node1 --source cluster --to dualgate.service";
+
+const RENDER_KUBECONFIG: &str = "\
+A service of a host that has the cluster as its source asks with it. It holds a token of the account that the pods have, so \
+the service may do what they may, and no more; `dualgate uninstall` ends it. The API server is asked for the token as an \
+administrator, and nothing is stored there. Write a new file before the token ends: it is read again by itself.
+
+Exit code: 0 the file is written, 2 it is not.
+
+Examples:
+  dualgate render kubeconfig --kubeconfig /etc/rancher/k3s/k3s.yaml --to /etc/dualgate/kubeconfig
+  dualgate render kubeconfig --server https://127.0.0.1:6444 --duration 365d --to kubeconfig";
 
 /// `dualgate render`
 #[derive(Debug, Args)]
@@ -53,6 +69,20 @@ pub enum RenderCommand {
     /// Write the systemd unit that runs dualgate on a node.
     #[command(after_help = RENDER_UNIT)]
     Unit(RenderUnit),
+    /// Write the kubeconfig of a service whose source is the cluster.
+    #[command(after_help = RENDER_KUBECONFIG)]
+    Kubeconfig(RenderKubeconfig),
+}
+
+/// Where a file goes to.
+#[derive(Debug, Args)]
+pub struct Destination {
+    /// Write it into this file instead of standard output; one that says something else is left alone.
+    #[arg(long, value_name = "FILE")]
+    pub to: Option<PathBuf>,
+    /// Write over a file that says something else.
+    #[arg(long, requires = "to")]
+    pub force: bool,
 }
 
 /// For which node, and where to.
@@ -64,12 +94,9 @@ pub struct Target {
     /// For which node of the site [default: the host name, or the only node].
     #[arg(long, value_name = "NAME", value_parser = parse_node)]
     pub node: Option<NodeName>,
-    /// Write it into this file instead of standard output; one that says something else is left alone.
-    #[arg(long, value_name = "FILE")]
-    pub to: Option<PathBuf>,
-    /// Write over a file that says something else.
-    #[arg(long, requires = "to")]
-    pub force: bool,
+    /// Where to.
+    #[command(flatten)]
+    pub destination: Destination,
     /// How results are printed.
     #[command(flatten)]
     pub output: Output,
@@ -101,4 +128,79 @@ pub struct RenderUnit {
     /// For whom.
     #[command(flatten)]
     pub target: Target,
+    /// Where a home node gets its objects from [default: `folder`]; an edge gets them from home.
+    #[arg(long, value_name = "SOURCE")]
+    pub source: Option<UnitSource>,
+}
+
+/// Where a home node gets its objects from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum UnitSource {
+    /// From the manifests below /etc/dualgate/manifests.
+    Folder,
+    /// From the Kubernetes API, with /etc/dualgate/kubeconfig.
+    Cluster,
+}
+
+/// `dualgate render kubeconfig`
+#[derive(Debug, Args)]
+pub struct RenderKubeconfig {
+    /// As whom the API server is asked.
+    #[command(flatten)]
+    pub cluster: Cluster,
+    /// Where the service finds the API server [default: where it is asked now].
+    #[arg(long, value_name = "URL", value_parser = parse_server)]
+    pub server: Option<String>,
+    /// How long the token is good.
+    #[arg(long, value_name = "TIME", default_value = "3650d", value_parser = parse_duration)]
+    pub duration: Duration,
+    /// Where to.
+    #[command(flatten)]
+    pub destination: Destination,
+    /// How results are printed.
+    #[command(flatten)]
+    pub output: Output,
+}
+
+fn parse_server(text: &str) -> Result<String, String> {
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).unwrap_or_default();
+    match host.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[') && !host.contains(char::is_whitespace) {
+        true => Ok(text.to_owned()),
+        false => Err("say where it is with its scheme, such as `https://127.0.0.1:6443`".to_owned()),
+    }
+}
+
+/// One hour to a hundred years.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = match text.strip_suffix('h') {
+        Some(number) => (number, 3600),
+        None => (text.strip_suffix('d').ok_or("say hours or days, such as `24h` or `365d`")?, 86_400),
+    };
+    let seconds = number.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    let seconds = seconds.filter(|seconds| (3600..=36_500 * 86_400).contains(seconds));
+    seconds.map(Duration::from_secs).ok_or_else(|| format!("`{text}` is not between `1h` and `36500d`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_good_for_an_hour_to_a_hundred_years() {
+        assert_eq!(parse_duration("1h"), Ok(Duration::from_secs(3600)));
+        assert_eq!(parse_duration("365d"), Ok(Duration::from_secs(365 * 86_400)));
+        for wrong in ["", "d", "0h", "36501d", "1y", "60", "-1d", "99999999999999999999d"] {
+            assert!(parse_duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_server_has_a_scheme_and_a_host() {
+        for right in ["https://127.0.0.1:6443", "https://[fd00::1]:6443", "http://k3s.home.arpa"] {
+            assert_eq!(parse_server(right).as_deref(), Ok(right));
+        }
+        for wrong in ["", "127.0.0.1:6443", "https://", "ftp://a", "https:// a", "https://a b"] {
+            assert!(parse_server(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -28,8 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 pub fn run(args: &Install) -> anyhow::Result<ExitCode> {
     let site = usable_site(&args.site)?;
     let site_file = std::fs::read_to_string(&args.site).with_context(|| format!("read `{}`", args.site.display()))?;
-    let edges = args.edge_daemonset.clone();
-    let installation = install(&site, &Options { image: args.image.clone(), site_file, edges })?;
+    let (edges, services) = (args.edge_daemonset.clone(), args.host_service.clone());
+    let installation = install(&site, &Options { image: args.image.clone(), site_file, edges, services })?;
     if site.tunnel.is_some() && !args.edge_daemonset.is_empty() {
         eprintln!(
             "note: the pod on the edge makes the tunnel, so K3s must get to its server without it there; where it does not, as with \

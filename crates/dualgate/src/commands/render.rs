@@ -8,21 +8,27 @@ use anyhow::{Context as _, bail};
 use dualgate_core::model::site::Node;
 use dualgate_core::model::{Finding, Secret, Severity, Site};
 use dualgate_core::render::k3s::{self, Config, Value, Wishes};
-use dualgate_core::render::unit;
+use dualgate_core::render::unit::{self, Origin};
 use dualgate_host::keys;
+use dualgate_kube::access::{Access, connect};
+use dualgate_kube::install::account;
 use serde_json::json;
 
 use crate::cli::Format;
-use crate::cli::render::{Render, RenderCommand, RenderK3s, RenderUnit, Target};
+use crate::cli::render::{Destination, Render, RenderCommand, RenderK3s, RenderKubeconfig, RenderUnit, UnitSource};
 use crate::inputs::{choose_node, usable_reading};
 use crate::output::finding::{self, Files, Shown};
 use crate::output::{self, Style};
+
+/// The kubeconfig that K3s writes for an administrator.
+const K3S_KUBECONFIG: &str = "/etc/rancher/k3s/k3s.yaml";
 
 /// 0, or an error when there is nothing to write.
 pub fn run(args: &Render) -> anyhow::Result<ExitCode> {
     match &args.command {
         RenderCommand::K3s(args) => k3s(args),
         RenderCommand::Unit(args) => unit(args),
+        RenderCommand::Kubeconfig(args) => kubeconfig(args),
     }
 }
 
@@ -48,7 +54,7 @@ fn k3s(args: &RenderK3s) -> anyhow::Result<ExitCode> {
         bail!("nothing is written for `{node}`: {} to mend first", output::count(errors, "error"));
     };
     let text = config.to_yaml();
-    let written = deliver(&args.target, &text)?;
+    let written = deliver(&args.target.destination, &text)?;
     match format {
         Format::Json => output::json(&json!({
             "node": node.as_str(),
@@ -82,9 +88,16 @@ fn unit(args: &RenderUnit) -> anyhow::Result<ExitCode> {
     let (site, _) = usable_reading(&args.target.site)?;
     let name = choose_node(&site, args.target.node.as_ref())?;
     let node: &Node = site.node(&name).context("the node is one of the site")?;
-    let text = unit::unit(&site, node);
-    let written = deliver(&args.target, &text)?;
-    let steps_of = unit_steps(&site, node);
+    let origin = match args.source {
+        Some(_) if node.is_edge() => {
+            bail!("`{name}` is an edge, which hears from home what is public: leave --source out")
+        }
+        Some(UnitSource::Cluster) => Origin::Cluster,
+        Some(UnitSource::Folder) | None => Origin::of(node),
+    };
+    let text = unit::unit(&site, node, origin);
+    let written = deliver(&args.target.destination, &text)?;
+    let steps_of = unit_steps(&site, node, origin);
     match args.target.output.output {
         Format::Json => {
             let name = name.as_str();
@@ -100,7 +113,7 @@ fn unit(args: &RenderUnit) -> anyhow::Result<ExitCode> {
     Ok(output::verdict(true))
 }
 
-fn unit_steps(site: &Site, node: &Node) -> Vec<String> {
+fn unit_steps(site: &Site, node: &Node, origin: Origin) -> Vec<String> {
     let mut steps = vec![
         format!(
             "put the file to {} on {}, the site file to {}, this program to {}",
@@ -111,10 +124,16 @@ fn unit_steps(site: &Site, node: &Node) -> Vec<String> {
         ),
         "there: systemctl daemon-reload && systemctl enable --now dualgate".to_owned(),
     ];
-    if node.is_edge() {
-        steps.insert(0, format!("`dualgate edge bundle --node {}` does all of this in one file", node.name));
-    } else {
-        steps[0].push_str(&format!(", the manifests into {}", unit::MANIFESTS));
+    match origin {
+        Origin::Home => {
+            steps.insert(0, format!("`dualgate edge bundle --node {}` does all of this in one file", node.name));
+        }
+        Origin::Folder => steps[0].push_str(&format!(", the manifests into {}", unit::MANIFESTS)),
+        Origin::Cluster => {
+            let make = format!("dualgate render kubeconfig --kubeconfig {K3S_KUBECONFIG} --to {}", unit::KUBECONFIG);
+            steps.insert(1, format!("there: {make}"));
+            steps.insert(2, format!("end its pod: dualgate install --host-service {}", node.name));
+        }
     }
     if site.tunnel.is_some() {
         let show =
@@ -124,8 +143,35 @@ fn unit_steps(site: &Site, node: &Node) -> Vec<String> {
     steps
 }
 
+fn kubeconfig(args: &RenderKubeconfig) -> anyhow::Result<ExitCode> {
+    let access = Access { kubeconfig: args.cluster.kubeconfig.clone(), context: args.cluster.context.clone() };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start a runtime")?;
+    let made = runtime.block_on(async {
+        let api = connect(&access).await?;
+        let made = account(&api, args.server.as_deref(), args.duration).await;
+        made.with_context(|| format!("ask the Kubernetes API {}", api.server))
+    })?;
+    let text = std::str::from_utf8(made.kubeconfig.expose()).context("a kubeconfig is text")?;
+    let written = deliver(&args.destination, text)?;
+    if made.is_shortened {
+        eprintln!("note: the API server hands out no token that is good for longer than until {}", made.expires);
+    }
+    match args.output.output {
+        // Whoever has it written to a file wants it nowhere else.
+        Format::Json => output::json(&json!({
+            "server": made.server, "expires": made.expires, "written": written,
+            "text": written.is_none().then_some(text),
+        }))?,
+        Format::Text => {
+            print(text, written.as_deref())?;
+            steps(&[format!("write a new one before the token ends, {}: it is read again by itself", made.expires)]);
+        }
+    }
+    Ok(output::verdict(true))
+}
+
 /// Writes the file, if it is to be one; its path.
-fn deliver(target: &Target, text: &str) -> anyhow::Result<Option<PathBuf>> {
+fn deliver(target: &Destination, text: &str) -> anyhow::Result<Option<PathBuf>> {
     let Some(path) = &target.to else { return Ok(None) };
     let shown = path.display();
     match std::fs::read(path) {

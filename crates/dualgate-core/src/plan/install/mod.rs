@@ -1,6 +1,6 @@
 //! What is installed into a cluster: the objects of Kubernetes under which dualgate runs there.
 //!
-//! A function of the site and of two choices (the image, and which edges run in the cluster). What they are applied with
+//! A function of the site and of three choices (the image, which edges run in the cluster, and which home nodes do not). What they are applied with
 //! and how they are told from those of others is in [`apply_set`]; what of them is different in a cluster is in
 //! [`changes`]; whether they run is in [`rollout`]. None of these talks to a cluster: `dualgate-kube` does.
 
@@ -47,6 +47,8 @@ pub struct Options {
     pub site_file: String,
     /// The edges, K3s agents, whose gate runs as a pod.
     pub edges: Vec<NodeName>,
+    /// The home nodes on which dualgate runs as a service of the host, and so no pod.
+    pub services: Vec<NodeName>,
 }
 
 /// What is to be there.
@@ -70,6 +72,9 @@ pub enum InstallError {
     /// It is not an edge.
     #[error("`{0}` is no edge: its gate is the internal one, and runs with those of the home nodes")]
     NoEdge(NodeName),
+    /// No pod would be there anyway.
+    #[error("no pod would run on `{0}` anyway: it is an edge, or runs no K3s")]
+    NoPod(NodeName),
     /// It runs no K3s.
     #[error(
         "the edge `{0}` runs no K3s, so that no pod can be there; give it the role `agent`, or install dualgate on it as a service"
@@ -92,11 +97,18 @@ pub enum InstallError {
 ///
 /// If no cluster could run it.
 pub fn install(site: &Site, options: &Options) -> Result<Installation, InstallError> {
-    let home = home_nodes(site);
+    let mut home = home_nodes(site);
     let edges = edges(site, &options.edges)?;
     if home.is_empty() {
         return Err(InstallError::NoHomeNode);
     }
+    for name in &options.services {
+        site.node(name).ok_or_else(|| InstallError::NoSuchNode(name.clone()))?;
+        if !home.contains(name) {
+            return Err(InstallError::NoPod(name.clone()));
+        }
+    }
+    home.retain(|node| !options.services.contains(node));
     if options.site_file.len() > MAX_CONFIG_MAP {
         return Err(InstallError::TooLarge(options.site_file.len()));
     }
@@ -112,8 +124,11 @@ pub fn install(site: &Site, options: &Options) -> Result<Installation, InstallEr
     objects.extend(rights::rights(site, &edges));
     objects.extend(classes(site));
     objects.push(site_file(&options.site_file));
-    objects.push(daemon_set::home(site, &options.image, &home));
-    let mut nodes = BTreeMap::from([(HOME, home)]);
+    let mut nodes = BTreeMap::new();
+    if !home.is_empty() {
+        objects.push(daemon_set::home(site, &options.image, &home));
+        nodes.insert(HOME, home);
+    }
     if !edges.is_empty() {
         objects.push(daemon_set::edge(site, &options.image, &edges));
         nodes.insert(EDGE, edges);
