@@ -136,6 +136,8 @@ impl River {
         spring.state.statuses(cluster.view());
         let publishing = Publishing::default();
         spring.state.published(publishing.view());
+        let last_good = LastGood::new(spring.store);
+        spring.state.last_good(last_good.view());
         let watched = Watched { source: spring.source, kubeconfig: spring.kubeconfig, status: spring.state.source() };
         tokio::task::spawn_local(watch_source(watched, ear, found));
         Self {
@@ -168,7 +170,7 @@ impl River {
             dns: spring.dns,
             cluster,
             publishing,
-            last_good: LastGood::new(spring.store),
+            last_good,
             state: spring.state,
         }
     }

@@ -18,6 +18,7 @@ use dualgate_proxy::{EntryPointMetrics, ProxyView};
 use dualgate_tunnel::{Report as TunnelReport, View as TunnelView};
 use serde::Serialize;
 
+use crate::last_good::View as LastGoodView;
 use crate::source::{self, SourceStatus};
 use crate::{describe, dns, exchange, publishing, wall};
 
@@ -37,6 +38,8 @@ struct Inner {
     statuses: Option<StatusView>,
     /// Zones at providers.
     published: Option<PublishView>,
+    /// Where something is kept on disk.
+    last_good: Option<LastGoodView>,
     generation: Generation,
     findings: Vec<Finding>,
     objects: Arc<ObjectSet>,
@@ -194,6 +197,7 @@ impl State {
             source: SourceStatus::default(),
             statuses: None,
             published: None,
+            last_good: None,
             generation: Generation(0),
             findings: Vec::new(),
             objects: Arc::default(),
@@ -226,6 +230,11 @@ impl State {
     /// Who shows how zones at providers are.
     pub fn published(&self, view: PublishView) {
         self.with(|inner| inner.published = Some(view));
+    }
+
+    /// Who shows how the last good state is written, if it is kept.
+    pub fn last_good(&self, view: Option<LastGoodView>) {
+        self.with(|inner| inner.last_good = view);
     }
 
     /// Who shows how statuses are written, if they are.
@@ -374,6 +383,7 @@ impl State {
                 inner.failures
             );
             let mut codes = BTreeMap::new();
+            inner.last_good.iter().for_each(|view| view.write_metrics(&mut out));
             inner.source.report().write_metrics(&mut out);
             inner.statuses.iter().for_each(|view| view.report().write_metrics(&mut out));
             let of_tunnel = inner.tunnel.report();

@@ -6,6 +6,7 @@ use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{SocketAddr as UnixAddress, UnixDatagram};
 use std::time::{Duration, Instant};
 
@@ -151,6 +152,11 @@ fn without_its_source_it_serves_the_last_good_state_and_says_so() {
         Err(error) => Err(error.to_string()),
     });
     assert!(!fs::read_to_string(&kept).unwrap().contains("PRIVATE KEY"), "a key is among the objects");
+    eventually("a metric says when", || match node.metric("dualgate_last_good_written_timestamp_seconds") {
+        at if at > 1_700_000_000.0 => Ok(()),
+        at => Err(at.to_string()),
+    });
+    assert_eq!(node.metric("dualgate_last_good_failures_total"), 0.0);
     node.signal(Signal::KILL);
     node.wait();
     let (manifests, away) = (home.directory.join("manifests"), home.directory.join("away"));
@@ -171,6 +177,23 @@ fn without_its_source_it_serves_the_last_good_state_and_says_so() {
     node.wait_until_no_finding("stale");
     assert_eq!(node.document("/status").unwrap()["objects_from"], "source");
     assert_eq!(node.metric("dualgate_snapshot_stale"), 0.0);
+    assert_eq!(ask(home.web[0], "web"), Ok((200, Some("web".to_owned()))));
+}
+
+#[test]
+fn a_state_that_cannot_be_written_is_counted_and_costs_nothing_else() {
+    let home = Home::new();
+    let pod = Pod::start("web", &[V4]);
+    home.manifest("web", &gated("web", &[&pod], "internal", ""));
+    // No file can take the place of a folder that holds something.
+    home.directory.write("state/objects.json/in the way", "");
+    fs::set_permissions(home.directory.join("state"), fs::Permissions::from_mode(0o700)).unwrap();
+    let node = Node::serve(&home);
+    eventually("it is counted", || match node.metric("dualgate_last_good_failures_total") {
+        0.0 => Err("nothing".to_owned()),
+        _ => Ok(()),
+    });
+    assert_eq!(node.metric("dualgate_last_good_written_timestamp_seconds"), 0.0);
     assert_eq!(ask(home.web[0], "web"), Ok((200, Some("web".to_owned()))));
 }
 
