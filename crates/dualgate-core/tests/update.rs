@@ -453,3 +453,38 @@ spec:
         told = now;
     }
 }
+
+#[test]
+fn mistakes_are_told_of_the_lines_where_they_are_now() {
+    let text = |above: &str| {
+        format!(
+            "\
+== services
+web 80
+== objects
+{above}apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {{name: one, namespace: default}}
+spec:
+  rules: [{{host: a.example.org, http: {{paths: [{{path: /api, pathType: Prefix, backend: {{service: {{name: web, port: {{number: 80}}}}}}}}]}}}}]
+"
+        )
+    };
+    let (node, mut planner, mut lints) = (NodeName::new("home1"), Planner::default(), Lints::default());
+    let first = case(&text(""));
+    let moved = case(&text("# It stands one line further below.\n"));
+    // All else is the same value.
+    let known = first.objects.objects.iter().zip(&moved.objects.objects);
+    let is_ingress = |object: &Object| matches!(object.body, Body::Ingress(_));
+    let objects =
+        known.map(|(before, after)| if is_ingress(before) { after.clone() } else { before.clone() }).collect();
+    let objects = Arc::new(ObjectSet { objects, findings: Vec::new() });
+    let second = Snapshot { site: first.site.clone(), objects, ..moved };
+    let lines = [first, second].map(|snapshot| {
+        planner.plan(&snapshot, &node);
+        let told = lints.of(&snapshot, planner.lowered());
+        assert_eq!(told.len(), 1, "{told:?}");
+        told[0].at.line
+    });
+    assert_eq!(lines[1], lines[0].map(|line| line + 1));
+}

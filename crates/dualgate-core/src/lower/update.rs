@@ -279,7 +279,7 @@ impl LoweredIngress {
         self.has_routes_of(other)
             && (membership, reading, placement) == (&other.membership, &other.reading, &other.placement)
             && (claims, findings) == (&other.claims, &other.findings)
-            && object.meta == other.object.meta
+            && (&object.meta, &object.origin) == (&other.object.meta, &other.object.origin)
             && ingress_of(object).is_some_and(has_spec_of)
     }
 
